@@ -1,0 +1,317 @@
+//! The service table: what the control thread compiles and every worker reads, never changed once published.
+//!
+//! Real servers and local addresses carry a *slot*: a small number that stays theirs while they exist or any session
+//! still belongs to them. Sessions and counters know them by slot alone, so that a new table may order its lists as
+//! it likes. The control thread hands slots out and takes them back.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::scheduler::SchedulerKind;
+use crate::port::PortId;
+
+/// A transport protocol that can be balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Protocol {
+    /// IP protocol 6.
+    Tcp = 6,
+    /// IP protocol 17.
+    Udp = 17,
+}
+
+impl Protocol {
+    /// The IP protocol number's meaning, where it is one that can be balanced.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+
+    /// `tcp` or `udp`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A word that is not in a closed list.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{value:?} is not a {what}: allowed: {allowed}")]
+pub struct UnknownWord {
+    /// What was wanted.
+    pub what: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is allowed, separated by commas.
+    pub allowed: &'static str,
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: "tcp, udp" }),
+        }
+    }
+}
+
+/// How packets reach the real server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardingMode {
+    /// Source becomes a local address, destination the real server; replies come back through the gateway.
+    #[default]
+    Fullnat,
+}
+
+impl fmt::Display for ForwardingMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad("fullnat")
+    }
+}
+
+impl FromStr for ForwardingMode {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "fullnat" => Ok(Self::Fullnat),
+            _ => Err(UnknownWord { what: "forwarding mode", value: text.to_owned(), allowed: "fullnat" }),
+        }
+    }
+}
+
+/// A real server's share; 0 takes no new sessions and keeps those it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Weight(pub u32);
+
+impl Weight {
+    /// The largest weight, IPVS's (INT_MAX would overflow its own comparisons; ipvsadm allows 65535).
+    pub const MAX: u32 = 65_535;
+}
+
+/// What names a service: protocol, virtual address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The virtual IP address (VIP).
+    pub address: Ipv4Addr,
+    /// The virtual port, 1-65535.
+    pub port: u16,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}:{}", self.protocol, self.address, self.port)
+    }
+}
+
+/// A real server's stable number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RealServerSlot(pub u32);
+
+/// A local address's stable number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalAddressSlot(pub u32);
+
+/// One real server (RS) of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealServer {
+    /// Its counters and sessions.
+    pub slot: RealServerSlot,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its port.
+    pub port: u16,
+    /// Its share of new sessions.
+    pub weight: Weight,
+    /// New sessions are held back from this many connections on; 0: no limit.
+    pub upper_threshold: u32,
+    /// ... and let in again below this many; 0: three quarters of the upper threshold.
+    pub lower_threshold: u32,
+}
+
+/// One virtual service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// What names it.
+    pub key: ServiceKey,
+    /// How it chooses real servers.
+    pub scheduler: SchedulerKind,
+    /// How packets reach them.
+    pub mode: ForwardingMode,
+    /// Index into [`ServiceTable::pools`].
+    pub pool: usize,
+    /// A stable number for the scheduler's cursor, below [`ServiceTable::cursor_count`].
+    pub cursor: usize,
+    /// Newest first, as IPVS lists and schedules them.
+    pub real_servers: Vec<RealServer>,
+}
+
+/// An inclusive range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest; not below `first`.
+    pub last: u16,
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// A text that is no range of ports.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535")]
+pub struct PortRangeError(String);
+
+impl FromStr for PortRange {
+    type Err = PortRangeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = |part: &str| part.trim().parse::<u16>().ok().filter(|&port| port > 0);
+        text.split_once('-')
+            .and_then(|(first, last)| Some(Self { first: parse(first)?, last: parse(last)? }))
+            .filter(|range| range.first <= range.last)
+            .ok_or_else(|| PortRangeError(text.to_owned()))
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One local address (LIP) that may be given to new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// Its counters.
+    pub slot: LocalAddressSlot,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// A pool of local addresses. Addresses being withdrawn are not in it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPool {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The port that its addresses are on.
+    pub port: PortId,
+    /// Local ports that sessions may use.
+    pub ports: PortRange,
+    /// The addresses, in the order in which they were added.
+    pub addresses: Vec<LocalAddress>,
+}
+
+/// Session timeouts, in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_timeouts`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// TCP ESTABLISHED.
+    pub tcp: u32,
+    /// TCP SYN_SENT.
+    pub tcp_syn_sent: u32,
+    /// TCP SYN_RECV.
+    pub tcp_syn_recv: u32,
+    /// TCP FIN_WAIT.
+    pub tcp_fin: u32,
+    /// TCP TIME_WAIT.
+    pub tcp_time_wait: u32,
+    /// TCP CLOSE.
+    pub tcp_close: u32,
+    /// TCP CLOSE_WAIT.
+    pub tcp_close_wait: u32,
+    /// TCP LAST_ACK.
+    pub tcp_last_ack: u32,
+    /// TCP LISTEN.
+    pub tcp_listen: u32,
+    /// TCP SYNACK.
+    pub tcp_synack: u32,
+    /// UDP.
+    pub udp: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp: 900,
+            tcp_syn_sent: 120,
+            tcp_syn_recv: 60,
+            tcp_fin: 120,
+            tcp_time_wait: 120,
+            tcp_close: 10,
+            tcp_close_wait: 60,
+            tcp_last_ack: 30,
+            tcp_listen: 120,
+            tcp_synack: 120,
+            udp: 300,
+        }
+    }
+}
+
+/// Everything that setting up and accounting a session needs to know of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceTable {
+    /// Grows by one with each published table.
+    pub generation: u64,
+    /// Where each service stands in `services`.
+    pub by_key: HashMap<ServiceKey, usize>,
+    /// The services.
+    pub services: Vec<Service>,
+    /// One more than the highest [`Service::cursor`] in use.
+    pub cursor_count: usize,
+    /// By [`RealServerSlot`]: whether that real server is configured. A session whose real server is not is dropped
+    /// packet by packet until it expires, as IPVS does with expire_nodest_conn=0.
+    pub real_server_present: Vec<bool>,
+    /// The local pools.
+    pub pools: Vec<LocalPool>,
+    /// Every local address that sessions may still use, also those being withdrawn.
+    pub local_addresses: HashMap<Ipv4Addr, LocalAddressSlot>,
+    /// Session timeouts.
+    pub timeouts: Timeouts,
+}
+
+impl ServiceTable {
+    /// The service of this key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.by_key.get(key).map(|&index| &self.services[index])
+    }
+
+    /// Whether the real server of a slot is configured.
+    #[inline]
+    pub fn is_present(&self, slot: RealServerSlot) -> bool {
+        self.real_server_present.get(slot.0 as usize).copied().unwrap_or(false)
+    }
+}

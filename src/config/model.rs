@@ -1,0 +1,219 @@
+//! The validated configuration.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Weight};
+use crate::forward::PuntClass;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[dpdk]`
+    pub dpdk: DpdkConfig,
+    /// `[worker]`
+    pub worker: WorkerConfig,
+    /// `[session]`
+    pub session: SessionConfig,
+    /// `[control]`
+    pub control: ControlConfig,
+    /// `[punt]`
+    pub punt: PuntRates,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[[port]]`
+    pub ports: Vec<PortConfig>,
+    /// Local pools and services: what run-time commands can change.
+    pub balance: BalanceConfig,
+}
+
+/// `[dpdk]`: what goes to the Environment Abstraction Layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DpdkConfig {
+    /// Added to the arguments that fullgate derives.
+    pub eal_args: Vec<String>,
+    /// Packet buffers in the pool; none: as many as queues, rings and bursts need.
+    pub mbufs: Option<u32>,
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Idle {
+    /// Poll on: lowest latency, a whole core.
+    #[default]
+    Spin,
+    /// Back off in sleeps that grow to about a tenth of a millisecond.
+    Sleep,
+}
+
+/// `[worker]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// One worker on each of these CPUs.
+    pub cores: Vec<u16>,
+    /// When idle.
+    pub idle: Idle,
+}
+
+/// `[session]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Sessions that each worker can hold.
+    pub capacity: u32,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Group of the socket, which has mode 0660; none: the daemon's own group.
+    pub group: Option<String>,
+    /// Where /metrics is served; none: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Where run-time changes are kept.
+    pub state_dir: PathBuf,
+}
+
+/// `[punt]`: frames a second that each worker gives to the kernel, by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PuntRates(pub [u32; PuntClass::COUNT]);
+
+impl Default for PuntRates {
+    fn default() -> Self {
+        let mut rates = [0; PuntClass::COUNT];
+        rates[PuntClass::Arp as usize] = 2_000;
+        rates[PuntClass::Icmp as usize] = 2_000;
+        rates[PuntClass::Ipv6 as usize] = 2_000;
+        rates[PuntClass::Multicast as usize] = 2_000;
+        rates[PuntClass::Local as usize] = 50_000;
+        Self(rates)
+    }
+}
+
+/// `[[port]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name everywhere.
+    pub name: String,
+    /// A PCI address or a vdev with its arguments.
+    pub device: Device,
+    /// Name of its TAP in the kernel.
+    pub tap: String,
+    /// Put on the TAP at start.
+    pub addresses: Vec<InterfaceAddress>,
+    /// Put on the TAP at start.
+    pub routes: Vec<RouteConfig>,
+    /// Bytes of an IP packet; none: the device's own.
+    pub mtu: Option<u16>,
+    /// Receive and transmit queues; none: one a worker.
+    pub queues: Option<u16>,
+    /// Receive descriptors a queue.
+    pub rx_descriptors: u16,
+    /// Transmit descriptors a queue.
+    pub tx_descriptors: u16,
+    /// Take frames for any MAC address.
+    pub promiscuous: bool,
+    /// How long to wait at start for the link, in milliseconds; a port without link by then is an error, unless 0.
+    pub link_timeout_milliseconds: u32,
+}
+
+/// A DPDK device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// `0000:01:00.0`, with devargs behind a comma if need be.
+    Pci(String),
+    /// `net_af_xdp0,iface=veth1`: the whole string. Its name is what stands before the first comma.
+    Vdev(String),
+}
+
+/// An address with its prefix, as `ip addr add` takes it. IPv6 addresses are put on the TAP for the host's own use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Length of its prefix in bits.
+    pub prefix_len: u8,
+}
+
+/// A route, as `ip route add` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// The destination; 0.0.0.0/0 for `default`.
+    pub to: InterfaceAddress,
+    /// The gateway; none: on-link.
+    pub via: Option<IpAddr>,
+    /// The metric; none: the kernel's default.
+    pub metric: Option<u32>,
+}
+
+/// Local pools and services, by the words of the file, of the control protocol and of the persisted state alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalanceConfig {
+    /// `[[local_pool]]`
+    #[serde(default, rename = "local_pool")]
+    pub local_pools: Vec<LocalPoolConfig>,
+    /// `[[service]]`
+    #[serde(default, rename = "service")]
+    pub services: Vec<ServiceConfig>,
+}
+
+/// `[[local_pool]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalPoolConfig {
+    /// Its name.
+    pub name: String,
+    /// The name of the port that its addresses are on.
+    pub port: String,
+    /// Its addresses, ranges expanded.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Local ports that sessions may use.
+    pub ports: PortRange,
+}
+
+/// `[[service]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Virtual address and port.
+    pub vip: SocketAddrV4,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How it chooses real servers.
+    pub scheduler: SchedulerKind,
+    /// How packets reach them.
+    pub mode: ForwardingMode,
+    /// Name of its local pool.
+    pub local_pool: String,
+    /// In the order in which they were added (the data path lists the newest first).
+    #[serde(default, rename = "real_server")]
+    pub real_servers: Vec<RealServerConfig>,
+}
+
+/// `[[service.real_server]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealServerConfig {
+    /// Its address and port.
+    pub address: SocketAddrV4,
+    /// Its share of new sessions.
+    pub weight: Weight,
+    /// IPVS's upper connection threshold; 0: none.
+    #[serde(default)]
+    pub upper_threshold: u32,
+    /// IPVS's lower connection threshold; 0: none.
+    #[serde(default)]
+    pub lower_threshold: u32,
+}
+
+impl ServiceConfig {
+    /// What names the service.
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey { protocol: self.protocol, address: *self.vip.ip(), port: self.vip.port() }
+    }
+}

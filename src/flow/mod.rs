@@ -1,0 +1,1 @@
+//! Flow keys, hashing and ownership.

@@ -1,0 +1,5 @@
+//! The fast path.
+
+mod verdict;
+
+pub use verdict::{DropReason, Hop, PuntClass, Verdict};

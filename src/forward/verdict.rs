@@ -1,0 +1,133 @@
+//! What becomes of a packet: one closed type, one counter for each way that is not transmission.
+
+use std::net::Ipv4Addr;
+
+use crate::port::{PortId, WorkerId};
+
+/// What the worker does with a packet after [`super::Forwarder::process`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it out of this port, as it now is.
+    Transmit(PortId),
+    /// Its session is, or would be, another worker's.
+    HandOver(WorkerId),
+    /// Give it to the kernel through the TAP of the port that it came in by.
+    Punt(PuntClass),
+    /// It is ready but for its Ethernet header: the next hop's link-layer address is not known yet.
+    AwaitNeighbour(Hop),
+    /// Drop it and count why.
+    Drop(DropReason),
+}
+
+/// A neighbour to send to: an on-link address behind a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// The port behind which it is.
+    pub port: PortId,
+    /// Its address: a gateway's, or the destination's own when that is on-link.
+    pub address: Ipv4Addr,
+}
+
+/// Declares a closed enum with a fixed order, its names for metrics, and a one-line meaning for each.
+macro_rules! named_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// Every variant, in declaration order: `ALL[v as usize] == v`.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// How many variants there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name that metrics and listings use.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+named_enum! {
+    /// Why a packet was dropped. One counter and one metric label each; nothing is lost without one.
+    DropReason {
+        /// Shorter than its headers say, or headers not all in the first segment.
+        Truncated = "truncated",
+        /// Its destination MAC is another machine's and the port is not promiscuous.
+        NotOurMac = "not_our_mac",
+        /// An EtherType that the gateway does not speak.
+        UnknownEthertype = "unknown_ethertype",
+        /// IPv4 version, header length or total length is wrong.
+        BadIpv4Header = "bad_ipv4_header",
+        /// The IPv4 header checksum is wrong.
+        BadIpv4Checksum = "bad_ipv4_checksum",
+        /// The device found the TCP or UDP checksum wrong.
+        BadL4Checksum = "bad_l4_checksum",
+        /// TCP or UDP header lengths are wrong.
+        BadL4Header = "bad_l4_header",
+        /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8.
+        MartianSource = "martian_source",
+        /// A fragment to a virtual or local address.
+        Fragment = "fragment",
+        /// Neither for a service, nor for a local address, nor for the kernel.
+        NotLocal = "not_local",
+        /// TTL ran out here, and no answer was due or allowed.
+        TtlExpired = "ttl_expired",
+        /// A TCP packet to a service that is neither a SYN nor of a session, and gets no RST.
+        NoSession = "no_session",
+        /// A packet to a local (LIP) address that belongs to no session and gets no RST.
+        LocalAddressNoSession = "local_address_no_session",
+        /// The service has no real server that takes new sessions.
+        NoRealServer = "no_real_server",
+        /// The session's real server was removed.
+        RealServerRemoved = "real_server_removed",
+        /// The service's local pool has no address.
+        NoLocalAddress = "no_local_address",
+        /// Every local port towards this real server is in use.
+        LocalPortsExhausted = "local_ports_exhausted",
+        /// The session table is full.
+        SessionTableFull = "session_table_full",
+        /// No route to the destination.
+        NoRoute = "no_route",
+        /// The next hop did not answer in time.
+        NeighbourUnresolved = "neighbour_unresolved",
+        /// Too many packets wait for next hops already.
+        NeighbourQueueFull = "neighbour_queue_full",
+        /// Larger than the outgoing port's MTU.
+        TooBig = "too_big",
+        /// The outgoing queue stayed full.
+        TransmitFull = "transmit_full",
+        /// The outgoing link is down.
+        LinkDown = "link_down",
+        /// The ring to the owning worker was full.
+        HandOverFull = "hand_over_full",
+        /// More packets of this class for the kernel than its rate allows.
+        PuntRateLimited = "punt_rate_limited",
+        /// The ring to the control thread was full.
+        PuntFull = "punt_full",
+        /// The kernel refused the frame that it was given.
+        PuntRefused = "punt_refused",
+        /// A frame from the kernel that found the worker's ring full or no packet buffer.
+        InjectFull = "inject_full",
+        /// Still under way when the gateway stopped.
+        Stopping = "stopping",
+    }
+}
+
+named_enum! {
+    /// What the kernel is given, each class with a rate of its own.
+    PuntClass {
+        /// ARP.
+        Arp = "arp",
+        /// ICMP for an address of the gateway: echo, errors.
+        Icmp = "icmp",
+        /// IPv6 for the host itself: neighbour discovery, routing protocols, ssh.
+        Ipv6 = "ipv6",
+        /// IPv4 multicast and broadcast: VRRP, OSPF, BFD, DHCP.
+        Multicast = "multicast",
+        /// Unicast for an address of the gateway that is no service: BGP, ssh.
+        Local = "local",
+    }
+}

@@ -1,0 +1,50 @@
+//! A frame in ordinary memory, for tests and benches of the pure core.
+
+use super::Frame;
+
+/// Room before the packet, as an mbuf has it.
+const HEADROOM: usize = 128;
+
+/// A packet in a `Vec`, with headroom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryFrame {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl MemoryFrame {
+    /// A frame that holds `packet`.
+    pub fn new(packet: &[u8]) -> Self {
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend_from_slice(packet);
+        Self { buffer, start: HEADROOM }
+    }
+}
+
+impl Frame for MemoryFrame {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..]
+    }
+
+    fn packet_len(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    fn prepend(&mut self, count: usize) -> bool {
+        let Some(start) = self.start.checked_sub(count) else { return false };
+        self.start = start;
+        true
+    }
+
+    fn truncate(&mut self, len: usize) -> bool {
+        if len > self.packet_len() {
+            return false;
+        }
+        self.buffer.truncate(self.start + len);
+        true
+    }
+}

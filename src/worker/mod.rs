@@ -1,0 +1,3 @@
+//! The poll loop, and the rings between workers and the control thread.
+
+pub mod link;
