@@ -147,6 +147,12 @@ impl RouteTable {
         self.hops.index(hop).map_or(Resolution::Unresolved(hop), Resolution::Hop)
     }
 
+    /// The index of a hop, if it has an entry.
+    #[inline]
+    pub fn hop_index(&self, hop: Hop) -> Option<HopIndex> {
+        self.hops.index(hop)
+    }
+
     /// What `index` means; none: nothing any more, resolve again.
     #[inline]
     pub fn hop(&self, index: HopIndex) -> Option<&HopEntry> {

@@ -216,7 +216,12 @@ mod tests {
     const RANGE: PortRange = PortRange { first: 1024, last: 65_535 };
 
     fn pair(real_port: u16) -> Pair {
-        Pair { local: Ipv4Addr::new(10, 1, 0, 200), real: Ipv4Addr::new(10, 1, 0, 11), real_port, protocol: Protocol::Tcp }
+        Pair {
+            local: Ipv4Addr::new(10, 1, 0, 200),
+            real: Ipv4Addr::new(10, 1, 0, 11),
+            real_port,
+            protocol: Protocol::Tcp,
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use super::Tick;
 use super::local_port::PairIndex;
 use super::tcp_state::State;
-use super::Tick;
 use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::{Direction, FlowKey};
 use crate::route::HopIndex;

@@ -258,7 +258,8 @@ impl SessionTable {
         for probe in 0..PROBES {
             let at = self.probe(home, probe);
             let bucket = &mut self.buckets[at];
-            let place = (0..BUCKET_SIZE).find(|&place| bucket.references[place] == reference && bucket.tags[place] != 0);
+            let place =
+                (0..BUCKET_SIZE).find(|&place| bucket.references[place] == reference && bucket.tags[place] != 0);
             if let Some(place) = place {
                 bucket.tags[place] = 0;
                 self.buckets[home as usize].overflowed -= u16::from(probe > 0);

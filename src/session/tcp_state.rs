@@ -170,13 +170,15 @@ mod tests {
 
     #[test]
     fn client_closes_first() {
-        let steps = [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Inbound, FIN), (Outbound, FIN), (Inbound, ACK)];
+        let steps =
+            [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Inbound, FIN), (Outbound, FIN), (Inbound, ACK)];
         assert_eq!(run(&steps), ["SYN_RECV", "SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "TIME_WAIT", "TIME_WAIT"]);
     }
 
     #[test]
     fn server_closes_first() {
-        let steps = [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Outbound, FIN), (Inbound, FIN), (Outbound, ACK)];
+        let steps =
+            [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Outbound, FIN), (Inbound, FIN), (Outbound, ACK)];
         assert_eq!(run(&steps), ["SYN_RECV", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "TIME_WAIT", "TIME_WAIT"]);
     }
 

@@ -83,7 +83,14 @@ pub fn checksum_is_right(header: &[u8]) -> bool {
 }
 
 /// Writes a header without options, DF set, identification 0 (RFC 6864, 4.1: an atomic datagram needs none).
-pub fn write(header: &mut [u8; MIN_LEN], total_len: u16, ttl: u8, protocol: u8, source: Ipv4Addr, destination: Ipv4Addr) {
+pub fn write(
+    header: &mut [u8; MIN_LEN],
+    total_len: u16,
+    ttl: u8,
+    protocol: u8,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+) {
     header.fill(0);
     header[0] = 0x45;
     header[2..4].copy_from_slice(&total_len.to_be_bytes());

@@ -289,7 +289,11 @@ mod tests {
         assert_eq!(picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 9), (2, 1)]), 1, &loads, 1), [2]);
         assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 9), (2, 1)]), 1, &loads, 1), [1]);
         loads.loads.insert(2, Load { active: 0, inactive: 256 });
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 1), (2, 1)]), 1, &loads, 1), [1], "first of equals");
+        assert_eq!(
+            picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 1), (2, 1)]), 1, &loads, 1),
+            [1],
+            "first of equals"
+        );
         assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 1), (2, 2)]), 1, &loads, 1), [2]);
         assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 0), (2, 0)]), 1, &loads, 1), []);
     }
