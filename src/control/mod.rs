@@ -1,3 +1,4 @@
 //! The control thread.
 
+pub mod envelope;
 pub mod protocol;

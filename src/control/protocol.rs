@@ -82,8 +82,10 @@ pub enum Request {
         /// A new weight.
         weight: Option<Weight>,
         /// A new upper threshold.
+        #[serde(rename = "upper")]
         upper_threshold: Option<u32>,
         /// A new lower threshold.
+        #[serde(rename = "lower")]
         lower_threshold: Option<u32>,
     },
     /// Remove a real server.
@@ -301,8 +303,10 @@ pub struct RealServerRow {
     /// Its weight.
     pub weight: Weight,
     /// Its upper threshold; 0: none.
+    #[serde(rename = "upper")]
     pub upper_threshold: u32,
     /// Its lower threshold; 0: none.
+    #[serde(rename = "lower")]
     pub lower_threshold: u32,
     /// Sessions that IPVS would call active.
     pub active_connections: u64,
