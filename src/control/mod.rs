@@ -1,5 +1,6 @@
 //! The control thread.
 
+pub mod envelope;
 pub mod protocol;
 
 #[cfg(feature = "dpdk")]
