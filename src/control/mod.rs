@@ -4,6 +4,8 @@ pub mod envelope;
 pub mod protocol;
 
 #[cfg(feature = "dpdk")]
+pub mod data_plane;
+#[cfg(feature = "dpdk")]
 pub mod mirror;
 #[cfg(feature = "dpdk")]
 pub mod pump;

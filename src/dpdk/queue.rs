@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Mbuf;
 use super::ethdev::EthDevice;
-use crate::port::BURST_SIZE;
+use crate::port::{BURST_SIZE, PortQueue};
 
 /// How often a full transmit ring is tried before the caller gets the rest back.
 const TRANSMIT_ATTEMPTS: u32 = 4;
@@ -112,4 +112,17 @@ fn transmit_burst(sink: DeviceQueue, frames: &mut [Mbuf]) -> usize {
     // SAFETY: `count` pointers to mbufs of ours; those that the device takes are forgotten by the caller. The device
     // is started and the queue is this worker's alone.
     usize::from(unsafe { dpdk_sys::dpdk_shim_tx_burst(sink.device, sink.queue, frames, count) })
+}
+impl PortQueue for Queue {
+    type Frame = Mbuf;
+
+    #[inline]
+    fn receive(&mut self, into: &mut Vec<Mbuf>) -> usize {
+        Self::receive(self, into)
+    }
+
+    #[inline]
+    fn transmit(&mut self, frames: &mut Vec<Mbuf>) -> usize {
+        Self::transmit(self, frames)
+    }
 }

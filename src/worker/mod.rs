@@ -54,6 +54,13 @@ pub fn hand_over_rings<F>(workers: usize) -> HandOverRings<F> {
     Arc::new((0..workers).map(|_| row()).collect())
 }
 
+/// Packets that each of so many workers may hold in rings and lists, device queues not counted: what a packet pool must
+/// have room for.
+pub fn packets_held(workers: usize, ports: usize) -> u32 {
+    let rings = link::PUNT_RING + link::INJECT_RING + workers * HAND_OVER_RING;
+    u32::try_from(rings + pending::CAPACITY + ports * outgoing::CAPACITY).unwrap_or(u32::MAX)
+}
+
 /// A clock that a worker can read in a few nanoseconds.
 pub trait Clock {
     /// Nanoseconds since the gateway started; never goes back.
@@ -79,6 +86,8 @@ pub struct WorkerParts<Q: PortQueue, E, C> {
     pub idle: Idle,
     /// How much the kernel is given.
     pub punt_rates: PuntRates,
+    /// The tables that it begins with.
+    pub first: Arc<Snapshot>,
 }
 
 /// One worker.
@@ -92,7 +101,7 @@ pub struct Worker<Q: PortQueue, E, C> {
     clock: C,
     idle: Idle,
     counters: Arc<WorkerCounters>,
-    snapshot: Option<Arc<Snapshot>>,
+    snapshot: Arc<Snapshot>,
     outgoing: Vec<Outgoing<Q::Frame>>,
     pending: Pending<Q::Frame>,
     /// Room for the waiting packets that may go, empty in between.
@@ -107,11 +116,12 @@ pub struct Worker<Q: PortQueue, E, C> {
 
 impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     /// A worker that has not begun.
-    pub fn new(parts: WorkerParts<Q, E, C>) -> Self {
+    pub fn new(mut parts: WorkerParts<Q, E, C>) -> Self {
         let mut punt_limits = [TokenBucket::new(0); PuntClass::COUNT];
         for (limit, rate) in punt_limits.iter_mut().zip(parts.punt_rates.0) {
             *limit = TokenBucket::new(rate);
         }
+        parts.forwarder.adopt(Arc::clone(&parts.first.services), Arc::clone(&parts.first.routes));
         Self {
             worker: parts.worker,
             forwarder: parts.forwarder,
@@ -122,7 +132,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             rings: parts.rings,
             clock: parts.clock,
             idle: parts.idle,
-            snapshot: None,
+            snapshot: parts.first,
             pending: Pending::default(),
             ready: Vec::with_capacity(pending::CAPACITY),
             punt_limits,
@@ -298,10 +308,9 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             && let Some(snapshot) = self.link.snapshots.pop()
         {
             drop(self.forwarder.adopt(Arc::clone(&snapshot.services), Arc::clone(&snapshot.routes)));
-            if let Some(old) = self.snapshot.replace(snapshot) {
-                // There is room: this thread alone fills the ring.
-                let _ = self.link.retired.push(old);
-            }
+            let old = std::mem::replace(&mut self.snapshot, snapshot);
+            // There is room: this thread alone fills the ring.
+            let _ = self.link.retired.push(old);
             self.wake_control = true;
             self.settle_pending(now);
         }

@@ -5,7 +5,7 @@ use crate::port::{BURST_SIZE, Frame, PortQueue};
 use crate::telemetry::counters::WorkerCounters;
 
 /// Frames that wait for a full device at most.
-const CAPACITY: usize = 8 * BURST_SIZE;
+pub(super) const CAPACITY: usize = 8 * BURST_SIZE;
 
 /// One worker's frames for one port.
 #[derive(Debug)]
