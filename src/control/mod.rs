@@ -1,3 +1,17 @@
 //! The control thread.
+//!
+//! Pure: [`protocol`] is what is said on the socket and [`line`] how it is written; [`model`] holds services, real
+//! servers and local pools, [`plan`] and [`difference`] turn requests into steps, `compile` makes the workers' table
+//! of it, [`report`] the rows of listings.
 
+pub mod change;
+mod check;
+mod compile;
+mod difference;
+pub mod line;
+pub mod model;
+pub mod plan;
 pub mod protocol;
+pub mod report;
+mod slots;
+mod totals;
