@@ -7,6 +7,7 @@
 pub mod change;
 mod check;
 mod compile;
+mod departed;
 mod difference;
 pub mod line;
 pub mod model;
@@ -15,3 +16,5 @@ pub mod protocol;
 pub mod report;
 mod slots;
 mod totals;
+
+pub use departed::Reclaimed;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::change::{Change, PoolSettings, ServiceSettings};
+use super::departed::{DepartedLocal, DepartedRealServer};
 use super::protocol::{Refusal, TrafficTotals};
 use super::slots::Slots;
 use super::totals;
@@ -44,7 +45,7 @@ pub struct Model {
     pub(super) departed_real_servers: HashMap<ServiceKey, Vec<DepartedRealServer>>,
     pub(super) departed_locals: HashMap<Ipv4Addr, DepartedLocal>,
     /// Addresses to be taken off a port because they are on another one now.
-    moved: Vec<DepartedLocal>,
+    pub(super) moved: Vec<DepartedLocal>,
     /// How many services have this address, and how many real servers.
     pub(super) virtual_uses: HashMap<Ipv4Addr, u32>,
     pub(super) real_uses: HashMap<Ipv4Addr, u32>,
@@ -80,41 +81,6 @@ pub(super) struct RealServerEntry {
     pub slot: RealServerSlot,
     /// The slot's traffic when this real server got it.
     pub baseline: TrafficTotals,
-}
-
-/// A removed real server that still holds its slot.
-#[derive(Clone, Debug)]
-pub(super) struct DepartedRealServer {
-    pub address: SocketAddrV4,
-    pub slot: RealServerSlot,
-    pub baseline: TrafficTotals,
-    /// The service that it belonged to.
-    service: u64,
-    /// The first table without it.
-    since: u64,
-}
-
-/// A withdrawn local address that still holds its slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DepartedLocal {
-    pub address: Ipv4Addr,
-    pub slot: LocalAddressSlot,
-    pub port: PortId,
-    /// The pool that it was in.
-    pub pool: String,
-    /// The first table without it.
-    since: u64,
-}
-
-/// What [`Model::reclaim`] found free.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reclaimed {
-    /// Real-server slots that can be used again.
-    pub real_servers: usize,
-    /// Local addresses that no session uses any more and that can be taken off these ports.
-    pub local_addresses: Vec<(PortId, Ipv4Addr)>,
-    /// The workers' table still names a freed local address: publish a new one.
-    pub publish: bool,
 }
 
 impl Model {
@@ -249,25 +215,6 @@ impl Model {
         self.depart(*key, number, entry);
     }
 
-    fn depart(&mut self, key: ServiceKey, service: u64, entry: RealServerEntry) {
-        let RealServerEntry { config, slot, baseline } = entry;
-        self.present[slot.0 as usize] = false;
-        release(&mut self.real_uses, *config.address.ip());
-        let since = self.generation + 1;
-        let departed = DepartedRealServer { address: config.address, slot, baseline, service, since };
-        self.departed_real_servers.entry(key).or_default().push(departed);
-    }
-
-    fn take_departed(&mut self, key: &ServiceKey, address: SocketAddrV4) -> Option<DepartedRealServer> {
-        let list = self.departed_real_servers.get_mut(key)?;
-        let index = list.iter().position(|departed| departed.address == address)?;
-        let departed = list.swap_remove(index);
-        if list.is_empty() {
-            self.departed_real_servers.remove(key);
-        }
-        Some(departed)
-    }
-
     fn add_local(&mut self, pool: &str, address: Ipv4Addr) {
         let Some(index) = self.pool_index(pool) else { return };
         let port = self.pools[index].port;
@@ -296,60 +243,6 @@ impl Model {
         let departed =
             DepartedLocal { address, slot, port: pool.port, pool: pool.name.clone(), since: self.generation + 1 };
         self.departed_locals.insert(address, departed);
-    }
-
-    /// Frees the slots of departed real servers and local addresses that have no session any more, given that every
-    /// worker has adopted the table of this generation or a later one.
-    ///
-    /// `adopted` must have been found out before this is called: a worker that still used an older table when its
-    /// counters were read might set up one more session afterwards.
-    pub fn reclaim(&mut self, adopted: u64) -> Reclaimed {
-        let mut reclaimed = Reclaimed { real_servers: self.reclaim_real_servers(adopted), ..Reclaimed::default() };
-        let (counters, locals, slots) = (&self.counters, &mut self.locals, &mut self.local_slots);
-        self.departed_locals.retain(|address, departed| {
-            let used = adopted < departed.since || totals::local_ports_used(counters, departed.slot) > 0;
-            if !used {
-                locals.remove(address);
-                slots.give_back(departed.slot.0);
-                reclaimed.local_addresses.push((departed.port, *address));
-                reclaimed.publish = true;
-            }
-            used
-        });
-        self.moved.retain(|moved| {
-            let used = adopted < moved.since;
-            if !used {
-                reclaimed.local_addresses.push((moved.port, moved.address));
-            }
-            used
-        });
-        reclaimed
-    }
-
-    fn reclaim_real_servers(&mut self, adopted: u64) -> usize {
-        let mut count = 0;
-        let (counters, services, slots) = (&self.counters, &mut self.services, &mut self.real_slots);
-        self.departed_real_servers.retain(|_, list| {
-            list.retain(|departed| {
-                let now = totals::real_server_connections(counters, departed.slot);
-                let used = adopted < departed.since || now.active != 0 || now.inactive != 0;
-                if !used {
-                    if let Some(service) = services.get_mut(&departed.service) {
-                        service.retired += totals::real_server_traffic(counters, departed.slot) - departed.baseline;
-                    }
-                    slots.give_back(departed.slot.0);
-                    count += 1;
-                }
-                used
-            });
-            !list.is_empty()
-        });
-        count
-    }
-
-    /// Whether [`Model::reclaim`] may find something.
-    pub fn has_departed(&self) -> bool {
-        !(self.departed_real_servers.is_empty() && self.departed_locals.is_empty() && self.moved.is_empty())
     }
 
     /// Every local address that is or was in a pool and is still on its port.
@@ -415,7 +308,7 @@ impl ServiceEntry {
     }
 }
 
-fn release(uses: &mut HashMap<Ipv4Addr, u32>, address: Ipv4Addr) {
+pub(super) fn release(uses: &mut HashMap<Ipv4Addr, u32>, address: Ipv4Addr) {
     if let Some(count) = uses.get_mut(&address) {
         *count -= 1;
         if *count == 0 {
