@@ -13,6 +13,7 @@ pub mod line;
 pub mod model;
 pub mod plan;
 pub mod protocol;
+pub mod publish;
 pub mod report;
 mod slots;
 mod totals;
