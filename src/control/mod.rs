@@ -20,6 +20,8 @@ mod slots;
 mod totals;
 
 #[cfg(feature = "dpdk")]
+pub mod daemon;
+#[cfg(feature = "dpdk")]
 pub mod data_plane;
 #[cfg(feature = "dpdk")]
 pub mod mirror;
