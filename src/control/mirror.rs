@@ -200,7 +200,10 @@ impl Listener {
                 () = sleep_until(self.due) => self.read(kernel).await?,
             }
             for hop in std::mem::take(&mut self.stale) {
-                self.ask(&kernel.handle, hop).await;
+                if !self.ask(&kernel.handle, hop).await {
+                    // Nobody will say again that it is stale; reading will.
+                    self.read_by(Instant::now() + RESOLVE_INTERVAL);
+                }
             }
         }
     }
@@ -239,8 +242,13 @@ impl Listener {
             _ => false,
         };
         if matters {
-            self.due = self.due.min((Instant::now() + DEBOUNCE).max(self.rested));
+            self.read_by(Instant::now() + DEBOUNCE);
         }
+    }
+
+    /// Read no later than `when`, but for the rest after the last reading.
+    fn read_by(&mut self, when: Instant) {
+        self.due = self.due.min(when.max(self.rested));
     }
 
     fn port(&self, ifindex: u32) -> Option<&MirroredPort> {
@@ -283,18 +291,19 @@ impl Listener {
         }
     }
 
-    /// Has the kernel look for a neighbour, unless it did so within the last second.
-    async fn ask(&mut self, handle: &Handle, hop: Hop) {
+    /// Has the kernel look for a neighbour; false if it did so within the last second and is not asked.
+    async fn ask(&mut self, handle: &Handle, hop: Hop) -> bool {
         let Some(ifindex) = self.ports.iter().find(|port| port.port == hop.port).map(|port| port.ifindex) else {
-            return;
+            return true;
         };
         let now = Instant::now();
         if self.asked.get(&hop).is_some_and(|&asked| now - asked < RESOLVE_INTERVAL) {
-            return;
+            return false;
         }
         self.asked.insert(hop, now);
         if let Err(error) = read::use_neighbour(handle, ifindex, hop.address).await {
             tracing::debug!(%error, address = %hop.address, port = hop.port.0, "the kernel does not resolve a next hop");
         }
+        true
     }
 }

@@ -30,7 +30,7 @@ const IPV4_NEIGHBOUR: [(&str, &str); 2] = [
     ("delay_first_probe_time", "1"),
     // When a neighbour does not answer under its old address, ask everyone before it counts as gone: one that
     // silently changed its address never does.
-    ("mcast_resolve", "3"),
+    ("mcast_resolicit", "3"),
 ];
 
 /// IPv6, by device.
