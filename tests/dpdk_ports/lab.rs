@@ -160,7 +160,10 @@ pub fn eal(ports: &[PortConfig], count: u16) -> (Eal, MemPool) {
 
 /// Opens all ports.
 pub fn open(ports: &[PortConfig], count: u16, pool: &MemPool) -> Vec<(Port, Vec<Queue>)> {
-    (0u8..).zip(ports).map(|(id, config)| Port::open(config, PortId(id), count, pool).unwrap()).collect()
+    (0u8..)
+        .zip(ports)
+        .map(|(id, config)| Port::open(config, PortId(id), count, pool).unwrap_or_else(|error| panic!("{error}")))
+        .collect()
 }
 
 /// Waits for a condition, looking again and again.

@@ -45,6 +45,7 @@ const INNER: &[Case] = &[("open_and_wait", cases::open_and_wait)];
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
         let (_, case) = CASES.iter().chain(INNER).find(|(known, _)| *known == name).unwrap();
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
         case();
         return ExitCode::SUCCESS;
     }
@@ -97,6 +98,7 @@ fn run_one(name: &str) -> Result<(), String> {
         .args(["--net", "--"])
         .arg(std::env::current_exe().unwrap())
         .env(CASE, name)
+        .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
