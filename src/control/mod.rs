@@ -11,11 +11,15 @@ mod departed;
 mod difference;
 pub mod line;
 pub mod model;
+#[cfg(feature = "dpdk")]
+pub mod persistence;
 pub mod plan;
 pub mod protocol;
 pub mod publish;
 pub mod report;
 mod slots;
+#[cfg(feature = "dpdk")]
+pub mod socket;
 mod totals;
 
 pub use departed::Reclaimed;
