@@ -14,12 +14,20 @@ pub mod model;
 #[cfg(feature = "dpdk")]
 pub mod persistence;
 pub mod plan;
+#[cfg(feature = "dpdk")]
+pub mod plane;
 pub mod protocol;
 pub mod publish;
 pub mod report;
+#[cfg(feature = "dpdk")]
+pub mod server;
+#[cfg(feature = "dpdk")]
+pub mod sessions;
 mod slots;
 #[cfg(feature = "dpdk")]
 pub mod socket;
 mod totals;
 
 pub use departed::Reclaimed;
+#[cfg(feature = "dpdk")]
+pub use plane::{ControlHandle, ControlPlane, LocalAddressHost, Measurements, Parts, PortReporter};
