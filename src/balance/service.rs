@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::scheduler::SchedulerKind;
@@ -290,6 +290,8 @@ pub struct ServiceTable {
     pub by_key: HashMap<ServiceKey, usize>,
     /// The services.
     pub services: Vec<Service>,
+    /// The addresses of all services (VIPs).
+    pub virtual_addresses: HashSet<Ipv4Addr>,
     /// One more than the highest [`Service::cursor`] in use.
     pub cursor_count: usize,
     /// By [`RealServerSlot`]: whether that real server is configured. A session whose real server is not is dropped
@@ -304,14 +306,20 @@ pub struct ServiceTable {
 }
 
 impl ServiceTable {
-    /// The service of this key.
-    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        self.by_key.get(key).map(|&index| &self.services[index])
+    /// Where the service of this key stands in `services`.
+    #[inline]
+    pub fn index_of(&self, key: &ServiceKey) -> Option<usize> {
+        self.by_key.get(key).copied()
     }
 
     /// Whether the real server of a slot is configured.
     #[inline]
     pub fn is_present(&self, slot: RealServerSlot) -> bool {
         self.real_server_present.get(slot.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// Whether packets to an address are, or may be, a service's: it is a virtual or a local address.
+    pub fn is_balanced(&self, address: Ipv4Addr) -> bool {
+        self.virtual_addresses.contains(&address) || self.local_addresses.contains_key(&address)
     }
 }

@@ -1,1 +1,4 @@
-//! CLI
+//! temporary
+/// o
+#[derive(Debug)]
+pub struct RunOptions;

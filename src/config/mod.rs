@@ -1,8 +1,79 @@
-//! The configuration file: TOML -> raw, with positions -> validated [`Config`]. Pure: it reads text, not files.
+//! The configuration file: TOML -> spanned tree -> validated [`Config`]. Pure: it reads text, not files.
 //!
-//! What a [`Config`] holds needs no further check of form; whether the machine has the devices, cores and memory is
-//! for the daemon to find out at start.
+//! Read in this order: `raw` (tables and values with positions), `sections`, `ports` and `balance` (which keys there
+//! are, what each may be), `validate` (what must fit together, for the file and for changes at run time alike).
+//! Every error of a file is found in one run. What a [`Config`] holds needs no further check of form; whether the
+//! machine has the devices, cores and memory is for the daemon to find out at start.
 
+mod balance;
+mod error;
 pub mod model;
+mod ports;
+mod raw;
+mod sections;
+mod suggest;
+pub mod syntax;
+pub mod validate;
 
+use std::net::IpAddr;
+
+use toml::de::DeTable;
+
+use raw::{Document, Section};
+
+pub use error::ConfigError;
 pub use model::*;
+pub use validate::BalanceScope;
+
+impl Config {
+    /// Reads a whole file. `file_name` is what errors call it.
+    ///
+    /// # Errors
+    /// Every error in the file, in the order of its lines. Faults of syntax hide all others.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Vec<ConfigError>> {
+        let document = Document::new(text, file_name);
+        let (root, syntax) = DeTable::parse_recoverable(text);
+        for fault in &syntax {
+            let span = fault.span().unwrap_or_default();
+            let found = text.get(span.clone()).filter(|found| !found.is_empty() && !found.contains('\n'));
+            let found = found.map(|found| format!(": {found}")).unwrap_or_default();
+            document.error(document.line_at(span.start), "", format!("not TOML: {}{found}", fault.message()));
+        }
+        let config = if syntax.is_empty() { Some(read(&document, root.get_ref())) } else { None };
+        let errors = document.into_errors();
+        config.filter(|_| errors.is_empty()).ok_or(errors)
+    }
+
+    /// What the rules for pools and services need to know of this gateway.
+    pub fn balance_scope(&self) -> BalanceScope {
+        ports::balance_scope(&self.ports, self.worker.cores.len())
+    }
+
+    /// What is allowed but likely to be a mistake, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let on_a_port = |vip: IpAddr| self.ports.iter().flat_map(|port| &port.addresses).any(|own| own.address == vip);
+        let missing = self.balance.services.iter().filter(|service| !on_a_port(IpAddr::V4(*service.vip.ip())));
+        let warning = |service: &ServiceConfig| {
+            let (key, vip) = (service.key(), service.vip.ip());
+            format!(
+                "service {key}: no port has {vip} among its addresses: right if keepalived or a routing daemon adds it"
+            )
+        };
+        missing.map(warning).collect()
+    }
+}
+
+/// Reads all tables. Where `document` then has errors, the result holds placeholders and must not be used.
+fn read(document: &Document<'_>, root: &DeTable<'_>) -> Config {
+    let mut root = Section::root(document, root);
+    let dpdk = sections::dpdk(root.section("dpdk"));
+    let worker = sections::worker(root.section("worker"));
+    let session = sections::session(root.section("session"));
+    let control = sections::control(root.section("control"));
+    let punt = sections::punt(root.section("punt"));
+    let timeouts = sections::timeouts(root.section("timeouts"));
+    let ports = ports::ports(&mut root, worker.cores.len());
+    let balance = balance::balance(&mut root, &ports::balance_scope(&ports, worker.cores.len()));
+    root.finish();
+    Config { dpdk, worker, session, control, punt, timeouts, ports, balance }
+}

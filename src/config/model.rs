@@ -188,7 +188,8 @@ pub struct ServiceConfig {
     pub scheduler: SchedulerKind,
     /// How packets reach them.
     pub mode: ForwardingMode,
-    /// Name of its local pool.
+    /// Name of its local pool; empty only until [`BalanceConfig::fill_default_pool`] has put in the only one.
+    #[serde(default)]
     pub local_pool: String,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
@@ -204,10 +205,10 @@ pub struct RealServerConfig {
     /// Its share of new sessions.
     pub weight: Weight,
     /// IPVS's upper connection threshold; 0: none.
-    #[serde(default)]
+    #[serde(default, rename = "upper")]
     pub upper_threshold: u32,
     /// IPVS's lower connection threshold; 0: none.
-    #[serde(default)]
+    #[serde(default, rename = "lower")]
     pub lower_threshold: u32,
 }
 

@@ -1,3 +1,37 @@
 //! The control thread.
+//!
+//! Pure: [`protocol`] is what is said on the socket and [`line`] how it is written; [`model`] holds services, real
+//! servers and local pools, [`plan`] and [`difference`] turn requests into steps, `compile` makes the workers' table
+//! of it, [`report`] the rows of listings.
 
+pub mod change;
+mod check;
+mod compile;
+mod departed;
+mod difference;
+pub mod envelope;
+pub mod line;
+pub mod model;
+pub mod plan;
 pub mod protocol;
+pub mod publish;
+pub mod report;
+mod slots;
+mod totals;
+
+#[cfg(feature = "dpdk")]
+pub mod daemon;
+#[cfg(feature = "dpdk")]
+pub mod data_plane;
+#[cfg(feature = "dpdk")]
+pub mod mirror;
+#[cfg(feature = "dpdk")]
+pub mod pump;
+#[cfg(feature = "dpdk")]
+pub mod tap;
+#[cfg(feature = "dpdk")]
+pub mod twin;
+#[cfg(feature = "dpdk")]
+pub mod wake;
+
+pub use departed::Reclaimed;

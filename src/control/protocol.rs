@@ -14,6 +14,9 @@ use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig};
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
 pub const VERSION: u32 = 1;
 
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/fullgate/control.sock";
+
 /// The longest line that either side takes, in bytes.
 pub const MAX_LINE: usize = 64 << 20;
 
@@ -79,8 +82,10 @@ pub enum Request {
         /// A new weight.
         weight: Option<Weight>,
         /// A new upper threshold.
+        #[serde(rename = "upper")]
         upper_threshold: Option<u32>,
         /// A new lower threshold.
+        #[serde(rename = "lower")]
         lower_threshold: Option<u32>,
     },
     /// Remove a real server.
@@ -298,8 +303,10 @@ pub struct RealServerRow {
     /// Its weight.
     pub weight: Weight,
     /// Its upper threshold; 0: none.
+    #[serde(rename = "upper")]
     pub upper_threshold: u32,
     /// Its lower threshold; 0: none.
+    #[serde(rename = "lower")]
     pub lower_threshold: u32,
     /// Sessions that IPVS would call active.
     pub active_connections: u64,

@@ -1,5 +1,448 @@
-//! The fast path.
+//! The fast path, and what it falls back to.
+//!
+//! [`Forwarder::process`] takes a burst through five steps: parse all, hash all, look all up, forward those that have
+//! a session, then see to the rest. A packet of a known session costs a line of the index, a line of the table, one
+//! copied Ethernet header and two incremental checksums. What has no session may set one up (`fullnat`), be answered
+//! (`answer`), be handed to the worker that owns it, go to the kernel, or be a counted drop.
+//!
+//! Nothing here allocates per packet, locks, logs or makes a system call, and no bytes make it panic.
 
+mod answer;
+mod balancer;
+mod fullnat;
+pub mod parse;
+pub mod pending;
+mod rewrite;
+mod token_bucket;
 mod verdict;
 
-pub use verdict::{DropReason, Hop, PuntClass, Verdict};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+pub use self::token_bucket::TokenBucket;
+pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
+
+use self::balancer::Balancer;
+use self::parse::{Packet, Parsed};
+use crate::balance::{Protocol, RealServerSlot, ServiceKey, ServiceTable};
+use crate::flow::{Direction, FlowHash, FlowKey, HashSeed, local_port_owner};
+use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
+use crate::route::{HopEntry, Resolution, RouteTable};
+use crate::session::local_port::LocalPorts;
+use crate::session::tcp_state::TimeoutTable;
+use crate::session::{Found, SessionIndex, SessionTable, SessionView, State, Tick};
+use crate::telemetry::counters::WorkerCounters;
+use crate::wire::ethernet;
+use crate::wire::icmp;
+use crate::wire::tcp::Flags;
+
+/// ICMP errors that one worker sends a second at most (the kernel's icmp_msgs_per_sec).
+const ICMP_ERRORS_PER_SECOND: u32 = 1000;
+/// Bytes of the shortest Ethernet frame without its FCS: what pads a packet up to it is not cut off.
+const MIN_FRAME: usize = 60;
+
+/// How packets of one flow come to one worker on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// The device keeps a flow on one queue: a client's packets belong to the worker that they arrive at.
+    Rss,
+    /// It may not: the owner is computed, and packets are handed over.
+    Software,
+}
+
+/// What the forwarder knows of a port.
+#[derive(Clone, Copy, Debug)]
+pub struct PortView {
+    /// Its own link-layer address.
+    pub mac: MacAddress,
+    /// Whether frames for other addresses are taken too.
+    pub promiscuous: bool,
+    /// How flows come to workers.
+    pub steering: Steering,
+}
+
+/// How a burst reached this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From its own receive queue.
+    Queue,
+    /// From another worker, which took this one for the owner.
+    HandedOver,
+}
+
+/// The moment of a burst, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds since the gateway started.
+    pub nanoseconds: u64,
+    /// The same for sessions.
+    pub tick: Tick,
+}
+
+impl Now {
+    /// A moment so many nanoseconds after the gateway started.
+    pub fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self { nanoseconds, tick: Tick::from_nanoseconds(nanoseconds) }
+    }
+}
+
+/// What a worker needs to be told at start.
+#[derive(Clone, Debug)]
+pub struct ForwarderConfig {
+    /// Which worker this is.
+    pub worker: WorkerId,
+    /// Of how many.
+    pub workers: u8,
+    /// By port index.
+    pub ports: Vec<PortView>,
+    /// Sessions that it can hold.
+    pub session_capacity: u32,
+    /// The gateway's secret, the same for all workers.
+    pub seed: HashSeed,
+    /// Every worker's counters; its own are at its index.
+    pub counters: Arc<[Arc<WorkerCounters>]>,
+}
+
+/// One worker's forwarding: its sessions, its local ports, and the tables that all workers share.
+#[derive(Debug)]
+pub struct Forwarder {
+    worker: WorkerId,
+    workers: u8,
+    ports: Vec<PortView>,
+    services: Arc<ServiceTable>,
+    routes: Arc<RouteTable>,
+    sessions: SessionTable,
+    local_ports: LocalPorts,
+    balancer: Balancer,
+    /// By service cursor: the local address taken last from its pool.
+    local_turns: Vec<usize>,
+    timeouts: TimeoutTable,
+    counters: Arc<WorkerCounters>,
+    icmp_errors: TokenBucket,
+    seed: HashSeed,
+}
+
+impl Forwarder {
+    /// A forwarder without services and routes. None if its index is not among the counters.
+    pub fn new(config: ForwarderConfig, now: Now) -> Option<Self> {
+        let counters = config.counters.get(config.worker.index())?.clone();
+        let services = Arc::new(ServiceTable::default());
+        Some(Self {
+            worker: config.worker,
+            workers: config.workers.max(1),
+            ports: config.ports,
+            timeouts: TimeoutTable::new(&services.timeouts),
+            services,
+            routes: Arc::default(),
+            sessions: SessionTable::new(config.session_capacity, config.seed, now.tick),
+            local_ports: LocalPorts::new(config.worker, config.workers.max(1)),
+            balancer: Balancer::new(config.counters),
+            local_turns: Vec::new(),
+            counters,
+            icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
+            seed: config.seed,
+        })
+    }
+
+    /// Goes over to new tables. To be called between bursts. The old ones are given back for someone else to drop.
+    pub fn adopt(
+        &mut self,
+        services: Arc<ServiceTable>,
+        routes: Arc<RouteTable>,
+    ) -> (Arc<ServiceTable>, Arc<RouteTable>) {
+        self.balancer.adopt(&services);
+        if self.local_turns.len() < services.cursor_count {
+            self.local_turns.resize(services.cursor_count, 0);
+        }
+        self.timeouts = TimeoutTable::new(&services.timeouts);
+        (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes))
+    }
+
+    /// Takes a burst of at most [`BURST_SIZE`] frames that came in by `port`, and gives the verdict on each.
+    pub fn process<F: Frame>(
+        &mut self,
+        port: PortId,
+        frames: &mut [F],
+        origin: Origin,
+        now: Now,
+        verdicts: &mut [Verdict; BURST_SIZE],
+    ) {
+        let Some(&view) = self.ports.get(port.index()) else {
+            verdicts.fill(Verdict::Drop(DropReason::NotLocal));
+            return;
+        };
+        let mut parsed = [Parsed::Decided(Verdict::Drop(DropReason::Truncated)); BURST_SIZE];
+        for (frame, parsed) in frames.iter().zip(&mut parsed) {
+            *parsed = parse::parse(frame, view.mac, view.promiscuous);
+        }
+        let mut hashes = [FlowHash(0); BURST_SIZE];
+        for (parsed, hash) in parsed.iter().zip(&mut hashes).take(frames.len()) {
+            if let Parsed::Flow(packet) = parsed {
+                *hash = self.sessions.hash(&packet.key);
+            }
+        }
+        let mut found = [None; BURST_SIZE];
+        for ((parsed, hash), found) in parsed.iter().zip(&hashes).zip(&mut found).take(frames.len()) {
+            if let Parsed::Flow(packet) = parsed {
+                *found = self.sessions.find(*hash, &packet.key);
+            }
+        }
+        let mut misses = 0u32;
+        for (index, frame) in frames.iter_mut().enumerate() {
+            verdicts[index] = match (&parsed[index], found[index]) {
+                (Parsed::Flow(packet), Some(found)) if !self.gives_way(packet, found) => {
+                    self.forward(port, frame, packet, found, now)
+                }
+                (Parsed::Decided(verdict), _) => *verdict,
+                _ => {
+                    misses |= 1 << index;
+                    continue;
+                }
+            };
+        }
+        while misses != 0 {
+            let index = misses.trailing_zeros() as usize;
+            misses &= misses - 1;
+            verdicts[index] = match &parsed[index] {
+                Parsed::Flow(packet) => self.miss(port, &mut frames[index], packet, hashes[index], origin, now),
+                Parsed::Other { destination, class, fragment } => self.other(*destination, *class, *fragment),
+                Parsed::Decided(verdict) => *verdict,
+            };
+        }
+    }
+
+    /// Whether a SYN has come for a session that is over but for its timeout, and is to be scheduled anew.
+    fn gives_way(&self, packet: &Packet, found: Found) -> bool {
+        is_opening(packet.flags)
+            && found.direction == Direction::Inbound
+            && self.sessions.session(found.index).state().gives_way_to_syn()
+    }
+
+    /// A packet of a known session.
+    fn forward<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, found: Found, now: Now) -> Verdict {
+        let session = self.sessions.session(found.index);
+        let server = session.real_server();
+        if found.direction == Direction::Inbound && !self.services.is_present(server) {
+            return Verdict::Drop(DropReason::RealServerRemoved);
+        }
+        if packet.ttl <= 1 {
+            return self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now);
+        }
+        let to = session.rewritten_key(found.direction);
+        let deltas = session.deltas(found.direction);
+        let (verdict, mtu, header) = match self.next_hop(found, &to) {
+            Ok(entry) if entry.resolved => (Verdict::Transmit(entry.hop.port), entry.mtu, Some(entry.header)),
+            Ok(entry) => (Verdict::AwaitNeighbour(entry.hop), entry.mtu, None),
+            Err(Resolution::Unresolved(hop)) => {
+                let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
+                (Verdict::AwaitNeighbour(hop), mtu, None)
+            }
+            Err(_) => return Verdict::Drop(DropReason::NoRoute),
+        };
+        if packet.total_len > mtu {
+            return self.too_big(port, frame, packet, mtu, now);
+        }
+        cut_trailer(frame, packet);
+        rewrite::rewrite(frame.bytes_mut(), packet, &to, deltas);
+        if let (Some(header), Some(front)) = (header, frame.bytes_mut().first_chunk_mut()) {
+            *front = header;
+        }
+        self.account(found, server, packet, now);
+        verdict
+    }
+
+    /// The hop of a session's packets: the one that the session remembers, or the routes' answer.
+    fn next_hop(&mut self, found: Found, to: &FlowKey) -> Result<HopEntry, Resolution> {
+        let generation = self.routes.generation;
+        let session = self.sessions.session_mut(found.index);
+        if let Some(entry) = session.hop(found.direction, generation).and_then(|hop| self.routes.hop(hop)) {
+            return Ok(*entry);
+        }
+        let resolution = self.routes.resolve(to.destination, self.seed.hash(to).low_bits());
+        let Resolution::Hop(hop) = resolution else { return Err(resolution) };
+        session.set_hop(found.direction, generation, hop);
+        self.routes.hop(hop).copied().ok_or(Resolution::NoRoute)
+    }
+
+    /// Counts a forwarded packet, and lets it move the session's state and end.
+    fn account(&mut self, found: Found, server: RealServerSlot, packet: &Packet, now: Now) {
+        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
+            let traffic = match found.direction {
+                Direction::Inbound => &counters.inbound,
+                Direction::Outbound => &counters.outbound,
+            };
+            traffic.packets.add(1);
+            traffic.bytes.add(packet.total_len.into());
+        }
+        let session = self.sessions.session_mut(found.index);
+        let before = session.state();
+        let after = match packet.key.protocol {
+            Protocol::Tcp => before.after(found.direction, packet.flags),
+            Protocol::Udp => State::Udp,
+        };
+        if after != before {
+            session.set_state(after);
+            self.count_activity(found.index, after);
+        }
+        self.sessions.set_end(found.index, now.tick.plus(self.timeouts.of(after)));
+    }
+
+    /// Moves a session between its real server's active and inactive connections.
+    fn count_activity(&mut self, index: SessionIndex, state: State) {
+        let session = self.sessions.session_mut(index);
+        if session.is_active() == state.is_active() {
+            return;
+        }
+        session.set_active(state.is_active());
+        let Some(counters) = self.counters.real_servers.get(session.real_server().0 as usize) else { return };
+        let (grows, shrinks) = if state.is_active() {
+            (&counters.active, &counters.inactive)
+        } else {
+            (&counters.inactive, &counters.active)
+        };
+        grows.add(1);
+        shrinks.subtract(1);
+    }
+
+    /// A TCP or UDP packet for which the look-up found nothing to forward it by.
+    fn miss<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        hash: FlowHash,
+        origin: Origin,
+        now: Now,
+    ) -> Verdict {
+        // An earlier packet of this burst may have set the session up.
+        if let Some(found) = self.sessions.find(hash, &packet.key) {
+            if !self.gives_way(packet, found) {
+                return self.forward(port, frame, packet, found, now);
+            }
+            self.end(found.index, now);
+        }
+        if self.services.local_addresses.contains_key(&packet.key.destination) {
+            return match self.hand_over(local_port_owner(packet.key.destination_port, self.workers), origin) {
+                Some(verdict) => verdict,
+                None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
+            };
+        }
+        let key = ServiceKey {
+            protocol: packet.key.protocol,
+            address: packet.key.destination,
+            port: packet.key.destination_port,
+        };
+        let Some(service) = self.services.index_of(&key) else {
+            return self.other(packet.key.destination, PuntClass::Local, false);
+        };
+        if self.ports[port.index()].steering == Steering::Software
+            && let Some(verdict) = self.hand_over(hash.owner(self.workers), origin)
+        {
+            return verdict;
+        }
+        if packet.key.protocol == Protocol::Tcp && !is_opening(packet.flags) {
+            return self.answer_reset(port, frame, packet, DropReason::NoSession);
+        }
+        match self.set_up(service, packet, now) {
+            Ok(found) => self.forward(port, frame, packet, found, now),
+            Err(DropReason::NoRealServer) => {
+                self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
+            }
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
+    fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
+        (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
+    }
+
+    /// A packet that no service is for: the host's, or nobody's.
+    fn other(&self, destination: Ipv4Addr, class: PuntClass, fragment: bool) -> Verdict {
+        if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
+            return Verdict::Drop(DropReason::Fragment);
+        }
+        if self.routes.is_local(destination) {
+            return Verdict::Punt(class);
+        }
+        if self.routes.is_broadcast(destination) {
+            return Verdict::Punt(PuntClass::Multicast);
+        }
+        Verdict::Drop(DropReason::NotLocal)
+    }
+
+    /// Answers a TCP segment of no session with a RST, but never a RST with one.
+    fn answer_reset<F: Frame>(&self, port: PortId, frame: &mut F, packet: &Packet, otherwise: DropReason) -> Verdict {
+        let is_tcp = packet.key.protocol == Protocol::Tcp;
+        if is_tcp && !packet.flags.has(Flags::RST) && answer::reset(frame, packet) {
+            self.counters.resets_sent.add(1);
+            return Verdict::Transmit(port);
+        }
+        Verdict::Drop(otherwise)
+    }
+
+    /// Answers a packet with an ICMP error if their rate allows.
+    fn answer_icmp<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        error: icmp::Error,
+        otherwise: DropReason,
+        now: Now,
+    ) -> Verdict {
+        if self.icmp_errors.take(now.nanoseconds) && answer::icmp_error(frame, packet, error) {
+            self.counters.icmp_errors_sent.add(1);
+            return Verdict::Transmit(port);
+        }
+        Verdict::Drop(otherwise)
+    }
+
+    /// A packet larger than the outgoing link takes: its sender is told, if it asked not to have it cut (RFC 1191).
+    fn too_big<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, mtu: u16, now: Now) -> Verdict {
+        if packet.dont_fragment {
+            let error = icmp::Error::FragmentationNeeded { mtu };
+            return self.answer_icmp(port, frame, packet, error, DropReason::TooBig, now);
+        }
+        Verdict::Drop(DropReason::TooBig)
+    }
+
+    /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
+    pub fn complete<F: Frame>(&self, frame: &mut F, hop: Hop) -> bool {
+        let Some(index) = self.routes.hop_index(hop) else { return false };
+        match (self.routes.hop(index), frame.bytes_mut().first_chunk_mut()) {
+            (Some(entry), Some(front)) if entry.resolved => {
+                *front = entry.header;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends sessions whose time is over, at most `budget` in one call, and lets one idle pair of local ports go.
+    pub fn expire(&mut self, now: Now, mut budget: u32) {
+        while let Some(index) = self.sessions.next_expired(now.tick, &mut budget) {
+            self.end(index, now);
+        }
+        self.local_ports.sweep(now.tick);
+    }
+
+    /// Copies sessions for showing; see [`SessionTable::walk`].
+    pub fn walk_sessions(&self, next: u32, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u32> {
+        self.sessions.walk(next, steps, now.tick, into)
+    }
+}
+
+/// Whether a segment opens a connection.
+fn is_opening(flags: Flags) -> bool {
+    flags.has(Flags::SYN) && !flags.has(Flags::ACK) && !flags.has(Flags::RST)
+}
+
+/// Cuts off what follows the IP packet in a frame, unless it only pads a short one.
+#[inline]
+fn cut_trailer<F: Frame>(frame: &mut F, packet: &Packet) {
+    let len = ethernet::LEN + usize::from(packet.total_len);
+    if frame.packet_len() > len.max(MIN_FRAME) {
+        frame.truncate(len.max(MIN_FRAME));
+    }
+}

@@ -142,3 +142,16 @@ pub trait Frame: Sized {
         ChecksumStatus::Unknown
     }
 }
+
+/// One worker's queue pair on one port.
+pub trait PortQueue {
+    /// What it receives and sends.
+    type Frame: Frame;
+
+    /// Appends up to [`BURST_SIZE`] received frames to `into`, never beyond its capacity; gives how many.
+    fn receive(&mut self, into: &mut Vec<Self::Frame>) -> usize;
+
+    /// Sends from the front of `frames`, takes out what the device took, and gives how many that were. What is left
+    /// may be tried again.
+    fn transmit(&mut self, frames: &mut Vec<Self::Frame>) -> usize;
+}

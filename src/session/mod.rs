@@ -1,24 +1,49 @@
-//! Sessions: the table, their records, timers and local ports.
+//! Sessions: fixed-size records in a fixed table, their states and timers, and the local ports that they hold.
+//!
+//! All of it belongs to one worker; nothing here is shared, and nothing allocates once a table is made but the first
+//! use of a real server (see [`local_port`]).
 
-use std::net::Ipv4Addr;
+pub mod local_port;
+mod record;
+mod table;
+pub mod tcp_state;
+mod timer_wheel;
 
-use crate::balance::Protocol;
+pub use record::{Session, SessionView};
+pub use table::{Found, SessionIndex, SessionTable, TableFull};
+pub use tcp_state::State;
 
-/// A session as it is shown to the outside: a copy, by value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionView {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The client's address and port (CIP).
-    pub client: (Ipv4Addr, u16),
-    /// The virtual address and port (VIP).
-    pub virtual_: (Ipv4Addr, u16),
-    /// The local address and port (LIP).
-    pub local: (Ipv4Addr, u16),
-    /// The real server's address and port (RS).
-    pub real: (Ipv4Addr, u16),
-    /// The state's IPVS name.
-    pub state: &'static str,
-    /// Seconds until it expires if nothing more comes.
-    pub expires_seconds: u32,
+/// A moment or a duration on the workers' clock, in tenths of a second since the gateway started: 13 years fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// Ticks in a second.
+    pub const PER_SECOND: u32 = 10;
+    /// Nanoseconds in a tick.
+    pub const NANOSECONDS: u64 = 1_000_000_000 / Self::PER_SECOND as u64;
+
+    /// The tick of a time in nanoseconds.
+    pub fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self(u32::try_from(nanoseconds / Self::NANOSECONDS).unwrap_or(u32::MAX))
+    }
+
+    /// So many seconds later.
+    #[inline]
+    pub fn plus_seconds(self, seconds: u32) -> Self {
+        self.plus(seconds.saturating_mul(Self::PER_SECOND))
+    }
+
+    /// So many ticks later.
+    #[inline]
+    pub fn plus(self, ticks: u32) -> Self {
+        Self(self.0.saturating_add(ticks))
+    }
+
+    /// Ticks from `earlier` to this moment; 0 if it is not earlier.
+    #[inline]
+    pub fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
 }

@@ -1,3 +1,406 @@
-//! The poll loop, and the rings between workers and the control thread.
+//! The poll loop: one worker, one core, never blocking.
+//!
+//! Each turn it takes a burst from every port's queue, then what other workers handed over and what the kernel sends,
+//! puts the forwarder's verdicts into effect, flushes what goes out, and does a bounded bit of housekeeping: new
+//! tables, sessions whose time is over, waiting packets, walks over the sessions. The only system calls are the
+//! wake-up of the control thread, at most once until that has woken, and the sleep when idle, if that is asked for.
 
 pub mod link;
+mod outgoing;
+pub mod thread;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+
+use self::link::{Event, Punt, SessionQuery, Snapshot, WorkerLink};
+use self::outgoing::Outgoing;
+use crate::config::{Idle, PuntRates};
+use crate::forward::pending::{self, Fate, Pending};
+use crate::forward::{DropReason, Forwarder, Hop, Now, Origin, PuntClass, TokenBucket, Verdict};
+use crate::port::{BURST_SIZE, Frame, PortId, PortQueue, WorkerId};
+use crate::session::Tick;
+use crate::telemetry::counters::WorkerCounters;
+
+/// Packets that can be on their way from one worker to another at once.
+const HAND_OVER_RING: usize = 1024;
+/// Sessions that one turn looks at for expiry, at most: some microseconds of work.
+const EXPIRY_BUDGET: u32 = 64;
+/// Records that one turn of a walk over the sessions looks at.
+const WALK_STEPS: u32 = 512;
+/// Empty turns before the first sleep, and the longest sleep, of an idle worker that may sleep.
+const TURNS_BEFORE_SLEEP: u32 = 64;
+const LONGEST_SLEEP: Duration = Duration::from_micros(100);
+/// Turns that a stopping worker takes to send what it has accepted.
+const STOPPING_TURNS: usize = 64;
+
+/// A packet on its way to the worker that owns it.
+#[derive(Debug)]
+pub struct HandOver<F> {
+    /// The port that it came in by.
+    pub port: PortId,
+    /// The packet.
+    pub frame: F,
+}
+
+/// The rings between workers: `rings[from][to]`, each with one producer and one consumer.
+pub type HandOverRings<F> = Arc<Vec<Vec<ArrayQueue<HandOver<F>>>>>;
+
+/// Rings between so many workers.
+pub fn hand_over_rings<F>(workers: usize) -> HandOverRings<F> {
+    let row = || (0..workers).map(|_| ArrayQueue::new(HAND_OVER_RING)).collect();
+    Arc::new((0..workers).map(|_| row()).collect())
+}
+
+/// Packets that each of so many workers may hold in rings and lists, device queues not counted: what a packet pool must
+/// have room for.
+pub fn packets_held(workers: usize, ports: usize) -> u32 {
+    let rings = link::PUNT_RING + link::INJECT_RING + workers * HAND_OVER_RING;
+    u32::try_from(rings + pending::CAPACITY + ports * outgoing::CAPACITY).unwrap_or(u32::MAX)
+}
+
+/// A clock that a worker can read in a few nanoseconds.
+pub trait Clock {
+    /// Nanoseconds since the gateway started; never goes back.
+    fn nanoseconds(&self) -> u64;
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts<Q: PortQueue, E, C> {
+    /// Its number.
+    pub worker: WorkerId,
+    /// Its forwarding.
+    pub forwarder: Forwarder,
+    /// Its queue pair on each port, by port index.
+    pub queues: Vec<Q>,
+    /// Its link to the control thread.
+    pub link: Arc<WorkerLink<Q::Frame, E>>,
+    /// The rings between all workers.
+    pub rings: HandOverRings<Q::Frame>,
+    /// What it reads the time from.
+    pub clock: C,
+    /// What to do when idle.
+    pub idle: Idle,
+    /// How much the kernel is given.
+    pub punt_rates: PuntRates,
+    /// The tables that it begins with.
+    pub first: Arc<Snapshot>,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker<Q: PortQueue, E, C> {
+    worker: WorkerId,
+    forwarder: Forwarder,
+    queues: Vec<Q>,
+    link: Arc<WorkerLink<Q::Frame, E>>,
+    rings: HandOverRings<Q::Frame>,
+    clock: C,
+    idle: Idle,
+    counters: Arc<WorkerCounters>,
+    snapshot: Arc<Snapshot>,
+    outgoing: Vec<Outgoing<Q::Frame>>,
+    pending: Pending<Q::Frame>,
+    /// Room for the waiting packets that may go, empty in between.
+    ready: Vec<(Hop, Q::Frame)>,
+    punt_limits: [TokenBucket; PuntClass::COUNT],
+    query: Option<SessionQuery>,
+    burst: Vec<Q::Frame>,
+    /// Whether control has something to do that it was not woken for yet.
+    wake_control: bool,
+    last_tick: Tick,
+}
+
+impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
+    /// A worker that has not begun.
+    pub fn new(mut parts: WorkerParts<Q, E, C>) -> Self {
+        let mut punt_limits = [TokenBucket::new(0); PuntClass::COUNT];
+        for (limit, rate) in punt_limits.iter_mut().zip(parts.punt_rates.0) {
+            *limit = TokenBucket::new(rate);
+        }
+        parts.forwarder.adopt(Arc::clone(&parts.first.services), Arc::clone(&parts.first.routes));
+        Self {
+            worker: parts.worker,
+            forwarder: parts.forwarder,
+            outgoing: parts.queues.iter().map(|_| Outgoing::default()).collect(),
+            queues: parts.queues,
+            counters: Arc::clone(&parts.link.counters),
+            link: parts.link,
+            rings: parts.rings,
+            clock: parts.clock,
+            idle: parts.idle,
+            snapshot: parts.first,
+            pending: Pending::default(),
+            ready: Vec::with_capacity(pending::CAPACITY),
+            punt_limits,
+            query: None,
+            burst: Vec::with_capacity(BURST_SIZE),
+            wake_control: false,
+            last_tick: Tick(0),
+        }
+    }
+
+    /// Polls until control says stop, then sends what is under way and returns.
+    pub fn run(mut self) {
+        let mut before = self.clock.nanoseconds();
+        let start = before;
+        let mut idle_turns = 0u32;
+        while !self.link.stop.load(Ordering::Relaxed) {
+            let now = Now::from_nanoseconds(self.clock.nanoseconds());
+            let worked = self.turn(now);
+            let after = self.clock.nanoseconds();
+            if worked {
+                self.counters.busy_nanoseconds.add(after - before);
+                idle_turns = 0;
+            } else {
+                idle_turns = idle_turns.saturating_add(1);
+                self.rest(idle_turns);
+            }
+            before = if worked { after } else { self.clock.nanoseconds() };
+            self.counters.total_nanoseconds.set(before - start);
+        }
+        self.finish();
+    }
+
+    /// One turn; whether there was anything to do.
+    fn turn(&mut self, now: Now) -> bool {
+        self.adopt_snapshot(now);
+        let mut worked = self.receive_all(now);
+        worked |= self.take_over(now);
+        worked |= self.inject();
+        self.flush();
+        self.housekeep(now);
+        if std::mem::take(&mut self.wake_control) {
+            self.link.waker.wake();
+        }
+        worked
+    }
+
+    /// A burst from every port.
+    fn receive_all(&mut self, now: Now) -> bool {
+        let mut worked = false;
+        for index in 0..self.queues.len() {
+            let mut burst = std::mem::take(&mut self.burst);
+            if self.queues[index].receive(&mut burst) > 0 {
+                worked = true;
+                self.counters.bursts.add(1);
+                let received = &self.counters.ports[index].received;
+                received.packets.add(burst.len() as u64);
+                received.bytes.add(burst.iter().map(|frame| frame.packet_len() as u64).sum());
+                self.process(port_id(index), &mut burst, Origin::Queue, now);
+            }
+            self.burst = burst;
+        }
+        worked
+    }
+
+    /// What other workers took this one to be the owner of.
+    fn take_over(&mut self, now: Now) -> bool {
+        let mut worked = false;
+        for from in 0..self.rings.len() {
+            let mut burst = std::mem::take(&mut self.burst);
+            let mut port = None;
+            while burst.len() < BURST_SIZE
+                && let Some(handed_over) = self.rings[from][self.worker.index()].pop()
+            {
+                // A burst is of one port: a packet of another one begins the next.
+                if port.is_some_and(|port| port != handed_over.port) {
+                    self.process(port.unwrap_or(handed_over.port), &mut burst, Origin::HandedOver, now);
+                }
+                port = Some(handed_over.port);
+                burst.push(handed_over.frame);
+                self.counters.handovers_received.add(1);
+            }
+            if let Some(port) = port {
+                worked = true;
+                self.process(port, &mut burst, Origin::HandedOver, now);
+            }
+            self.burst = burst;
+        }
+        worked
+    }
+
+    /// Puts a burst through the forwarder and its verdicts into effect; leaves `burst` empty.
+    fn process(&mut self, port: PortId, burst: &mut Vec<Q::Frame>, origin: Origin, now: Now) {
+        let mut verdicts = [Verdict::Drop(DropReason::NotLocal); BURST_SIZE];
+        self.forwarder.process(port, burst, origin, now, &mut verdicts);
+        for (frame, verdict) in burst.drain(..).zip(verdicts) {
+            match verdict {
+                Verdict::Transmit(out) => self.transmit(out, frame),
+                Verdict::Drop(reason) => self.counters.drop_packets(reason, 1),
+                Verdict::HandOver(owner) => self.hand_over(owner, HandOver { port, frame }),
+                Verdict::Punt(class) => self.punt(Punt { port, class, frame }, now),
+                Verdict::AwaitNeighbour(hop) => self.await_neighbour(hop, frame, now),
+            }
+        }
+    }
+
+    fn transmit(&mut self, port: PortId, frame: Q::Frame) {
+        let index = port.index();
+        let (Some(outgoing), Some(queue)) = (self.outgoing.get_mut(index), self.queues.get_mut(index)) else {
+            self.counters.drop_packets(DropReason::NoRoute, 1);
+            return;
+        };
+        outgoing.push(frame, queue, &self.counters, index);
+    }
+
+    fn hand_over(&self, owner: WorkerId, packet: HandOver<Q::Frame>) {
+        let ring = self.rings.get(self.worker.index()).and_then(|row| row.get(owner.index()));
+        match ring.map(|ring| ring.push(packet)) {
+            Some(Ok(())) => self.counters.handovers.add(1),
+            _ => self.counters.drop_packets(DropReason::HandOverFull, 1),
+        }
+    }
+
+    fn punt(&mut self, punt: Punt<Q::Frame>, now: Now) {
+        let class = punt.class as usize;
+        if !self.punt_limits[class].take(now.nanoseconds) {
+            self.counters.drop_packets(DropReason::PuntRateLimited, 1);
+            return;
+        }
+        self.wake_control = true;
+        match self.link.punts.push(punt) {
+            Ok(()) => self.counters.punts[class].add(1),
+            Err(_) => self.counters.drop_packets(DropReason::PuntFull, 1),
+        }
+    }
+
+    fn await_neighbour(&mut self, hop: Hop, frame: Q::Frame, now: Now) {
+        let first = !self.pending.hops().any(|waited_for| waited_for == hop);
+        match self.pending.push(hop, frame, now.tick) {
+            Ok(()) if first => self.ask_for(hop),
+            Ok(()) => {}
+            Err(_) => self.counters.drop_packets(DropReason::NeighbourQueueFull, 1),
+        }
+    }
+
+    /// Asks control to have the kernel resolve a hop. A full ring is no loss: waiting hops are asked for again.
+    fn ask_for(&mut self, hop: Hop) {
+        let _ = self.link.unresolved.push(hop);
+        self.wake_control = true;
+    }
+
+    /// Frames from the kernel, as they are.
+    fn inject(&mut self) -> bool {
+        let mut count = 0;
+        while count < BURST_SIZE
+            && let Some(inject) = self.link.injects.pop()
+        {
+            self.transmit(inject.port, inject.frame);
+            self.counters.injected.add(1);
+            count += 1;
+        }
+        count > 0
+    }
+
+    fn flush(&mut self) {
+        for (index, (outgoing, queue)) in self.outgoing.iter_mut().zip(&mut self.queues).enumerate() {
+            outgoing.flush(queue, &self.counters, index);
+        }
+    }
+
+    /// Goes over to the newest tables. The old ones go back to control, which drops them.
+    fn adopt_snapshot(&mut self, now: Now) {
+        while !self.link.retired.is_full()
+            && let Some(snapshot) = self.link.snapshots.pop()
+        {
+            drop(self.forwarder.adopt(Arc::clone(&snapshot.services), Arc::clone(&snapshot.routes)));
+            let old = std::mem::replace(&mut self.snapshot, snapshot);
+            // There is room: this thread alone fills the ring.
+            let _ = self.link.retired.push(old);
+            self.wake_control = true;
+            self.settle_pending(now);
+        }
+    }
+
+    fn housekeep(&mut self, now: Now) {
+        self.forwarder.expire(now, EXPIRY_BUDGET);
+        if now.tick != self.last_tick {
+            let new_second = now.tick.0 / Tick::PER_SECOND != self.last_tick.0 / Tick::PER_SECOND;
+            self.last_tick = now.tick;
+            self.settle_pending(now);
+            if new_second {
+                self.ask_again();
+            }
+        }
+        self.step_query(now);
+    }
+
+    /// Sends the waiting packets whose hop has answered, drops those that have waited too long.
+    fn settle_pending(&mut self, now: Now) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let forwarder = &self.forwarder;
+        let fate = |hop, frame: &mut Q::Frame| if forwarder.complete(frame, hop) { Fate::Go } else { Fate::Wait };
+        let mut ready = std::mem::take(&mut self.ready);
+        let counters = &self.counters;
+        self.pending.settle(now.tick, fate, |settled| match settled {
+            Ok(answered) => ready.push(answered),
+            Err(_) => counters.drop_packets(DropReason::NeighbourUnresolved, 1),
+        });
+        for (hop, frame) in ready.drain(..) {
+            self.transmit(hop.port, frame);
+        }
+        self.ready = ready;
+    }
+
+    /// Asks once more for every hop that is still waited for.
+    fn ask_again(&mut self) {
+        let mut hops: Vec<Hop> = self.pending.hops().collect();
+        hops.sort_unstable_by_key(|hop| (hop.port, hop.address));
+        hops.dedup();
+        for hop in hops {
+            self.ask_for(hop);
+        }
+    }
+
+    /// A bounded step of a walk over the sessions.
+    fn step_query(&mut self, now: Now) {
+        let Some(mut query) = self.query.take().or_else(|| self.link.queries.pop()) else { return };
+        let next = self.forwarder.walk_sessions(query.next, WALK_STEPS, now, &mut query.found);
+        query.done = next.is_none();
+        query.next = next.unwrap_or(query.next);
+        if !query.done && query.found.len() < query.found.capacity() {
+            self.query = Some(query);
+            return;
+        }
+        // There is room: control has one walk under way at a time.
+        let _ = self.link.answers.push(query);
+        self.wake_control = true;
+    }
+
+    fn rest(&self, idle_turns: u32) {
+        match self.idle {
+            Idle::Sleep if idle_turns > TURNS_BEFORE_SLEEP => {
+                let turns = idle_turns - TURNS_BEFORE_SLEEP;
+                std::thread::sleep(LONGEST_SLEEP.min(Duration::from_micros(turns.into())));
+            }
+            _ => std::hint::spin_loop(),
+        }
+    }
+
+    /// Sends what was accepted, and counts what cannot be sent any more.
+    fn finish(mut self) {
+        for _turn in 0..STOPPING_TURNS {
+            let now = Now::from_nanoseconds(self.clock.nanoseconds());
+            self.take_over(now);
+            self.inject();
+            self.flush();
+        }
+        let mut left = self.pending.drain().count() + self.outgoing.iter().map(Outgoing::len).sum::<usize>();
+        for from in self.rings.iter().filter_map(|row| row.get(self.worker.index())) {
+            left += std::iter::from_fn(|| from.pop()).count();
+        }
+        left += std::iter::from_fn(|| self.link.injects.pop()).count();
+        self.counters.drop_packets(DropReason::Stopping, left as u64);
+    }
+}
+
+/// The id of the port at an index: there are at most [`crate::port::MAX_PORTS`].
+fn port_id(index: usize) -> PortId {
+    PortId(u8::try_from(index).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,117 @@
+/* One C function for each static inline function of DPDK that the gateway calls. A call a burst of 32 costs nothing
+ * that can be measured.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <rte_log.h>
+
+uint16_t dpdk_shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count)
+{
+	return rte_eth_rx_burst(port, queue, frames, count);
+}
+
+uint16_t dpdk_shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count)
+{
+	return rte_eth_tx_burst(port, queue, frames, count);
+}
+
+struct rte_mbuf *dpdk_shim_mbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+void dpdk_shim_mbuf_free(struct rte_mbuf *frame)
+{
+	rte_pktmbuf_free(frame);
+}
+
+char *dpdk_shim_mbuf_append(struct rte_mbuf *frame, uint16_t count)
+{
+	return rte_pktmbuf_append(frame, count);
+}
+
+char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count)
+{
+	return rte_pktmbuf_prepend(frame, count);
+}
+
+int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count)
+{
+	return rte_pktmbuf_trim(frame, count);
+}
+
+uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_data_room_size(pool);
+}
+
+uint32_t dpdk_shim_mempool_size(const struct rte_mempool *pool)
+{
+	return pool->size;
+}
+
+int dpdk_shim_errno(void)
+{
+	return rte_errno;
+}
+
+uint64_t dpdk_shim_tsc(void)
+{
+	return rte_rdtsc();
+}
+
+int dpdk_shim_link(uint16_t port, uint32_t *speed)
+{
+	struct rte_eth_link link;
+	int result;
+
+	memset(&link, 0, sizeof(link));
+	result = rte_eth_link_get_nowait(port, &link);
+	if (result < 0)
+		return result;
+	*speed = link.link_speed;
+	return link.link_status == RTE_ETH_LINK_UP;
+}
+
+int dpdk_shim_interface_mtu(unsigned int index)
+{
+	struct ifreq request;
+	int descriptor, result;
+
+	memset(&request, 0, sizeof(request));
+	if (if_indextoname(index, request.ifr_name) == NULL)
+		return -errno;
+	descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (descriptor < 0)
+		return -errno;
+	result = ioctl(descriptor, SIOCGIFMTU, &request) < 0 ? -errno : request.ifr_mtu;
+	close(descriptor);
+	return result;
+}
+
+static ssize_t log_write(void *cookie, const char *message, size_t length)
+{
+	/* A function pointer does not fit a void * by the letter of C; POSIX says that it does. */
+	((dpdk_shim_log_sink)cookie)((uint32_t)rte_log_cur_msg_loglevel(), message, length);
+	return (ssize_t)length;
+}
+
+int dpdk_shim_log_to(dpdk_shim_log_sink sink)
+{
+	cookie_io_functions_t functions = { .write = log_write };
+	FILE *stream = fopencookie((void *)sink, "w", functions);
+
+	if (stream == NULL)
+		return -errno;
+	/* rte_vlog flushes after each message: a message is one write. */
+	return rte_openlog_stream(stream);
+}

@@ -1,0 +1,49 @@
+//! Weighted round robin (net/netfilter/ipvs/ip_vs_wrr.c): passes over the list, each for a lower weight.
+//!
+//! The first pass takes the real servers of the greatest weight, the last one all; a pass is lower than the one
+//! before by the greatest common divisor of the weights. So each gets its exact share in one round of passes.
+
+use super::{Cursor, Loads, RealServer};
+
+/// Begins anew at the head of a changed list, in the pass that it was in if there is one.
+pub(super) fn reset(cursor: &mut Cursor, servers: &[RealServer]) {
+    let weights = || servers.iter().map(|server| i64::from(server.weight.0)).filter(|&weight| weight > 0);
+    let step = weights().fold(0, greatest_common_divisor).max(1);
+    let maximum = (weights().max().unwrap_or(0) - (step - 1)).max(0);
+    cursor.last = None;
+    cursor.step = step;
+    cursor.maximum_weight = maximum;
+    if cursor.current_weight > maximum || cursor.current_weight == 0 {
+        cursor.current_weight = maximum;
+    } else if step > 1 {
+        cursor.current_weight = cursor.current_weight / step * step + 1;
+    }
+}
+
+pub(super) fn schedule(cursor: &mut Cursor, servers: &[RealServer], loads: &impl Loads) -> Option<usize> {
+    let first = cursor.last.map_or(0, |last| last + 1);
+    if let Some(index) = first_of_weight(servers, first, cursor.current_weight, loads) {
+        return Some(cursor.choose(servers, index));
+    }
+    cursor.current_weight -= cursor.step;
+    if cursor.current_weight <= 0 {
+        cursor.current_weight = cursor.maximum_weight;
+    }
+    // Passes that would find nobody are left out at once: with one real server of weight 65535 held back and one of
+    // weight 1, the kernel walks the list 65535 times here.
+    let eligible = servers.iter().filter(|server| loads.is_eligible(server));
+    let greatest = eligible.map(|server| i64::from(server.weight.0)).max()?;
+    let above = (cursor.current_weight - greatest).max(0);
+    cursor.current_weight -= (above + cursor.step - 1) / cursor.step * cursor.step;
+    let index = first_of_weight(servers, 0, cursor.current_weight, loads)?;
+    Some(cursor.choose(servers, index))
+}
+
+fn first_of_weight(servers: &[RealServer], first: usize, wanted: i64, loads: &impl Loads) -> Option<usize> {
+    let takes = |server: &RealServer| i64::from(server.weight.0) >= wanted && loads.is_eligible(server);
+    (first..servers.len()).find(|&index| takes(&servers[index]))
+}
+
+fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}

@@ -1,0 +1,120 @@
+//! `[[local_pool]]` and `[[service]]` with its `[[service.real_server]]`: which keys there are, what each may be.
+//!
+//! What must fit together is in `validate`; this finds the lines for what it says.
+
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use super::raw::{Document, Section, Value};
+use super::syntax;
+use super::validate::{BalanceScope, Place, Violation};
+use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Weight};
+
+/// Ports that the kernel's own services do not use.
+const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
+
+/// Stands for an address that could not be read.
+const UNREAD: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+
+/// For each pool and each of its addresses: which member of the list `addresses` it came from.
+type Origins = Vec<Vec<usize>>;
+
+/// Pools and services, checked against each other and the ports.
+pub(super) fn balance(root: &mut Section<'_>, scope: &BalanceScope) -> BalanceConfig {
+    let (local_pools, origins): (Vec<_>, Origins) = root.sections("local_pool").into_iter().map(local_pool).unzip();
+    let services = root.sections("service").into_iter().map(service).collect();
+    let mut balance = BalanceConfig { local_pools, services };
+    balance.fill_default_pool();
+    for violation in balance.violations(scope) {
+        report(root.document(), &violation, &origins);
+    }
+    balance
+}
+
+fn report(document: &Document<'_>, violation: &Violation, origins: &Origins) {
+    let Violation { wrong, allowed, .. } = violation;
+    let earlier = violation.earlier.map(|place| key_of(place, origins));
+    let on_line = earlier.map(|key| format!(" on line {}", document.line_of(&key))).unwrap_or_default();
+    document.consequence(&key_of(violation.place, origins), format!("{wrong}{on_line}; allowed: {allowed}"));
+}
+
+fn key_of(place: Place, origins: &Origins) -> String {
+    match place {
+        Place::Pool(pool, key) => format!("local_pool[{pool}].{key}"),
+        Place::PoolAddress(pool, address) => format!("local_pool[{pool}].addresses[{}]", origins[pool][address]),
+        Place::Service(service, key) => format!("service[{service}].{key}"),
+        Place::RealServer(service, real, key) => format!("service[{service}].real_server[{real}].{key}"),
+    }
+}
+
+fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
+    const ADDRESSES: &str = "a list of IPv4 addresses and ranges A-B, like [\"10.1.0.200-10.1.0.203\"]";
+    let name = section.require("name", "a name, like \"lan\"");
+    let name = name.and_then(|value| value.text("a name, like \"lan\"").map(str::to_owned)).unwrap_or_default();
+    let port = section.require("port", "the name of a [[port]]");
+    let port = port.and_then(|value| value.text("the name of a [[port]]").map(str::to_owned)).unwrap_or_default();
+    let (mut addresses, mut origins) = (Vec::new(), Vec::new());
+    let members = section.require("addresses", ADDRESSES).map(|value| value.list(ADDRESSES)).unwrap_or_default();
+    for (member, value) in members.iter().enumerate() {
+        let range = value.parsed("an IPv4 address or a range A-B", syntax::address_range).unwrap_or_default();
+        origins.resize(origins.len() + range.len(), member);
+        addresses.extend(range);
+    }
+    let ports =
+        section.get("ports").and_then(|value| value.parsed("FIRST-LAST, like \"1024-65535\"", PortRange::from_str));
+    section.finish();
+    (LocalPoolConfig { name, port, addresses, ports: ports.unwrap_or(DEFAULT_PORTS) }, origins)
+}
+
+fn service(mut section: Section<'_>) -> ServiceConfig {
+    const VIP: &str = "A.B.C.D:PORT, like \"10.0.0.100:80\"";
+    let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
+    let protocol = section.require("protocol", "tcp, udp").and_then(|value| word("tcp, udp", &value));
+    let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
+    let mode = section.get("mode").and_then(|value| word("fullnat", &value));
+    let pool = section.get("local_pool").and_then(|value| pool_name(&value));
+    let real_servers = section.sections("real_server").into_iter().map(real_server).collect();
+    section.finish();
+    ServiceConfig {
+        vip,
+        protocol: protocol.unwrap_or(Protocol::Tcp),
+        scheduler: scheduler.unwrap_or_default(),
+        mode: mode.unwrap_or(ForwardingMode::Fullnat),
+        local_pool: pool.unwrap_or_default(),
+        real_servers,
+    }
+}
+
+/// An empty text would silently mean "the only pool".
+fn pool_name(value: &Value<'_>) -> Option<String> {
+    let text = value.text("the name of a [[local_pool]]")?;
+    if text.is_empty() {
+        value.error("the name is empty; allowed: the name of a [[local_pool]], or no key where there is only one");
+    }
+    Some(text.to_owned())
+}
+
+fn real_server(mut section: Section<'_>) -> RealServerConfig {
+    const ADDRESS: &str = "A.B.C.D:PORT, like \"10.1.0.11:80\"";
+    let address = section.require("address", ADDRESS).and_then(|value| value.parsed(ADDRESS, syntax::endpoint));
+    let weight = section.get("weight").and_then(|value| value.integer(0..=Weight::MAX, ""));
+    let mut threshold = |name| {
+        let given = section.get(name).and_then(|value| value.integer(0..=u32::MAX, "connections"));
+        given.unwrap_or(0)
+    };
+    let (upper_threshold, lower_threshold) = (threshold("upper"), threshold("lower"));
+    section.finish();
+    RealServerConfig {
+        address: address.unwrap_or(UNREAD),
+        weight: Weight(weight.unwrap_or(1)),
+        upper_threshold,
+        lower_threshold,
+    }
+}
+
+/// A word of a closed list.
+fn word<T: FromStr<Err: Display>>(allowed: &str, value: &Value<'_>) -> Option<T> {
+    value.parsed(allowed, T::from_str)
+}

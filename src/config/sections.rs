@@ -1,0 +1,160 @@
+//! The plain tables: `[dpdk]`, `[worker]`, `[session]`, `[control]`, `[punt]`, `[timeouts]`.
+//!
+//! Where a value is wrong it is noted in the document and a placeholder returned.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::model::{ControlConfig, DpdkConfig, Idle, PuntRates, SessionConfig, WorkerConfig};
+use super::raw::{Section, Value};
+use super::syntax;
+use crate::balance::Timeouts;
+use crate::forward::PuntClass;
+use crate::port::MAX_WORKERS;
+
+/// Fewer sessions than this are no table worth its timers and buckets.
+const MIN_CAPACITY: u32 = 1 << 10;
+/// At 128 bytes a session this is 16 GiB for each worker; and session indices keep bits for their generation.
+const MAX_CAPACITY: u32 = 1 << 27;
+/// 128 MiB of records for each worker.
+const DEFAULT_CAPACITY: u32 = 1 << 20;
+/// The highest CPU number that Linux's CPU sets hold.
+const MAX_CORE: u32 = 1023;
+/// A mempool smaller than this starves the rings of a single port.
+const MIN_MBUFS: u32 = 1 << 10;
+/// 64 million buffers of over 2 kB.
+const MAX_MBUFS: u32 = 1 << 26;
+/// More frames a second than the kernel takes through a TAP.
+const MAX_PUNT_RATE: u32 = 10_000_000;
+/// 31 days, in seconds.
+const MAX_TIMEOUT: u32 = 31 * 86_400;
+/// Where /metrics is served unless said otherwise.
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9469);
+
+/// `[dpdk]`
+pub(super) fn dpdk(mut section: Section<'_>) -> DpdkConfig {
+    const ALLOWED: &str = "a list of texts, like [\"--no-huge\", \"-m\", \"512\"]";
+    let mut eal_args = Vec::new();
+    for value in section.get("eal_args").map(|value| value.list(ALLOWED)).unwrap_or_default() {
+        match value.text("a text, one argument") {
+            Some(text) if text.is_empty() || text.contains('\0') => {
+                value.error("an argument that is empty or has a NUL in it; allowed: a text, one argument");
+            }
+            Some(text) => eal_args.push(text.to_owned()),
+            None => (),
+        }
+    }
+    let mbufs = section.get("mbufs").and_then(|value| value.integer(MIN_MBUFS..=MAX_MBUFS, "packet buffers"));
+    section.finish();
+    DpdkConfig { eal_args, mbufs }
+}
+
+/// `[worker]`
+pub(super) fn worker(mut section: Section<'_>) -> WorkerConfig {
+    const ALLOWED: &str = "a list of CPU numbers, one worker on each, like [1] or [2, 3]";
+    let cores = section.require("cores", ALLOWED).map(|value| cores(&value, ALLOWED)).unwrap_or_default();
+    let parse = |text: &str| match text {
+        "spin" => Ok(Idle::Spin),
+        "sleep" => Ok(Idle::Sleep),
+        _ => Err(format!("{text:?} is no way to be idle; allowed: spin, sleep")),
+    };
+    let idle = section.get("idle").and_then(|value| value.parsed("spin, sleep", parse)).unwrap_or_default();
+    section.finish();
+    WorkerConfig { cores, idle }
+}
+
+fn cores(value: &Value<'_>, allowed: &str) -> Vec<u16> {
+    let list = value.list(allowed);
+    let mut cores = Vec::new();
+    for each in &list {
+        let Some(core) = each.integer::<u16>(0..=MAX_CORE, "") else { continue };
+        if cores.contains(&core) {
+            each.error(format!("CPU {core} is there already; allowed: each CPU once"));
+        }
+        cores.push(core);
+    }
+    if list.is_empty() && value.is_list() {
+        value.error(format!("the list is empty; allowed: {allowed}"));
+    }
+    if list.len() > MAX_WORKERS {
+        value.error(format!("{} workers are too many; allowed: 1 to {MAX_WORKERS} CPUs", list.len()));
+    }
+    cores
+}
+
+/// `[session]`
+pub(super) fn session(mut section: Section<'_>) -> SessionConfig {
+    let unit = "sessions a worker (128 bytes each: 2^27 take 16 GiB)";
+    let capacity = section.get("capacity").and_then(|value| value.integer(MIN_CAPACITY..=MAX_CAPACITY, unit));
+    section.finish();
+    SessionConfig { capacity: capacity.unwrap_or(DEFAULT_CAPACITY) }
+}
+
+/// `[control]`
+pub(super) fn control(mut section: Section<'_>) -> ControlConfig {
+    let mut path = |name, default: &str, parse: fn(&str) -> Result<String, syntax::SyntaxError>| {
+        let given = section.get(name).and_then(|value| value.parsed("an absolute path", parse));
+        PathBuf::from(given.unwrap_or_else(|| default.to_owned()))
+    };
+    let socket = path("socket", crate::control::protocol::DEFAULT_SOCKET, syntax::socket_path);
+    let state_dir = path("state_dir", "/var/lib/fullgate", syntax::absolute_path);
+    let group = section.get("group").and_then(|value| value.parsed("the name of a group", group));
+    let metrics = section.get("metrics").map_or(Some(DEFAULT_METRICS), |value| metrics(&value));
+    section.finish();
+    ControlConfig { socket, group, metrics, state_dir }
+}
+
+fn group(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':') {
+        return Err(format!("{text:?} is no name of a group; allowed: a group's name without spaces and colons"));
+    }
+    Ok(text.to_owned())
+}
+
+fn metrics(value: &Value<'_>) -> Option<SocketAddr> {
+    const ALLOWED: &str = "ADDRESS:PORT, like \"127.0.0.1:9469\", or false for none";
+    let parse = |text: &str| {
+        let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+        address.ok_or_else(|| format!("{text:?} is no address and port; allowed: {ALLOWED}"))
+    };
+    if value.is_false() { None } else { value.parsed(ALLOWED, parse) }
+}
+
+/// `[punt]`
+pub(super) fn punt(mut section: Section<'_>) -> PuntRates {
+    let mut rates = PuntRates::default();
+    for &class in PuntClass::ALL {
+        let value = section.get(class.label());
+        if let Some(rate) = value.and_then(|value| value.integer(0..=MAX_PUNT_RATE, "frames a second")) {
+            rates.0[class as usize] = rate;
+        }
+    }
+    section.finish();
+    rates
+}
+
+/// `[timeouts]`
+pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    let fields: [(&'static str, &mut u32); 11] = [
+        ("tcp", &mut timeouts.tcp),
+        ("tcp_syn_sent", &mut timeouts.tcp_syn_sent),
+        ("tcp_syn_recv", &mut timeouts.tcp_syn_recv),
+        ("tcp_fin", &mut timeouts.tcp_fin),
+        ("tcp_time_wait", &mut timeouts.tcp_time_wait),
+        ("tcp_close", &mut timeouts.tcp_close),
+        ("tcp_close_wait", &mut timeouts.tcp_close_wait),
+        ("tcp_last_ack", &mut timeouts.tcp_last_ack),
+        ("tcp_listen", &mut timeouts.tcp_listen),
+        ("tcp_synack", &mut timeouts.tcp_synack),
+        ("udp", &mut timeouts.udp),
+    ];
+    for (name, field) in fields {
+        let value = section.get(name);
+        if let Some(seconds) = value.and_then(|value| value.integer(1..=MAX_TIMEOUT, "seconds (31 days)")) {
+            *field = seconds;
+        }
+    }
+    section.finish();
+    timeouts
+}

@@ -1,0 +1,392 @@
+//! Whether local pools and services make sense together and on this gateway's ports.
+//!
+//! The same rules hold for the file, for `apply` and for each command at run time, so they know no lines of a file:
+//! each [`Violation`] names a [`Place`] in the [`BalanceConfig`], and the file's reader finds the line.
+
+use std::net::Ipv4Addr;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+
+use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use super::syntax::{self, MAX_RANGE};
+use crate::balance::{ServiceKey, Weight};
+
+/// Real servers over all services that the counters have room for.
+pub const MAX_REAL_SERVERS: usize = 1 << 18;
+/// Local addresses over all pools that the counters have room for.
+pub const MAX_LOCAL_ADDRESSES: usize = MAX_RANGE as usize;
+
+/// What of the gateway the rules need to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BalanceScope {
+    /// Names of the ports.
+    pub ports: Vec<String>,
+    /// The ports' own IPv4 addresses.
+    pub own_addresses: Vec<Ipv4Addr>,
+    /// How many workers share each local address's ports.
+    pub workers: usize,
+}
+
+/// Where in a [`BalanceConfig`] something is wrong, by indices into its lists, with the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A key of a pool.
+    Pool(usize, &'static str),
+    /// An address of a pool.
+    PoolAddress(usize, usize),
+    /// A key of a service.
+    Service(usize, &'static str),
+    /// A key of a real server of a service.
+    RealServer(usize, usize, &'static str),
+}
+
+/// One rule broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Where.
+    pub place: Place,
+    /// What is wrong.
+    pub wrong: String,
+    /// The other place that it clashes with.
+    pub earlier: Option<Place>,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl BalanceConfig {
+    /// Gives services that name no local pool the only pool there is.
+    pub fn fill_default_pool(&mut self) {
+        if let [pool] = self.local_pools.as_slice() {
+            for service in self.services.iter_mut().filter(|service| service.local_pool.is_empty()) {
+                service.local_pool.clone_from(&pool.name);
+            }
+        }
+    }
+
+    /// Checks that everything fits together and onto the gateway.
+    ///
+    /// # Errors
+    /// One sentence for each rule broken, beginning with the pool or service that breaks it.
+    pub fn validate(&self, scope: &BalanceScope) -> Result<(), Vec<String>> {
+        let violations = self.violations(scope);
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let sentence = |v: &Violation| format!("{}: {}; allowed: {}", self.subject(v.place), v.wrong, v.allowed);
+        Err(violations.iter().map(sentence).collect())
+    }
+
+    /// Every rule broken, in the order of the lists.
+    pub fn violations(&self, scope: &BalanceScope) -> Vec<Violation> {
+        let mut check = Check { balance: self, scope, violations: Vec::new() };
+        check.pools();
+        check.services();
+        check.violations
+    }
+
+    /// The words for a place that mean something without a file.
+    fn subject(&self, place: Place) -> String {
+        let service = |index: usize| self.services[index].key();
+        match place {
+            Place::Pool(pool, key) => format!("local pool {:?}: {key}", self.local_pools[pool].name),
+            Place::PoolAddress(pool, _) => format!("local pool {:?}", self.local_pools[pool].name),
+            Place::Service(index, key) => format!("service {}: {key}", service(index)),
+            Place::RealServer(index, real, key) => {
+                format!(
+                    "service {}: real server {}: {key}",
+                    service(index),
+                    self.services[index].real_servers[real].address
+                )
+            }
+        }
+    }
+}
+
+struct Check<'a> {
+    balance: &'a BalanceConfig,
+    scope: &'a BalanceScope,
+    violations: Vec<Violation>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, place: Place, wrong: impl Into<String>, allowed: impl Into<String>) {
+        self.violations.push(Violation { place, wrong: wrong.into(), earlier: None, allowed: allowed.into() });
+    }
+
+    fn clash(&mut self, place: Place, earlier: Place, wrong: impl Into<String>, allowed: &str) {
+        let violation = Violation { place, wrong: wrong.into(), earlier: Some(earlier), allowed: allowed.to_owned() };
+        self.violations.push(violation);
+    }
+
+    fn pools(&mut self) {
+        let mut names = HashMap::new();
+        for (index, pool) in self.balance.local_pools.iter().enumerate() {
+            let place = Place::Pool(index, "name");
+            if let Err(error) = syntax::name(&pool.name) {
+                self.wrong(place, format!("{:?} {}", pool.name, error.wrong), error.allowed);
+            }
+            if let Some(earlier) = names.insert(pool.name.as_str(), place) {
+                self.clash(place, earlier, format!("{:?} is the name of another pool", pool.name), "each name once");
+            }
+            self.pool_port(index, pool);
+        }
+        self.pool_addresses();
+    }
+
+    fn pool_port(&mut self, index: usize, pool: &LocalPoolConfig) {
+        if !self.scope.ports.contains(&pool.port) {
+            let allowed = one_of(self.scope.ports.iter().map(String::as_str), "port");
+            self.wrong(Place::Pool(index, "port"), format!("there is no port {:?}", pool.port), allowed);
+        }
+        let count = usize::from(pool.ports.last).saturating_sub(usize::from(pool.ports.first)) + 1;
+        if count < self.scope.workers {
+            let wrong = format!("{} are too few: {count} ports for {} workers", pool.ports, self.scope.workers);
+            self.wrong(Place::Pool(index, "ports"), wrong, "at least one port for each worker");
+        }
+    }
+
+    fn pool_addresses(&mut self) {
+        let vips: HashMap<Ipv4Addr, usize> =
+            self.balance.services.iter().enumerate().rev().map(|(index, service)| (*service.vip.ip(), index)).collect();
+        let mut seen = HashMap::new();
+        let mut total = 0;
+        for (index, pool) in self.balance.local_pools.iter().enumerate() {
+            if pool.addresses.is_empty() {
+                let allowed = "at least one IPv4 address, or range A-B";
+                self.wrong(Place::Pool(index, "addresses"), "the pool has no address", allowed);
+            }
+            for (at, &address) in pool.addresses.iter().enumerate() {
+                self.pool_address(Place::PoolAddress(index, at), address, &mut seen, &vips);
+            }
+            let before = total;
+            total += pool.addresses.len();
+            if before <= MAX_LOCAL_ADDRESSES && total > MAX_LOCAL_ADDRESSES {
+                let wrong = format!("the pools up to here hold {total} addresses");
+                let allowed = format!("at most {MAX_LOCAL_ADDRESSES} over all pools");
+                self.wrong(Place::Pool(index, "addresses"), wrong, allowed);
+            }
+        }
+    }
+
+    fn pool_address(
+        &mut self,
+        place: Place,
+        address: Ipv4Addr,
+        seen: &mut HashMap<Ipv4Addr, Place>,
+        vips: &HashMap<Ipv4Addr, usize>,
+    ) {
+        const APART: &str = "addresses that the gateway uses for nothing else";
+        if !syntax::is_host(address) {
+            self.wrong(place, format!("{address} cannot be a source address"), HOST);
+        }
+        match seen.entry(address) {
+            Entry::Occupied(earlier) => {
+                let earlier = *earlier.get();
+                self.clash(
+                    place,
+                    earlier,
+                    format!("{address} is in a pool already"),
+                    "each address once over all pools",
+                );
+            }
+            Entry::Vacant(vacant) => _ = vacant.insert(place),
+        }
+        if let Some(&service) = vips.get(&address) {
+            self.clash(place, Place::Service(service, "vip"), format!("{address} is a service's VIP"), APART);
+        }
+        if self.scope.own_addresses.contains(&address) {
+            self.wrong(place, format!("{address} is a port's own address"), APART);
+        }
+    }
+
+    fn services(&mut self) {
+        let mut keys: HashMap<ServiceKey, Place> = HashMap::new();
+        let mut total = 0;
+        for (index, service) in self.balance.services.iter().enumerate() {
+            let place = Place::Service(index, "vip");
+            self.endpoint(place, *service.vip.ip(), service.vip.port());
+            match keys.entry(service.key()) {
+                Entry::Occupied(earlier) => {
+                    let earlier = *earlier.get();
+                    let wrong = format!("{} is a service already", service.key());
+                    self.clash(place, earlier, wrong, "each protocol, VIP and port once");
+                }
+                Entry::Vacant(vacant) => _ = vacant.insert(place),
+            }
+            self.service_pool(index, service);
+            self.real_servers(index, service);
+            let before = total;
+            total += service.real_servers.len();
+            if before <= MAX_REAL_SERVERS && total > MAX_REAL_SERVERS {
+                let wrong = format!("the services up to here have {total} real servers");
+                let allowed = format!("at most {MAX_REAL_SERVERS} over all services");
+                self.wrong(Place::Service(index, "real_server"), wrong, allowed);
+            }
+        }
+    }
+
+    fn service_pool(&mut self, index: usize, service: &ServiceConfig) {
+        let pools = &self.balance.local_pools;
+        if pools.iter().any(|pool| pool.name == service.local_pool) {
+            return;
+        }
+        let wrong = if service.local_pool.is_empty() {
+            "missing".to_owned()
+        } else {
+            format!("there is no local pool {:?}", service.local_pool)
+        };
+        let allowed = one_of(pools.iter().map(|pool| pool.name.as_str()), "local_pool");
+        self.wrong(Place::Service(index, "local_pool"), wrong, allowed);
+    }
+
+    fn real_servers(&mut self, index: usize, service: &ServiceConfig) {
+        let mut seen = HashMap::new();
+        for (at, real) in service.real_servers.iter().enumerate() {
+            let place = Place::RealServer(index, at, "address");
+            self.endpoint(place, *real.address.ip(), real.address.port());
+            if real.address == service.vip {
+                self.wrong(place, format!("{} is the service itself", real.address), "an address of another host");
+            }
+            match seen.entry(real.address) {
+                Entry::Occupied(earlier) => {
+                    let earlier = *earlier.get();
+                    let wrong = format!("{} is a real server of this service already", real.address);
+                    self.clash(place, earlier, wrong, "each address and port once in a service");
+                }
+                Entry::Vacant(vacant) => _ = vacant.insert(place),
+            }
+            self.limits(index, at, real);
+        }
+    }
+
+    fn limits(&mut self, index: usize, at: usize, real: &RealServerConfig) {
+        if real.weight.0 > Weight::MAX {
+            let allowed = format!("an integer from 0 to {}", Weight::MAX);
+            self.wrong(Place::RealServer(index, at, "weight"), format!("{} is out of range", real.weight.0), allowed);
+        }
+        if real.lower_threshold > real.upper_threshold {
+            let wrong = format!("{} is above upper, which is {}", real.lower_threshold, real.upper_threshold);
+            self.wrong(Place::RealServer(index, at, "lower"), wrong, "at most upper; 0 for three quarters of it");
+        }
+    }
+
+    fn endpoint(&mut self, place: Place, address: Ipv4Addr, port: u16) {
+        if !syntax::is_host(address) {
+            self.wrong(place, format!("{address} cannot be a host's address"), HOST);
+        }
+        if port == 0 {
+            self.wrong(place, format!("{address}:0 has port 0"), "a port of 1-65535");
+        }
+    }
+}
+
+const HOST: &str = "neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4";
+
+/// The names that there are, or how to make one.
+fn one_of<'a>(names: impl Iterator<Item = &'a str>, table: &str) -> String {
+    let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+    if names.is_empty() { format!("the name of a [[{table}]], of which there is none") } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind};
+
+    fn balance() -> (BalanceConfig, BalanceScope) {
+        let pool = LocalPoolConfig {
+            name: "lan".into(),
+            port: "lan".into(),
+            addresses: vec![Ipv4Addr::new(10, 1, 0, 200)],
+            ports: PortRange { first: 1024, last: 65535 },
+        };
+        let real = RealServerConfig {
+            address: "10.1.0.11:80".parse().unwrap(),
+            weight: Weight(1),
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let service = ServiceConfig {
+            vip: "10.0.0.100:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            scheduler: SchedulerKind::Rr,
+            mode: ForwardingMode::Fullnat,
+            local_pool: "lan".into(),
+            real_servers: vec![real],
+        };
+        let scope =
+            BalanceScope { ports: vec!["lan".into()], own_addresses: vec![Ipv4Addr::new(10, 1, 0, 1)], workers: 2 };
+        (BalanceConfig { local_pools: vec![pool], services: vec![service] }, scope)
+    }
+
+    /// The one sentence that a change of a good configuration leads to.
+    #[track_caller]
+    fn assert_refused(change: impl FnOnce(&mut BalanceConfig), expected: &str) {
+        let (mut balance, scope) = balance();
+        change(&mut balance);
+        assert_eq!(balance.validate(&scope).unwrap_err(), [expected]);
+    }
+
+    #[test]
+    fn good_balance_passes() {
+        let (balance, scope) = balance();
+        assert_eq!(balance.validate(&scope), Ok(()));
+    }
+
+    #[test]
+    fn run_time_changes_are_refused_in_words_without_lines() {
+        assert_refused(
+            |b| b.services[0].real_servers[0].weight = Weight(70_000),
+            "service tcp 10.0.0.100:80: real server 10.1.0.11:80: weight: 70000 is out of range; \
+             allowed: an integer from 0 to 65535",
+        );
+        assert_refused(
+            |b| b.services[0].local_pool = "wan".into(),
+            "service tcp 10.0.0.100:80: local_pool: there is no local pool \"wan\"; allowed: lan",
+        );
+        assert_refused(
+            |b| b.services.push(b.services[0].clone()),
+            "service tcp 10.0.0.100:80: vip: tcp 10.0.0.100:80 is a service already; \
+             allowed: each protocol, VIP and port once",
+        );
+        assert_refused(
+            |b| b.local_pools[0].addresses.push(Ipv4Addr::new(10, 1, 0, 1)),
+            "local pool \"lan\": 10.1.0.1 is a port's own address; \
+             allowed: addresses that the gateway uses for nothing else",
+        );
+        assert_refused(
+            |b| b.local_pools[0].ports = PortRange { first: 5, last: 5 },
+            "local pool \"lan\": ports: 5-5 are too few: 1 ports for 2 workers; \
+             allowed: at least one port for each worker",
+        );
+    }
+
+    #[test]
+    fn one_pool_is_the_default_and_two_are_not() {
+        let (mut balance, scope) = balance();
+        balance.services[0].local_pool.clear();
+        let mut two = balance.clone();
+        balance.fill_default_pool();
+        assert_eq!(balance.validate(&scope), Ok(()));
+        two.local_pools.push(LocalPoolConfig {
+            name: "other".into(),
+            addresses: vec![Ipv4Addr::new(10, 1, 0, 201)],
+            ..two.local_pools[0].clone()
+        });
+        two.fill_default_pool();
+        assert_eq!(
+            two.validate(&scope).unwrap_err(),
+            ["service tcp 10.0.0.100:80: local_pool: missing; allowed: lan, other"]
+        );
+    }
+
+    #[test]
+    fn too_many_addresses_over_all_pools() {
+        assert_refused(
+            |b| b.local_pools[0].addresses = (0..16_385).map(|n| Ipv4Addr::from(0x0a02_0000 + n)).collect(),
+            "local pool \"lan\": addresses: the pools up to here hold 16385 addresses; \
+             allowed: at most 16384 over all pools",
+        );
+    }
+}

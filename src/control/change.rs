@@ -1,0 +1,140 @@
+//! One step of a change of services and pools, and the line that tells the user about it.
+//!
+//! A list of steps is planned against the model as it is (`plan`) and then done without failing (`model`).
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::balance::{ForwardingMode, PortRange, SchedulerKind, ServiceKey};
+use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig};
+
+/// What can be changed of a service without touching its real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// How it chooses real servers.
+    pub scheduler: SchedulerKind,
+    /// How packets reach them.
+    pub mode: ForwardingMode,
+    /// Name of its local pool.
+    pub local_pool: String,
+}
+
+impl From<&ServiceConfig> for ServiceSettings {
+    fn from(config: &ServiceConfig) -> Self {
+        Self { scheduler: config.scheduler, mode: config.mode, local_pool: config.local_pool.clone() }
+    }
+}
+
+/// What can be changed of a local pool without touching its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Name of the port that its addresses are on.
+    pub port: String,
+    /// Local ports that sessions may use.
+    pub ports: PortRange,
+}
+
+impl From<&LocalPoolConfig> for PoolSettings {
+    fn from(config: &LocalPoolConfig) -> Self {
+        Self { port: config.port.clone(), ports: config.ports }
+    }
+}
+
+/// One step. Where a step edits, it carries the old value for its line.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are what their types say")]
+pub enum Change {
+    /// A new pool, without addresses.
+    PoolAdd { name: String, settings: PoolSettings },
+    /// Other settings for a pool. Its addresses must have been removed where its port changes.
+    PoolEdit { name: String, from: PoolSettings, to: PoolSettings },
+    /// A pool goes. Its addresses must have been removed.
+    PoolRemove { name: String },
+    /// A local address for new sessions.
+    LocalAdd { pool: String, address: Ipv4Addr },
+    /// No new session gets this address.
+    LocalRemove { pool: String, address: Ipv4Addr },
+    /// A new service, without real servers.
+    ServiceAdd { key: ServiceKey, settings: ServiceSettings },
+    /// Other settings for a service.
+    ServiceEdit { key: ServiceKey, from: ServiceSettings, to: ServiceSettings },
+    /// A service goes with all its real servers, of which there are `real_servers`.
+    ServiceRemove { key: ServiceKey, real_servers: usize },
+    /// A new real server, last in its service's list.
+    RealAdd { key: ServiceKey, real_server: RealServerConfig },
+    /// Other settings for the real server of the same address.
+    RealEdit { key: ServiceKey, from: RealServerConfig, to: RealServerConfig },
+    /// A real server goes.
+    RealRemove { key: ServiceKey, address: SocketAddrV4 },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoolAdd { name, settings } => {
+                write!(f, "local pool {name}: added on port {}, ports {}", settings.port, settings.ports)
+            }
+            Self::PoolEdit { name, from, to } => {
+                write!(f, "local pool {name}:")?;
+                let mut edits = Edits::new(f);
+                edits.show("port", &from.port, &to.port)?;
+                edits.show("ports", &from.ports, &to.ports)
+            }
+            Self::PoolRemove { name } => write!(f, "local pool {name}: removed"),
+            Self::LocalAdd { pool, address } => write!(f, "local pool {pool}: address {address} added"),
+            Self::LocalRemove { pool, address } => write!(f, "local pool {pool}: address {address} withdrawn"),
+            Self::ServiceAdd { key, settings } => {
+                let ServiceSettings { scheduler, mode, local_pool } = settings;
+                write!(f, "service {key}: added, scheduler {scheduler}, mode {mode}, local pool {local_pool}")
+            }
+            Self::ServiceEdit { key, from, to } => {
+                write!(f, "service {key}:")?;
+                let mut edits = Edits::new(f);
+                edits.show("scheduler", &from.scheduler, &to.scheduler)?;
+                edits.show("mode", &from.mode, &to.mode)?;
+                edits.show("local pool", &from.local_pool, &to.local_pool)
+            }
+            Self::ServiceRemove { key, real_servers } => {
+                write!(f, "service {key}: removed with its real servers ({real_servers})")
+            }
+            Self::RealAdd { key, real_server } => show_real_server(f, *key, real_server),
+            Self::RealEdit { key, from, to } => {
+                write!(f, "service {key}: real server {}:", from.address)?;
+                let mut edits = Edits::new(f);
+                edits.show("weight", &from.weight.0, &to.weight.0)?;
+                edits.show("upper threshold", &from.upper_threshold, &to.upper_threshold)?;
+                edits.show("lower threshold", &from.lower_threshold, &to.lower_threshold)
+            }
+            Self::RealRemove { key, address } => write!(f, "service {key}: real server {address} removed"),
+        }
+    }
+}
+
+fn show_real_server(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &RealServerConfig) -> fmt::Result {
+    write!(f, "service {key}: real server {} added, weight {}", added.address, added.weight.0)?;
+    if added.upper_threshold > 0 {
+        write!(f, ", upper threshold {}, lower threshold {}", added.upper_threshold, added.lower_threshold)?;
+    }
+    Ok(())
+}
+
+/// Writes ` NAME OLD -> NEW` for what differs, with commas between.
+struct Edits<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    separator: &'static str,
+}
+
+impl<'a, 'b> Edits<'a, 'b> {
+    fn new(f: &'a mut fmt::Formatter<'b>) -> Self {
+        Self { f, separator: "" }
+    }
+
+    fn show<T: PartialEq + fmt::Display>(&mut self, name: &str, from: &T, to: &T) -> fmt::Result {
+        if from == to {
+            return Ok(());
+        }
+        write!(self.f, "{} {name} {from} -> {to}", self.separator)?;
+        self.separator = ",";
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! The steps from the model's state to a wanted one: what `apply` does.
+//!
+//! What is in both stays untouched: real servers keep slots, sessions and their order; services keep their cursors.
+//! What is new comes last, in the order given. Local addresses are withdrawn before others are added, so that one
+//! can go from a pool to another; a pool goes when nothing refers to it any more.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use hashbrown::{HashMap, HashSet};
+
+use super::change::{Change, PoolSettings, ServiceSettings};
+use super::check::check_balance;
+use super::model::{Model, Pool, ServiceEntry};
+use super::plan::{real_edit, service_add};
+use super::protocol::Refusal;
+use crate::balance::ServiceKey;
+use crate::config::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+
+impl Model {
+    /// The steps that make the model equal to `wanted`, or why that is refused.
+    pub fn plan_apply(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
+        check_balance(&self.ports, wanted)?;
+        let mut changes = self.pool_changes(&wanted.local_pools);
+        self.service_changes(&wanted.services, &mut changes);
+        let names: HashSet<&str> = wanted.local_pools.iter().map(|pool| pool.name.as_str()).collect();
+        let gone = self.pools.iter().filter(|pool| !names.contains(pool.name.as_str()));
+        changes.extend(gone.map(|pool| Change::PoolRemove { name: pool.name.clone() }));
+        self.check_against_sessions(&changes)?;
+        self.enough_slots(&changes)?;
+        Ok(changes)
+    }
+
+    /// Addresses that sessions use as local ones cannot become virtual or real at once.
+    fn check_against_sessions(&self, changes: &[Change]) -> Result<(), Refusal> {
+        for change in changes {
+            match change {
+                Change::ServiceAdd { key, .. } => {
+                    self.not_local(key.address, &format!("service {key}: its address"))?
+                }
+                Change::RealAdd { key, real_server } => self.real_server_not_local(*key, real_server)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn pool_changes(&self, wanted: &[LocalPoolConfig]) -> Vec<Change> {
+        let by_name: HashMap<&str, &LocalPoolConfig> = wanted.iter().map(|pool| (pool.name.as_str(), pool)).collect();
+        let mut changes = Vec::new();
+        for pool in &self.pools {
+            changes.extend(withdrawn_addresses(pool, by_name.get(pool.name.as_str()).copied()));
+        }
+        for config in wanted {
+            let to = PoolSettings::from(config);
+            let name = config.name.clone();
+            match self.pools.iter().find(|pool| pool.name == config.name) {
+                None => changes.push(Change::PoolAdd { name, settings: to }),
+                Some(pool) if pool.settings != to => {
+                    changes.push(Change::PoolEdit { name, from: pool.settings.clone(), to });
+                }
+                Some(_) => {}
+            }
+        }
+        for config in wanted {
+            let pool = self.pools.iter().find(|pool| pool.name == config.name);
+            changes.extend(added_addresses(pool, config));
+        }
+        changes
+    }
+
+    fn service_changes(&self, wanted: &[ServiceConfig], changes: &mut Vec<Change>) {
+        let keys: HashSet<ServiceKey> = wanted.iter().map(ServiceConfig::key).collect();
+        for entry in self.services.values().filter(|entry| !keys.contains(&entry.key)) {
+            changes.push(Change::ServiceRemove { key: entry.key, real_servers: entry.real_servers.len() });
+        }
+        for config in wanted {
+            match self.service(&config.key()) {
+                None => changes.extend(service_add(config)),
+                Some(entry) => edit_service(entry, config, changes),
+            }
+        }
+    }
+}
+
+/// All addresses of a pool that goes or changes its port, else those that are not wanted any more.
+fn withdrawn_addresses(pool: &Pool, wanted: Option<&LocalPoolConfig>) -> Vec<Change> {
+    let kept: HashSet<Ipv4Addr> = match wanted {
+        Some(config) if config.port == pool.settings.port => config.addresses.iter().copied().collect(),
+        _ => HashSet::new(),
+    };
+    let gone = pool.addresses.iter().map(|local| local.address).filter(|address| !kept.contains(address));
+    gone.map(|address| Change::LocalRemove { pool: pool.name.clone(), address }).collect()
+}
+
+fn added_addresses(pool: Option<&Pool>, wanted: &LocalPoolConfig) -> Vec<Change> {
+    let kept: HashSet<Ipv4Addr> = match pool {
+        Some(pool) if wanted.port == pool.settings.port => pool.addresses.iter().map(|local| local.address).collect(),
+        _ => HashSet::new(),
+    };
+    let new = wanted.addresses.iter().copied().filter(|address| !kept.contains(address));
+    new.map(|address| Change::LocalAdd { pool: wanted.name.clone(), address }).collect()
+}
+
+fn edit_service(entry: &ServiceEntry, wanted: &ServiceConfig, changes: &mut Vec<Change>) {
+    let key = entry.key;
+    let to = ServiceSettings::from(wanted);
+    if entry.settings != to {
+        changes.push(Change::ServiceEdit { key, from: entry.settings.clone(), to });
+    }
+    if entry.real_servers.iter().map(|entry| &entry.config).eq(&wanted.real_servers) {
+        return;
+    }
+    let wanted_by_address: HashMap<SocketAddrV4, &RealServerConfig> =
+        wanted.real_servers.iter().map(|config| (config.address, config)).collect();
+    for RealServerConfig { address, .. } in entry.real_servers.iter().map(|entry| &entry.config) {
+        if !wanted_by_address.contains_key(address) {
+            changes.push(Change::RealRemove { key, address: *address });
+        }
+    }
+    let current: HashMap<SocketAddrV4, &RealServerConfig> =
+        entry.real_servers.iter().map(|entry| (entry.config.address, &entry.config)).collect();
+    for config in &wanted.real_servers {
+        match current.get(&config.address) {
+            None => changes.push(Change::RealAdd { key, real_server: config.clone() }),
+            Some(from) if *from != config => changes.push(real_edit(key, from, config)),
+            Some(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::balance::{Timeouts, Weight};
+    use crate::control::protocol::ErrorKind;
+    use crate::telemetry::counters::{SlotLimits, WorkerCounters};
+
+    fn many(services: u32, real_servers: u32) -> BalanceConfig {
+        let service = |number: u32| {
+            let real_server = |index: u32| RealServerConfig {
+                address: SocketAddrV4::new(Ipv4Addr::from(0x0a80_0000 + number * real_servers + index), 80),
+                weight: Weight(1),
+                upper_threshold: 0,
+                lower_threshold: 0,
+            };
+            ServiceConfig {
+                vip: SocketAddrV4::new(Ipv4Addr::from(0x0a00_0100 + number), 80),
+                protocol: crate::balance::Protocol::Tcp,
+                scheduler: crate::balance::SchedulerKind::Wlc,
+                mode: crate::balance::ForwardingMode::Fullnat,
+                local_pool: "lan".to_owned(),
+                real_servers: (0..real_servers).map(real_server).collect(),
+            }
+        };
+        let pool = LocalPoolConfig {
+            name: "lan".to_owned(),
+            port: "lan".to_owned(),
+            addresses: vec![Ipv4Addr::new(10, 64, 0, 1), Ipv4Addr::new(10, 64, 0, 2)],
+            ports: "1024-65535".parse().unwrap(),
+        };
+        BalanceConfig { local_pools: vec![pool], services: (0..services).map(service).collect() }
+    }
+
+    fn model(balance: &BalanceConfig) -> Model {
+        let limits = SlotLimits::default();
+        let counters = vec![Arc::new(WorkerCounters::new(limits))];
+        Model::new(vec!["wan".to_owned(), "lan".to_owned()], counters, limits, balance).unwrap()
+    }
+
+    fn lines(changes: &[Change]) -> Vec<String> {
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_difference_is_what_differs_and_leads_to_the_wanted_state() {
+        let mut model = model(&many(3, 3));
+        let before = model.compile(Timeouts::default());
+        let mut wanted = many(3, 3);
+        wanted.services[1].real_servers.remove(0);
+        wanted.services[1].real_servers[1].weight = Weight(0);
+        wanted.services[2].scheduler = crate::balance::SchedulerKind::Rr;
+        wanted.services.remove(0);
+        let extra = RealServerConfig { weight: Weight(7), ..many(9, 3).services[8].real_servers[0].clone() };
+        wanted.services[0].real_servers.push(extra);
+        wanted.local_pools[0].addresses[0] = Ipv4Addr::new(10, 64, 0, 3);
+        let changes = model.plan_apply(&wanted).unwrap();
+        assert_eq!(
+            lines(&changes),
+            [
+                "local pool lan: address 10.64.0.1 withdrawn",
+                "local pool lan: address 10.64.0.3 added",
+                "service tcp 10.0.1.0:80: removed with its real servers (3)",
+                "service tcp 10.0.1.1:80: real server 10.128.0.3:80 removed",
+                "service tcp 10.0.1.1:80: real server 10.128.0.5:80: weight 1 -> 0",
+                "service tcp 10.0.1.1:80: real server 10.128.0.24:80 added, weight 7",
+                "service tcp 10.0.1.2:80: scheduler wlc -> rr",
+            ]
+        );
+        model.commit(changes);
+        wanted.local_pools[0].addresses.reverse();
+        assert_eq!(model.to_config(), wanted);
+        assert_eq!(model.plan_apply(&wanted).unwrap(), []);
+
+        let after = model.compile(Timeouts::default());
+        let key = wanted.services[0].key();
+        let (old, new) = (before.service(&key).unwrap(), after.service(&key).unwrap());
+        assert_eq!(old.cursor, new.cursor);
+        assert_eq!(
+            (old.real_servers[1].slot, old.real_servers[0].slot),
+            (new.real_servers[2].slot, new.real_servers[1].slot)
+        );
+        assert_eq!(new.real_servers[0].weight, Weight(7), "newest first");
+        assert_eq!(after.by_key.len(), 2);
+    }
+
+    #[test]
+    fn a_wanted_state_that_contradicts_itself_is_refused() {
+        let model = model(&many(2, 2));
+        type Spoil = fn(&mut BalanceConfig);
+        let cases: [(Spoil, ErrorKind, &str); 12] = [
+            (
+                |b| b.services[0].local_pool = "wan".to_owned(),
+                ErrorKind::Conflict,
+                "there is no local pool \"wan\": there is lan",
+            ),
+            (|b| b.local_pools.clear(), ErrorKind::Conflict, "there is no local pool \"lan\": there is none"),
+            (
+                |b| b.local_pools[0].port = "dmz".to_owned(),
+                ErrorKind::NotFound,
+                "there is no port \"dmz\": there is wan, lan",
+            ),
+            (|b| b.local_pools[0].addresses.clear(), ErrorKind::Conflict, "local pool lan has no address"),
+            (
+                |b| b.local_pools[0].addresses[1] = b.local_pools[0].addresses[0],
+                ErrorKind::Invalid,
+                "10.64.0.1 is in local pool lan already",
+            ),
+            (
+                |b| b.local_pools[0].addresses[1] = *b.services[0].vip.ip(),
+                ErrorKind::Conflict,
+                "10.0.1.0 is in local pool lan",
+            ),
+            (
+                |b| b.local_pools[0].addresses[1] = *b.services[0].real_servers[0].address.ip(),
+                ErrorKind::Conflict,
+                "10.128.0.0:80 is in local pool lan",
+            ),
+            (|b| b.services[1].vip = b.services[0].vip, ErrorKind::Invalid, "service tcp 10.0.1.0:80 is given twice"),
+            (
+                |b| b.services[1].real_servers[1] = b.services[1].real_servers[0].clone(),
+                ErrorKind::Invalid,
+                "10.128.0.2:80 is given twice",
+            ),
+            (
+                |b| b.services[1].real_servers[1].weight = Weight(65_536),
+                ErrorKind::Invalid,
+                "weight 65536 is too high: 0-65535",
+            ),
+            (|b| b.services[1].real_servers[1].lower_threshold = 1, ErrorKind::Invalid, "above the upper threshold 0"),
+            (|b| b.services[1].vip.set_port(0), ErrorKind::Invalid, "has port 0: allowed are 1-65535"),
+        ];
+        for (spoil, kind, words) in cases {
+            let mut wanted = many(2, 2);
+            spoil(&mut wanted);
+            let refusal = model.plan_apply(&wanted).unwrap_err();
+            assert_eq!((refusal.kind, refusal.message.contains(words)), (kind, true), "{refusal} / {words}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_services_are_no_burden() {
+        let mut full = model(&many(10_000, 10));
+        let started = Instant::now();
+        let table = full.compile(Timeouts::default());
+        let compiled = started.elapsed();
+        assert_eq!((table.services.len(), table.real_server_present.len()), (10_000, 100_000));
+        let started = Instant::now();
+        assert!(full.plan_apply(&many(10_000, 10)).unwrap().is_empty());
+        let compared = started.elapsed();
+        let started = Instant::now();
+        let mut last = many(10_000, 10).services.remove(9_999);
+        for port in 1000..2000 {
+            last.vip.set_port(port);
+            let changes = full.plan(&crate::control::protocol::Request::ServiceAdd { service: last.clone() });
+            full.commit(changes.unwrap().unwrap());
+        }
+        let added = started.elapsed();
+        let started = Instant::now();
+        full.commit(full.plan_apply(&many(10, 10)).unwrap());
+        let emptied = started.elapsed();
+        assert_eq!(full.service_count(), 10);
+        eprintln!("compile {compiled:?}, compare {compared:?}, add 1,000 {added:?}, empty {emptied:?}");
+    }
+}

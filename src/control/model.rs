@@ -1,0 +1,318 @@
+//! The authoritative state of services, real servers and local pools, with the slots that they hold.
+//!
+//! Pure and synchronous: requests are checked against it and become steps in `plan`, are done here, and become the
+//! workers' table in `compile`. Doing planned steps cannot fail, so a request is done as a whole or not at all.
+//!
+//! A removed real server's slot stays *departed* while sessions may still count on it: the same address added to the
+//! same virtual service again gets its slot, and with it those sessions, back, as IPVS does with its trash list. Its
+//! slot is free once no worker has a session on it and every worker has adopted a table without it; what it counted
+//! is then folded into its service, whose totals therefore never go backwards. Local addresses likewise.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::change::{Change, PoolSettings, ServiceSettings};
+use super::departed::{DepartedLocal, DepartedRealServer};
+use super::protocol::{Refusal, TrafficTotals};
+use super::slots::Slots;
+use super::totals;
+use crate::balance::{LocalAddress, LocalAddressSlot, RealServerSlot, ServiceKey};
+use crate::config::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use crate::port::PortId;
+use crate::telemetry::counters::{SlotLimits, WorkerCounters};
+
+/// The state. See the module's description.
+#[derive(Debug)]
+pub struct Model {
+    /// Names of the ports, by [`PortId`].
+    pub(super) ports: Vec<String>,
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    pub(super) pools: Vec<Pool>,
+    /// By order of addition, which is also what tells a service from a later one of the same key.
+    pub(super) services: BTreeMap<u64, ServiceEntry>,
+    pub(super) by_key: HashMap<ServiceKey, u64>,
+    next_service: u64,
+    pub(super) cursors: Slots,
+    pub(super) real_slots: Slots,
+    pub(super) local_slots: Slots,
+    /// By real-server slot: whether it is configured.
+    pub(super) present: Vec<bool>,
+    /// Every local address that holds a slot, also those withdrawn.
+    pub(super) locals: HashMap<Ipv4Addr, LocalAddressSlot>,
+    pub(super) departed_real_servers: HashMap<ServiceKey, Vec<DepartedRealServer>>,
+    pub(super) departed_locals: HashMap<Ipv4Addr, DepartedLocal>,
+    /// Addresses to be taken off a port because they are on another one now.
+    pub(super) moved: Vec<DepartedLocal>,
+    /// How many services have this address, and how many real servers.
+    pub(super) virtual_uses: HashMap<Ipv4Addr, u32>,
+    pub(super) real_uses: HashMap<Ipv4Addr, u32>,
+    /// Of the table compiled last.
+    pub(super) generation: u64,
+}
+
+/// A local pool.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    pub name: String,
+    pub settings: PoolSettings,
+    pub port: PortId,
+    pub addresses: Vec<LocalAddress>,
+}
+
+/// A service.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceEntry {
+    pub key: ServiceKey,
+    pub settings: ServiceSettings,
+    pub cursor: u32,
+    /// In the order added.
+    pub real_servers: Vec<RealServerEntry>,
+    /// Of real servers that are gone and whose slots are free again.
+    pub retired: TrafficTotals,
+}
+
+/// A real server.
+#[derive(Clone, Debug)]
+pub(super) struct RealServerEntry {
+    pub config: RealServerConfig,
+    pub slot: RealServerSlot,
+    /// The slot's traffic when this real server got it.
+    pub baseline: TrafficTotals,
+}
+
+impl Model {
+    /// A model that holds `balance`, on ports of these names (by [`PortId`]), with workers that count in `counters`.
+    ///
+    /// Refuses what [`Model::plan`] would refuse.
+    pub fn new(
+        ports: Vec<String>,
+        counters: Vec<Arc<WorkerCounters>>,
+        limits: SlotLimits,
+        balance: &BalanceConfig,
+    ) -> Result<Self, Refusal> {
+        let mut model = Self {
+            ports,
+            counters,
+            pools: Vec::new(),
+            services: BTreeMap::new(),
+            by_key: HashMap::new(),
+            next_service: 0,
+            cursors: Slots::new(u32::MAX),
+            real_slots: Slots::new(limits.real_servers),
+            local_slots: Slots::new(limits.local_addresses),
+            present: Vec::new(),
+            locals: HashMap::new(),
+            departed_real_servers: HashMap::new(),
+            departed_locals: HashMap::new(),
+            moved: Vec::new(),
+            virtual_uses: HashMap::new(),
+            real_uses: HashMap::new(),
+            generation: 0,
+        };
+        let changes = model.plan_apply(balance)?;
+        model.commit(changes);
+        Ok(model)
+    }
+
+    /// What the model holds, in the words of the configuration.
+    pub fn to_config(&self) -> BalanceConfig {
+        BalanceConfig {
+            local_pools: self.pools.iter().map(Pool::to_config).collect(),
+            services: self.services.values().map(ServiceEntry::to_config).collect(),
+        }
+    }
+
+    /// Does what was planned against this very state.
+    pub fn commit(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.step(change);
+        }
+    }
+
+    fn step(&mut self, change: Change) {
+        match change {
+            Change::PoolAdd { name, settings } => {
+                let port = self.port_id(&settings.port).unwrap_or(PortId(0));
+                self.pools.push(Pool { name, settings, port, addresses: Vec::new() });
+            }
+            Change::PoolEdit { name, to, .. } => {
+                let port = self.port_id(&to.port).unwrap_or(PortId(0));
+                if let Some(pool) = self.pools.iter_mut().find(|pool| pool.name == name) {
+                    (pool.settings, pool.port) = (to, port);
+                }
+            }
+            Change::PoolRemove { name } => self.pools.retain(|pool| pool.name != name),
+            Change::LocalAdd { pool, address } => self.add_local(&pool, address),
+            Change::LocalRemove { pool, address } => self.remove_local(&pool, address),
+            Change::ServiceAdd { key, settings } => self.add_service(key, settings),
+            Change::ServiceEdit { key, to, .. } => {
+                if let Some(service) = self.service_mut(&key) {
+                    service.settings = to;
+                }
+            }
+            Change::ServiceRemove { key, .. } => self.remove_service(&key),
+            Change::RealAdd { key, real_server } => self.add_real_server(&key, real_server),
+            Change::RealEdit { key, to, .. } => {
+                let service = self.service_mut(&key);
+                let mut real_servers = service.into_iter().flat_map(|service| &mut service.real_servers);
+                if let Some(entry) = real_servers.find(|entry| entry.config.address == to.address) {
+                    entry.config = to;
+                }
+            }
+            Change::RealRemove { key, address } => self.remove_real_server(&key, address),
+        }
+    }
+
+    fn add_service(&mut self, key: ServiceKey, settings: ServiceSettings) {
+        let Some(cursor) = self.cursors.take() else { return };
+        let entry = ServiceEntry { key, settings, cursor, real_servers: Vec::new(), retired: TrafficTotals::default() };
+        self.services.insert(self.next_service, entry);
+        self.by_key.insert(key, self.next_service);
+        self.next_service += 1;
+        *self.virtual_uses.entry(key.address).or_default() += 1;
+    }
+
+    fn remove_service(&mut self, key: &ServiceKey) {
+        let Some(number) = self.by_key.remove(key) else { return };
+        let Some(service) = self.services.remove(&number) else { return };
+        self.cursors.give_back(service.cursor);
+        release(&mut self.virtual_uses, key.address);
+        for entry in service.real_servers {
+            self.depart(*key, number, entry);
+        }
+    }
+
+    /// A slot of its own for a new real server, or the one that it had when it was removed.
+    fn add_real_server(&mut self, key: &ServiceKey, config: RealServerConfig) {
+        let Some(&number) = self.by_key.get(key) else { return };
+        let (slot, baseline) = match self.take_departed(key, config.address) {
+            Some(departed) if departed.service == number => (departed.slot, departed.baseline),
+            Some(departed) => (departed.slot, totals::real_server_traffic(&self.counters, departed.slot)),
+            None => {
+                let Some(slot) = self.real_slots.take().map(RealServerSlot) else { return };
+                (slot, totals::real_server_traffic(&self.counters, slot))
+            }
+        };
+        let index = slot.0 as usize;
+        if self.present.len() <= index {
+            self.present.resize(index + 1, false);
+        }
+        self.present[index] = true;
+        *self.real_uses.entry(*config.address.ip()).or_default() += 1;
+        if let Some(service) = self.services.get_mut(&number) {
+            service.real_servers.push(RealServerEntry { config, slot, baseline });
+        }
+    }
+
+    fn remove_real_server(&mut self, key: &ServiceKey, address: SocketAddrV4) {
+        let Some(&number) = self.by_key.get(key) else { return };
+        let Some(service) = self.services.get_mut(&number) else { return };
+        let Some(index) = service.real_servers.iter().position(|entry| entry.config.address == address) else { return };
+        let entry = service.real_servers.remove(index);
+        self.depart(*key, number, entry);
+    }
+
+    fn add_local(&mut self, pool: &str, address: Ipv4Addr) {
+        let Some(index) = self.pool_index(pool) else { return };
+        let port = self.pools[index].port;
+        let slot = match self.departed_locals.remove(&address) {
+            Some(departed) => {
+                if departed.port != port {
+                    self.moved.push(DepartedLocal { since: self.generation + 1, ..departed });
+                }
+                departed.slot
+            }
+            None => {
+                let Some(slot) = self.local_slots.take().map(LocalAddressSlot) else { return };
+                slot
+            }
+        };
+        self.moved.retain(|moved| (moved.port, moved.address) != (port, address));
+        self.locals.insert(address, slot);
+        self.pools[index].addresses.push(LocalAddress { slot, address });
+    }
+
+    fn remove_local(&mut self, pool: &str, address: Ipv4Addr) {
+        let Some(index) = self.pool_index(pool) else { return };
+        let pool = &mut self.pools[index];
+        let Some(position) = pool.addresses.iter().position(|local| local.address == address) else { return };
+        let slot = pool.addresses.remove(position).slot;
+        let departed =
+            DepartedLocal { address, slot, port: pool.port, pool: pool.name.clone(), since: self.generation + 1 };
+        self.departed_locals.insert(address, departed);
+    }
+
+    /// Every local address that is or was in a pool and is still on its port.
+    pub fn local_addresses(&self) -> impl Iterator<Item = (PortId, Ipv4Addr)> {
+        self.pools.iter().flat_map(|pool| pool.addresses.iter().map(|local| (pool.port, local.address)))
+    }
+
+    /// What a service has carried while it existed: its real servers', and those' that it had.
+    pub(super) fn service_traffic(&self, number: u64, service: &ServiceEntry) -> TrafficTotals {
+        let mut sum = service.retired;
+        for entry in &service.real_servers {
+            sum += totals::real_server_traffic(&self.counters, entry.slot) - entry.baseline;
+        }
+        let departed = self.departed_real_servers.get(&service.key).into_iter().flatten();
+        for departed in departed.filter(|departed| departed.service == number) {
+            sum += totals::real_server_traffic(&self.counters, departed.slot) - departed.baseline;
+        }
+        sum
+    }
+
+    /// The port of this name.
+    pub(super) fn port_id(&self, name: &str) -> Option<PortId> {
+        let index = self.ports.iter().position(|port| port == name)?;
+        u8::try_from(index).ok().map(PortId)
+    }
+
+    pub(super) fn pool_index(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|pool| pool.name == name)
+    }
+
+    /// The service of this key.
+    pub(super) fn service(&self, key: &ServiceKey) -> Option<&ServiceEntry> {
+        self.services.get(self.by_key.get(key)?)
+    }
+
+    fn service_mut(&mut self, key: &ServiceKey) -> Option<&mut ServiceEntry> {
+        self.services.get_mut(self.by_key.get(key)?)
+    }
+}
+
+impl Pool {
+    pub fn to_config(&self) -> LocalPoolConfig {
+        LocalPoolConfig {
+            name: self.name.clone(),
+            port: self.settings.port.clone(),
+            addresses: self.addresses.iter().map(|local| local.address).collect(),
+            ports: self.settings.ports,
+        }
+    }
+}
+
+impl ServiceEntry {
+    pub fn to_config(&self) -> ServiceConfig {
+        let ServiceSettings { scheduler, mode, ref local_pool } = self.settings;
+        ServiceConfig {
+            vip: SocketAddrV4::new(self.key.address, self.key.port),
+            protocol: self.key.protocol,
+            scheduler,
+            mode,
+            local_pool: local_pool.clone(),
+            real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
+        }
+    }
+}
+
+pub(super) fn release(uses: &mut HashMap<Ipv4Addr, u32>, address: Ipv4Addr) {
+    if let Some(count) = uses.get_mut(&address) {
+        *count -= 1;
+        if *count == 0 {
+            uses.remove(&address);
+        }
+    }
+}

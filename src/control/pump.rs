@@ -1,0 +1,90 @@
+//! Moves frames between the TAPs and the workers' rings.
+//!
+//! It looks into no frame: what comes here was chosen and rate-limited by the workers, what comes from the kernel is
+//! sent as it is. Invariant: each frame that is not passed on is counted once in [`ControlCounters`].
+
+use std::io;
+use std::sync::Arc;
+
+use super::tap::Tap;
+use super::twin::Twin;
+use crate::port::{Frame, PortId};
+use crate::telemetry::counters::Counter;
+use crate::worker::link::{Event, Inject, WorkerLink};
+
+/// Punted frames that are written in a row before the control thread looks at its other work.
+pub const PUNT_BATCH: usize = 256;
+
+/// The longest frame read from a TAP: the kernel's largest MTU for one, its Ethernet header and a VLAN tag.
+const MAX_FRAME: usize = 65_535 + 18;
+
+/// What the control thread counts of frames. Written on the control thread alone.
+#[derive(Debug, Default)]
+pub struct ControlCounters {
+    /// [`DropReason::PuntRefused`](crate::forward::DropReason::PuntRefused): frames that the kernel did not take.
+    pub punt_refused: Counter,
+    /// [`DropReason::InjectFull`](crate::forward::DropReason::InjectFull): frames from the kernel that found no room.
+    pub inject_full: Counter,
+}
+
+/// Where buffers for frames from the kernel come from: the packet pool in the gateway.
+pub trait FrameSource<F>: Send + Sync {
+    /// A frame that holds `bytes`; none when there is no buffer or the frame is too long for one.
+    fn frame(&self, bytes: &[u8]) -> Option<F>;
+}
+
+impl<F, S: Fn(&[u8]) -> Option<F> + Send + Sync> FrameSource<F> for S {
+    fn frame(&self, bytes: &[u8]) -> Option<F> {
+        self(bytes)
+    }
+}
+
+/// Workers -> kernel: writes up to [`PUNT_BATCH`] frames from each ring to the TAPs and returns how many it took. Call
+/// again, after other work, until it returns 0.
+pub fn write_punts<F: Frame, E>(twin: &Twin, links: &[Arc<WorkerLink<F, E>>], counters: &ControlCounters) -> usize {
+    let mut taken = 0;
+    for link in links {
+        for punt in std::iter::from_fn(|| link.punts.pop()).take(PUNT_BATCH) {
+            taken += 1;
+            // A frame of several segments cannot be written from its first.
+            let whole = punt.frame.bytes().len() == punt.frame.packet_len();
+            let written = whole && twin.tap(punt.port).is_some_and(|tap| tap.write(punt.frame.bytes()).is_ok());
+            if !written {
+                counters.punt_refused.add(1);
+            }
+        }
+    }
+    taken
+}
+
+/// Kernel -> workers: passes each frame that the kernel sends out of the TAP of `port` to the worker that this port's
+/// frames go to. Runs until the TAP is deleted; one task for each port.
+///
+/// # Errors
+/// What reading the TAP said in the end.
+pub async fn inject<F, E, S>(
+    tap: Arc<Tap>,
+    port: PortId,
+    links: Arc<[Arc<WorkerLink<F, E>>]>,
+    source: Arc<S>,
+    counters: Arc<ControlCounters>,
+) -> io::Result<()>
+where
+    F: Frame + Send,
+    E: Event,
+    S: FrameSource<F> + ?Sized,
+{
+    // All frames of a port go to one worker, so that they stay in order; ports are spread over the workers.
+    let Some(link) = port.index().checked_rem(links.len()).and_then(|index| links.get(index)) else {
+        return Err(io::Error::other("no worker to give the kernel's frames to"));
+    };
+    let mut buffer = vec![0; MAX_FRAME];
+    loop {
+        let len = tap.read(&mut buffer).await?;
+        let frame = buffer.get(..len).and_then(|bytes| source.frame(bytes));
+        let injected = frame.is_some_and(|frame| link.injects.push(Inject { port, frame }).is_ok());
+        if !injected {
+            counters.inject_full.add(1);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! From a port of the configuration to the devices that the EAL must make for it. No call to DPDK here.
+//!
+//! A port is one DPDK device, except on AF_XDP, whose driver gives a virtual device one worker's queue at most in the
+//! way we need it: there a port of n queues is n virtual devices, each with one queue of the interface.
+
+use crate::config::{Device, PortConfig};
+
+/// The AF_XDP driver, as the beginning of its virtual devices' names and as ethdev calls it.
+pub(super) const AF_XDP: &str = "net_af_xdp";
+/// The AF_PACKET driver.
+pub(super) const AF_PACKET: &str = "net_af_packet";
+/// The driver of capture files.
+pub(super) const PCAP: &str = "net_pcap";
+
+/// One device for the EAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EalDevice {
+    /// Name, and arguments behind a comma.
+    pub(super) devargs: String,
+    /// PCI, or virtual.
+    pub(super) pci: bool,
+}
+
+impl EalDevice {
+    /// What the device is called.
+    pub(super) fn name(&self) -> &str {
+        name(&self.devargs)
+    }
+}
+
+/// The name in front of a device's arguments.
+fn name(devargs: &str) -> &str {
+    devargs.split_once(',').map_or(devargs, |(name, _)| name)
+}
+
+/// The value of argument `key`.
+pub(super) fn argument<'a>(devargs: &'a str, key: &str) -> Option<&'a str> {
+    devargs.split(',').skip(1).find_map(|argument| argument.split_once('=').filter(|(k, _)| *k == key)).map(|(_, v)| v)
+}
+
+/// The whole device string of a port.
+pub(super) fn text(port: &PortConfig) -> &str {
+    match &port.device {
+        Device::Pci(text) | Device::Vdev(text) => text,
+    }
+}
+
+/// Whether the port's device is made by `driver`, one of the constants above.
+pub(super) fn is_vdev_of(port: &PortConfig, driver: &str) -> bool {
+    matches!(&port.device, Device::Vdev(text) if text.starts_with(driver))
+}
+
+/// The kernel interface that a virtual device takes over; none for other devices. (A TAP's is not: it is made.)
+pub(super) fn kernel_interface(port: &PortConfig) -> Option<&str> {
+    let takes_over = is_vdev_of(port, AF_XDP) || is_vdev_of(port, AF_PACKET);
+    takes_over.then(|| argument(text(port), "iface")).flatten()
+}
+
+/// Queues that the port is to have: as configured, else one a worker.
+pub(super) fn wanted_queues(port: &PortConfig, workers: u16) -> u16 {
+    port.queues.unwrap_or(workers).max(1)
+}
+
+/// The devices that make up a port.
+pub(super) fn eal_devices(port: &PortConfig, workers: u16) -> Vec<EalDevice> {
+    let queues = wanted_queues(port, workers);
+    match &port.device {
+        Device::Pci(text) => vec![EalDevice { devargs: full_pci_address(text), pci: true }],
+        Device::Vdev(text) if text.starts_with(AF_XDP) && queues > 1 => af_xdp_devices(text, queues),
+        Device::Vdev(text) if text.starts_with(AF_PACKET) && queues > 1 && argument(text, "qpairs").is_none() => {
+            vec![EalDevice { devargs: format!("{text},qpairs={queues}"), pci: false }]
+        }
+        Device::Vdev(text) => vec![EalDevice { devargs: text.clone(), pci: false }],
+    }
+}
+
+/// `01:00.0` is short for `0000:01:00.0`; the EAL names the device by the long form.
+fn full_pci_address(text: &str) -> String {
+    if name(text).matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() }
+}
+
+fn af_xdp_devices(text: &str, queues: u16) -> Vec<EalDevice> {
+    let first = argument(text, "start_queue").and_then(|queue| queue.parse::<u16>().ok()).unwrap_or(0);
+    let others: String = text
+        .split(',')
+        .skip(1)
+        .filter(|argument| !argument.starts_with("start_queue=") && !argument.starts_with("queue_count="))
+        .map(|argument| format!(",{argument}"))
+        .collect();
+    let device = |queue: u16| EalDevice {
+        devargs: format!("{}_q{queue}{others},start_queue={}", name(text), first.saturating_add(queue)),
+        pci: false,
+    };
+    (0..queues).map(device).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::dpdk) fn port(name: &str, device: Device) -> PortConfig {
+        PortConfig {
+            name: name.to_owned(),
+            device,
+            tap: format!("fg-{name}"),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            mtu: None,
+            queues: None,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            promiscuous: false,
+            link_timeout_milliseconds: 0,
+        }
+    }
+
+    fn devargs(device: Device, queues: Option<u16>, workers: u16) -> Vec<String> {
+        let port = PortConfig { queues, ..port("wan", device) };
+        eal_devices(&port, workers).into_iter().map(|device| device.devargs).collect()
+    }
+
+    #[test]
+    fn one_queue_is_the_device_as_written() {
+        let text = "net_af_xdp0,iface=veth1";
+        assert_eq!(devargs(Device::Vdev(text.to_owned()), None, 1), [text]);
+        assert_eq!(devargs(Device::Vdev(text.to_owned()), Some(1), 2), [text]);
+    }
+
+    #[test]
+    fn af_xdp_has_a_device_a_queue() {
+        let device = Device::Vdev("net_af_xdp0,iface=veth1,start_queue=2,busy_budget=0".to_owned());
+        assert_eq!(
+            devargs(device, None, 2),
+            [
+                "net_af_xdp0_q0,iface=veth1,busy_budget=0,start_queue=2",
+                "net_af_xdp0_q1,iface=veth1,busy_budget=0,start_queue=3",
+            ]
+        );
+    }
+
+    #[test]
+    fn af_packet_gets_queue_pairs_unless_told() {
+        let device = |text: &str| Device::Vdev(text.to_owned());
+        assert_eq!(devargs(device("net_af_packet0,iface=a"), None, 3), ["net_af_packet0,iface=a,qpairs=3"]);
+        assert_eq!(devargs(device("net_af_packet0,iface=a,qpairs=4"), None, 3), ["net_af_packet0,iface=a,qpairs=4"]);
+    }
+
+    #[test]
+    fn pci_addresses_are_completed() {
+        assert_eq!(devargs(Device::Pci("01:00.0,x=y".to_owned()), None, 2), ["0000:01:00.0,x=y"]);
+        assert_eq!(devargs(Device::Pci("0001:01:00.0".to_owned()), None, 2), ["0001:01:00.0"]);
+    }
+
+    #[test]
+    fn interfaces_that_must_exist() {
+        let interface = |text: &str| kernel_interface(&port("x", Device::Vdev(text.to_owned()))).map(str::to_owned);
+        assert_eq!(interface("net_af_xdp0,iface=veth1").as_deref(), Some("veth1"));
+        assert_eq!(interface("net_af_packet1,qpairs=2,iface=veth2").as_deref(), Some("veth2"));
+        assert_eq!(interface("net_tap0,iface=new"), None);
+    }
+}

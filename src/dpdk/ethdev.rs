@@ -1,0 +1,342 @@
+//! One DPDK Ethernet device, claimed: DPDK's `rte_eth_*` calls with owned results. What to ask of a device is decided
+//! in [`super::port`].
+//!
+//! Invariant: a device has one owner; it is stopped, closed and removed when its owner is dropped.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use dpdk_sys::{
+    DPDK_SHIM_MAX_ETHPORTS, DPDK_SHIM_MQ_RX_NONE, DPDK_SHIM_MQ_RX_RSS, rte_device, rte_eth_conf, rte_eth_dev_info,
+    rte_eth_rss_reta_entry64, rte_eth_stats, rte_eth_xstat, rte_eth_xstat_name, rte_ether_addr,
+};
+
+use super::eal::text_of;
+use super::{Errno, MemPool};
+use crate::port::MacAddress;
+
+/// Any NUMA node (SOCKET_ID_ANY).
+const ANY_SOCKET: u32 = u32::MAX;
+
+static CLAIMED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A call to a device that failed: what was attempted, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operation}: {errno}")]
+pub(super) struct Failure {
+    pub(super) operation: &'static str,
+    pub(super) errno: Errno,
+}
+
+/// Gives a result of DPDK the name of what was attempted.
+fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
+    Errno::check(result).map_err(|errno| Failure { operation, errno })
+}
+
+/// What a device offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    /// The driver, by ethdev's name for it.
+    pub(super) driver: String,
+    /// Index of the kernel interface behind it; 0: none.
+    pub(super) interface: u32,
+    pub(super) max_rx_queues: u16,
+    pub(super) max_tx_queues: u16,
+    pub(super) min_mtu: u16,
+    pub(super) max_mtu: u16,
+    /// RTE_ETH_RX_OFFLOAD_*
+    pub(super) rx_offloads: u64,
+    /// RTE_ETH_TX_OFFLOAD_*
+    pub(super) tx_offloads: u64,
+    /// RTE_ETH_RSS_*
+    pub(super) rss_flows: u64,
+    /// Entries of the redirection table; 0: none.
+    pub(super) reta_size: u16,
+}
+
+/// What is asked of a device, within what it offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) rx_queues: u16,
+    pub(super) tx_queues: u16,
+    pub(super) rx_descriptors: u16,
+    pub(super) tx_descriptors: u16,
+    /// 0: the device's own.
+    pub(super) mtu: u16,
+    /// RTE_ETH_RX_OFFLOAD_*
+    pub(super) rx_offloads: u64,
+    /// RTE_ETH_TX_OFFLOAD_*
+    pub(super) tx_offloads: u64,
+    /// RTE_ETH_RSS_*; 0: no RSS.
+    pub(super) rss_flows: u64,
+}
+
+/// A claimed device.
+#[derive(Debug)]
+pub(super) struct EthDevice {
+    id: u16,
+    name: String,
+    /// Receive queues take their buffers from it: it must outlive the device.
+    pool: MemPool,
+}
+
+/// The number of the device called `name`; none where there is none.
+pub(super) fn find(name: &str) -> Option<u16> {
+    let mut id = 0;
+    loop {
+        // SAFETY: takes any number; gives one past the last device at the end.
+        id = unsafe { dpdk_sys::rte_eth_find_next(id) };
+        if id >= DPDK_SHIM_MAX_ETHPORTS {
+            return None;
+        }
+        if rte_device_of(id).is_some_and(|device| name_of(device) == name) {
+            return Some(id);
+        }
+        id += 1;
+    }
+}
+
+fn raw_info(id: u16) -> Result<rte_eth_dev_info, Failure> {
+    let mut info = rte_eth_dev_info::default();
+    // SAFETY: fills `info`; fails for a device that does not exist.
+    attempt("read what the device offers", unsafe { dpdk_sys::rte_eth_dev_info_get(id, &raw mut info) })?;
+    Ok(info)
+}
+
+fn rte_device_of(id: u16) -> Option<NonNull<rte_device>> {
+    NonNull::new(raw_info(id).ok()?.device)
+}
+
+fn name_of(device: NonNull<rte_device>) -> String {
+    // SAFETY: a device of the EAL, which exists until it is removed.
+    text_of(unsafe { dpdk_sys::rte_dev_name(device.as_ptr()) })
+}
+
+impl EthDevice {
+    /// Claims the device called as `devargs` begins. A device that was closed before is made again.
+    pub(super) fn claim(name: &str, devargs: &str, pool: &MemPool) -> Result<Self, Failure> {
+        let missing = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
+        let id = match find(name) {
+            Some(id) => id,
+            None => {
+                let argument = CString::new(devargs).map_err(|_| missing)?;
+                // SAFETY: a C string, which DPDK copies; the EAL is up, for there is a pool.
+                attempt("make the device", unsafe { dpdk_sys::rte_dev_probe(argument.as_ptr()) })?;
+                find(name).ok_or(missing)?
+            }
+        };
+        if !CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            return Err(Failure { operation: "claim the device", errno: Errno::BUSY });
+        }
+        Ok(Self { id, name: name.to_owned(), pool: pool.clone() })
+    }
+
+    /// DPDK's number of the device.
+    pub(super) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn capabilities(&self) -> Result<Capabilities, Failure> {
+        let info = raw_info(self.id)?;
+        Ok(Capabilities {
+            driver: text_of(info.driver_name),
+            interface: info.if_index,
+            max_rx_queues: info.max_rx_queues,
+            max_tx_queues: info.max_tx_queues,
+            min_mtu: info.min_mtu,
+            max_mtu: info.max_mtu,
+            rx_offloads: info.rx_offload_capa,
+            tx_offloads: info.tx_offload_capa,
+            rss_flows: info.flow_type_rss_offloads,
+            reta_size: info.reta_size,
+        })
+    }
+
+    /// Configures the stopped device and its queues.
+    pub(super) fn configure(&self, settings: &Settings) -> Result<(), Failure> {
+        let mut conf = rte_eth_conf::default();
+        conf.rxmode.mtu = u32::from(settings.mtu);
+        conf.rxmode.offloads = settings.rx_offloads;
+        conf.txmode.offloads = settings.tx_offloads;
+        conf.rxmode.mq_mode = if settings.rss_flows == 0 { DPDK_SHIM_MQ_RX_NONE } else { DPDK_SHIM_MQ_RX_RSS };
+        conf.rx_adv_conf.rss_conf.rss_hf = settings.rss_flows;
+        let (rx, tx) = (settings.rx_queues, settings.tx_queues);
+        // SAFETY: `conf` is read during the call only; its one pointer, the RSS key, is null: the driver's own.
+        attempt("configure", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx, tx, &raw const conf) })?;
+        let (mut rx_descriptors, mut tx_descriptors) = (settings.rx_descriptors, settings.tx_descriptors);
+        // SAFETY: changes the two numbers to what the device takes.
+        let result = unsafe {
+            dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx_descriptors, &raw mut tx_descriptors)
+        };
+        attempt("adjust the descriptors", result)?;
+        (0..rx).try_for_each(|queue| self.set_up_rx_queue(queue, rx_descriptors))?;
+        (0..tx).try_for_each(|queue| self.set_up_tx_queue(queue, tx_descriptors))
+    }
+
+    fn set_up_rx_queue(&self, queue: u16, descriptors: u16) -> Result<(), Failure> {
+        let (defaults, pool) = (std::ptr::null(), self.pool.as_ptr());
+        // SAFETY: the pool lives as long as the device (see the field); a null configuration means the defaults.
+        let result =
+            unsafe { dpdk_sys::rte_eth_rx_queue_setup(self.id, queue, descriptors, ANY_SOCKET, defaults, pool) };
+        attempt("set up a receive queue", result).map(|_| ())
+    }
+
+    fn set_up_tx_queue(&self, queue: u16, descriptors: u16) -> Result<(), Failure> {
+        let defaults = std::ptr::null();
+        // SAFETY: a null configuration means the defaults.
+        let result = unsafe { dpdk_sys::rte_eth_tx_queue_setup(self.id, queue, descriptors, ANY_SOCKET, defaults) };
+        attempt("set up a transmit queue", result).map(|_| ())
+    }
+
+    pub(super) fn start(&self) -> Result<(), Failure> {
+        // SAFETY: the device is ours; fails where it is not configured.
+        attempt("start", unsafe { dpdk_sys::rte_eth_dev_start(self.id) }).map(|_| ())
+    }
+
+    /// Deals the redirection table's `entries` to `queues` in turn.
+    pub(super) fn spread(&self, entries: u16, queues: u16) -> Result<(), Failure> {
+        let mut table = redirection_table(entries, queues);
+        // SAFETY: the table has `entries` entries, in groups of 64, and is read during the call only.
+        let result = unsafe { dpdk_sys::rte_eth_dev_rss_reta_update(self.id, table.as_mut_ptr(), entries) };
+        attempt("set the redirection table", result).map(|_| ())
+    }
+
+    /// Every MAC address where `all`, and in any case every multicast group. Devices that do not filter, and so
+    /// have no such switch, are as wanted.
+    pub(super) fn accept_addresses(&self, all: bool) -> Result<(), Failure> {
+        let tolerant = |result: Result<i32, Failure>| match result {
+            Err(Failure { errno: Errno::NOT_SUPPORTED, .. }) | Ok(_) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        // SAFETY: the device is ours.
+        tolerant(attempt("accept multicast", unsafe { dpdk_sys::rte_eth_allmulticast_enable(self.id) }))?;
+        if all {
+            // SAFETY: the device is ours.
+            tolerant(attempt("be promiscuous", unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) }))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn mac(&self) -> Result<MacAddress, Failure> {
+        let mut address = rte_ether_addr::default();
+        // SAFETY: fills `address`.
+        attempt("read the MAC address", unsafe { dpdk_sys::rte_eth_macaddr_get(self.id, &raw mut address) })?;
+        Ok(MacAddress(address.addr_bytes))
+    }
+
+    /// The MTU in effect: the kernel's, where the device stands on a kernel interface (some drivers only note what
+    /// was asked of them).
+    pub(super) fn mtu(&self, interface: u32) -> Result<u16, Failure> {
+        if interface != 0 {
+            // SAFETY: reads a number from the kernel.
+            let mtu = unsafe { dpdk_sys::dpdk_shim_interface_mtu(interface) };
+            let mtu = attempt("read the MTU", mtu)?;
+            return Ok(u16::try_from(mtu).unwrap_or(u16::MAX));
+        }
+        let mut mtu = 0;
+        // SAFETY: fills `mtu`.
+        attempt("read the MTU", unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.id, &raw mut mtu) })?;
+        Ok(mtu)
+    }
+
+    /// Asks for an MTU. A device that cannot be asked keeps its own.
+    pub(super) fn set_mtu(&self, mtu: u16) -> Result<(), Failure> {
+        // SAFETY: the device is ours.
+        match attempt("set the MTU", unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.id, mtu) }) {
+            Ok(_) | Err(Failure { errno: Errno::NOT_SUPPORTED, .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether the link is up, and its speed in Mbit/s, 0 for unknown.
+    pub(super) fn link(&self) -> Result<(bool, u32), Failure> {
+        let mut speed = 0;
+        // SAFETY: fills `speed`.
+        let up = attempt("read the link", unsafe { dpdk_sys::dpdk_shim_link(self.id, &raw mut speed) })?;
+        Ok((up == 1, if speed == dpdk_sys::DPDK_SHIM_SPEED_UNKNOWN { 0 } else { speed }))
+    }
+
+    pub(super) fn stats(&self) -> Result<rte_eth_stats, Failure> {
+        let mut stats = rte_eth_stats::default();
+        // SAFETY: fills `stats`.
+        attempt("read the counters", unsafe { dpdk_sys::rte_eth_stats_get(self.id, &raw mut stats) })?;
+        Ok(stats)
+    }
+
+    /// The device's own counters by its names for them.
+    pub(super) fn xstats(&self) -> Result<Vec<(String, u64)>, Failure> {
+        let operation = "read the device's own counters";
+        // SAFETY: a null array of length 0 asks for the count.
+        let count = unsafe { dpdk_sys::rte_eth_xstats_get_names(self.id, std::ptr::null_mut(), 0) };
+        let count = attempt(operation, count)?.unsigned_abs();
+        let mut names = vec![rte_eth_xstat_name::default(); count as usize];
+        // SAFETY: the array has `count` elements.
+        let named = unsafe { dpdk_sys::rte_eth_xstats_get_names(self.id, names.as_mut_ptr(), count) };
+        let mut values = vec![rte_eth_xstat::default(); count as usize];
+        // SAFETY: the array has `count` elements.
+        let valued = unsafe { dpdk_sys::rte_eth_xstats_get(self.id, values.as_mut_ptr(), count) };
+        let named = attempt(operation, named)?.unsigned_abs().min(count);
+        let valued = attempt(operation, valued)?.unsigned_abs().min(count);
+        names.truncate(named as usize);
+        let name = |id: u64| names.get(usize::try_from(id).ok()?).map(|name| text_in(&name.name));
+        let values = values.iter().take(valued as usize);
+        Ok(values.filter_map(|xstat| Some((name(xstat.id)?, xstat.value))).collect())
+    }
+}
+
+impl Drop for EthDevice {
+    fn drop(&mut self) {
+        let device = rte_device_of(self.id);
+        // SAFETY: the device is ours, and whoever polls its queues shares its ownership: nobody polls.
+        let stopped = attempt("stop", unsafe { dpdk_sys::rte_eth_dev_stop(self.id) });
+        // SAFETY: as above; the device is stopped.
+        let closed = attempt("close", unsafe { dpdk_sys::rte_eth_dev_close(self.id) });
+        // Removed, so that it can be made again; its kernel resources go with it.
+        let removed = device.map_or(Ok(0), |device| {
+            // SAFETY: the EAL's device, closed above.
+            attempt("remove", unsafe { dpdk_sys::rte_dev_remove(device.as_ptr()) })
+        });
+        for failure in [stopped, closed, removed].into_iter().filter_map(Result::err) {
+            tracing::warn!("device {}: {failure}", self.name);
+        }
+        CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// The string in a fixed array of C.
+fn text_in(array: &[c_char]) -> String {
+    let bytes: Vec<u8> = array.iter().map(|&byte| byte.cast_unsigned()).collect();
+    CStr::from_bytes_until_nul(&bytes).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn redirection_table(entries: u16, queues: u16) -> Vec<rte_eth_rss_reta_entry64> {
+    let mut entry = 0..entries;
+    let mut group = || {
+        let mut group = rte_eth_rss_reta_entry64::default();
+        for (place, number) in group.reta.iter_mut().zip(entry.by_ref()) {
+            *place = number % queues.max(1);
+        }
+        group.mask = u64::MAX;
+        group
+    };
+    (0..entries.div_ceil(dpdk_sys::DPDK_SHIM_RETA_GROUP_SIZE)).map(|_| group()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_redirection_table_is_dealt_in_turn() {
+        let table = redirection_table(128, 3);
+        assert_eq!(table.len(), 2);
+        let all: Vec<u16> = table.iter().flat_map(|group| group.reta).collect();
+        assert!(all.iter().zip(0u16..).all(|(&queue, entry)| queue == entry % 3), "{all:?}");
+    }
+}

@@ -1,0 +1,410 @@
+//! A port of the gateway, open: its devices configured by what they offer, started, and dealt to the workers.
+//!
+//! Every worker can send by every port; receive queues are dealt to the workers in turn.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::device::{self, EalDevice};
+use super::ethdev::{EthDevice, Failure};
+use super::log::{self, RecentLog};
+use super::plan::{self, Plan};
+use super::queue::{DeviceQueue, Queue};
+use super::{Errno, MemPool};
+use crate::config::PortConfig;
+use crate::port::{MacAddress, PortId};
+
+/// How long an AF_XDP device may stay busy with what a former owner of its interface left: the kernel tears sockets
+/// down after the process has ended.
+const TEARDOWN: Duration = Duration::from_millis(200);
+
+/// Between two looks at something that is awaited.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A port could not be opened, or a call to it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Too few transmit queues.
+    #[error(
+        "port {port:?}: device {device:?} has {max} transmit queues at most, but each of the {workers} workers needs \
+         one: {advice}"
+    )]
+    TooFewTransmitQueues {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// Transmit queues that the device has.
+        max: u16,
+        /// Workers.
+        workers: u16,
+        /// What to change.
+        advice: &'static str,
+    },
+    /// An MTU that the device does not take.
+    #[error("port {port:?}: MTU {mtu} is out of what device {device:?} takes, {min} to {max}: set `mtu` so")]
+    Mtu {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// The MTU.
+        mtu: u16,
+        /// The smallest.
+        min: u16,
+        /// The largest.
+        max: u16,
+    },
+    /// Frames larger than a buffer, on a device that cannot split them.
+    #[error(
+        "port {port:?}: frames of MTU {mtu} do not fit packet buffers of {room} bytes, and device {device:?} cannot \
+         receive into several: set `mtu` of this port"
+    )]
+    FramesTooLarge {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// The MTU.
+        mtu: u16,
+        /// Bytes that a buffer holds.
+        room: u16,
+    },
+    /// The link did not come up.
+    #[error(
+        "port {port:?} without link: device {device:?} had none within {waited_milliseconds} ms \
+         (`link_timeout_milliseconds`; 0 does not wait)"
+    )]
+    NoLink {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// How long it was waited.
+        waited_milliseconds: u32,
+    },
+    /// The port's queues are still with workers.
+    #[error("port {port:?} cannot be closed: {queues} of its queues are in use")]
+    InUse {
+        /// The port.
+        port: String,
+        /// Queues not yet dropped.
+        queues: usize,
+    },
+    /// A call to DPDK failed.
+    #[error("port {port:?}: device {device:?} could not {operation}: {errno}{log}")]
+    Device {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// What was attempted.
+        operation: &'static str,
+        /// Why not.
+        errno: Errno,
+        /// DPDK's own words.
+        log: RecentLog,
+    },
+}
+
+/// State of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Whether it is up.
+    pub up: bool,
+    /// In Mbit/s; 0: unknown.
+    pub speed_mbps: u32,
+}
+
+/// What went wrong on a port since it was opened, by the device's count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Packets that the device missed for want of descriptors.
+    pub rx_missed: u64,
+    /// Packets received with errors.
+    pub rx_errors: u64,
+    /// Packets that the device failed to send.
+    pub tx_errors: u64,
+    /// Packets that were not received for want of buffers.
+    pub rx_nombuf: u64,
+}
+
+/// How packets find their worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// The device deals flows to queues by their hash.
+    Rss,
+    /// Workers hand packets over to each other.
+    Software,
+    /// There is one worker.
+    Single,
+}
+
+impl fmt::Display for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rss => "rss",
+            Self::Software => "software",
+            Self::Single => "single",
+        })
+    }
+}
+
+/// An open port. Closed when this and all its queues are dropped. Its methods may be called while workers poll.
+#[derive(Debug)]
+pub struct Port {
+    id: PortId,
+    name: String,
+    driver: String,
+    interface: u32,
+    mac: MacAddress,
+    rx_queues: u16,
+    tx_queues: u16,
+    steering: Steering,
+    offloads: Vec<&'static str>,
+    /// None once it is closed.
+    devices: Arc<[EthDevice]>,
+}
+
+/// Makes errors about one port.
+struct Context<'a> {
+    port: &'a PortConfig,
+}
+
+impl Context<'_> {
+    fn failed(&self, failure: Failure) -> PortError {
+        let (port, device) = (self.port.name.clone(), device::text(self.port).to_owned());
+        let Failure { operation, errno } = failure;
+        PortError::Device { port, device, operation, errno, log: RecentLog::take() }
+    }
+}
+
+impl Port {
+    /// Opens the port and gives each of `workers` its queue, in their order; waits for the link as configured.
+    pub fn open(
+        config: &PortConfig,
+        id: PortId,
+        workers: u16,
+        pool: &MemPool,
+    ) -> Result<(Self, Vec<Queue>), PortError> {
+        log::forget();
+        let context = Context { port: config };
+        let devices = device::eal_devices(config, workers);
+        let devices: Vec<EthDevice> = devices
+            .iter()
+            .map(|device: &EalDevice| EthDevice::claim(device.name(), &device.devargs, pool))
+            .collect::<Result<_, _>>()
+            .map_err(|failure| context.failed(failure))?;
+        let first = devices
+            .first()
+            .ok_or_else(|| context.failed(Failure { operation: "find the device", errno: Errno::NO_DEVICE }))?;
+        let capabilities = first.capabilities().map_err(|failure| context.failed(failure))?;
+        let own_mtu = kernel_mtu(first, capabilities.interface).map_err(|failure| context.failed(failure))?;
+        let count = u16::try_from(devices.len()).unwrap_or(u16::MAX);
+        let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
+        for device in &devices {
+            bring_up(device, config, &plan, &capabilities.driver).map_err(|failure| context.failed(failure))?;
+        }
+        let mac = first.mac().map_err(|failure| context.failed(failure))?;
+        let steering = spread(first, &plan, capabilities.reta_size, workers);
+        let port = Self {
+            id,
+            name: config.name.clone(),
+            driver: capabilities.driver,
+            interface: capabilities.interface,
+            mac,
+            rx_queues: plan.settings.rx_queues * count,
+            tx_queues: plan.settings.tx_queues * count,
+            steering,
+            offloads: plan::offload_names(&plan.settings, steering),
+            devices: devices.into(),
+        };
+        port.check_mtu(config);
+        port.wait_for_link(config)?;
+        let queues = port.deal(&plan, workers);
+        Ok((port, queues))
+    }
+
+    /// The port's index.
+    pub fn id(&self) -> PortId {
+        self.id
+    }
+
+    /// The port's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The driver's name.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// The port's link-layer address.
+    pub fn mac(&self) -> MacAddress {
+        self.mac
+    }
+
+    /// Receive queues, over all workers.
+    pub fn rx_queues(&self) -> u16 {
+        self.rx_queues
+    }
+
+    /// Transmit queues, over all workers.
+    pub fn tx_queues(&self) -> u16 {
+        self.tx_queues
+    }
+
+    /// How packets find their worker.
+    pub fn steering(&self) -> Steering {
+        self.steering
+    }
+
+    /// Offloads in use, by name.
+    pub fn offloads(&self) -> &[&'static str] {
+        &self.offloads
+    }
+
+    /// The MTU in effect, in bytes of an IP packet.
+    pub fn mtu(&self) -> Result<u16, PortError> {
+        self.devices.first().map_or(Ok(0), |device| device.mtu(self.interface)).map_err(|failure| self.failed(failure))
+    }
+
+    /// Asks for an MTU and returns the one then in effect, which is another where the device keeps its own.
+    pub fn set_mtu(&self, mtu: u16) -> Result<u16, PortError> {
+        let mut devices = self.devices.iter();
+        devices.try_for_each(|device| device.set_mtu(mtu)).map_err(|failure| self.failed(failure))?;
+        self.mtu()
+    }
+
+    /// State of the link: up where all devices of the port are.
+    pub fn link(&self) -> Result<Link, PortError> {
+        let mut link = Link { up: !self.devices.is_empty(), speed_mbps: 0 };
+        for device in self.devices.iter() {
+            let (up, speed_mbps) = device.link().map_err(|failure| self.failed(failure))?;
+            link = Link { up: link.up && up, speed_mbps };
+        }
+        Ok(link)
+    }
+
+    /// Errors that the device counted.
+    pub fn stats(&self) -> Result<PortStats, PortError> {
+        let mut total = PortStats::default();
+        for device in self.devices.iter() {
+            let stats = device.stats().map_err(|failure| self.failed(failure))?;
+            total.rx_missed += stats.imissed;
+            total.rx_errors += stats.ierrors;
+            total.tx_errors += stats.oerrors;
+            total.rx_nombuf += stats.rx_nombuf;
+        }
+        Ok(total)
+    }
+
+    /// The device's own counters by its names for them, summed over the devices of the port.
+    pub fn xstats(&self) -> Result<Vec<(String, u64)>, PortError> {
+        let mut total: Vec<(String, u64)> = Vec::new();
+        for device in self.devices.iter() {
+            for (name, value) in device.xstats().map_err(|failure| self.failed(failure))? {
+                match total.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += value,
+                    None => total.push((name, value)),
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Stops and closes the port, unless workers still have queues of it. A closed port stays closed; its link is
+    /// down and its counters are 0.
+    pub fn close(&mut self) -> Result<(), PortError> {
+        let queues = Arc::strong_count(&self.devices) - 1;
+        if !self.devices.is_empty() && queues != 0 {
+            return Err(PortError::InUse { port: self.name.clone(), queues });
+        }
+        self.devices = Arc::new([]);
+        Ok(())
+    }
+
+    fn failed(&self, failure: Failure) -> PortError {
+        let device = self.devices.first().map_or("", EthDevice::name).to_owned();
+        let Failure { operation, errno } = failure;
+        PortError::Device { port: self.name.clone(), device, operation, errno, log: RecentLog::default() }
+    }
+
+    fn check_mtu(&self, config: &PortConfig) {
+        if let (Some(wanted), Ok(mtu)) = (config.mtu, self.mtu())
+            && mtu != wanted
+        {
+            tracing::warn!("port {}: MTU {wanted} is configured, but the device keeps {mtu}", self.name);
+        }
+    }
+
+    fn wait_for_link(&self, config: &PortConfig) -> Result<(), PortError> {
+        let waited_milliseconds = config.link_timeout_milliseconds;
+        if waited_milliseconds == 0 {
+            return Ok(());
+        }
+        let deadline = Instant::now() + Duration::from_millis(waited_milliseconds.into());
+        while !self.link()?.up {
+            if Instant::now() >= deadline {
+                let (port, device) = (self.name.clone(), device::text(config).to_owned());
+                return Err(PortError::NoLink { port, device, waited_milliseconds });
+            }
+            sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Deals the device queues to the workers. Called once.
+    fn deal(&self, plan: &Plan, workers: u16) -> Vec<Queue> {
+        let all = |queues: u16| -> Vec<DeviceQueue> {
+            let of = |device: &EthDevice| {
+                let device = device.id();
+                (0..queues).map(move |queue| DeviceQueue { device, queue })
+            };
+            self.devices.iter().flat_map(of).collect()
+        };
+        let (sources, sinks) = (all(plan.settings.rx_queues), all(plan.settings.tx_queues));
+        let deal = |(worker, sink): (usize, &DeviceQueue)| {
+            let sources = sources.iter().copied().skip(worker).step_by(usize::from(workers)).collect();
+            // SAFETY: the devices are started; each source goes to one worker and so does each sink.
+            unsafe { Queue::new(sources, *sink, Arc::clone(&self.devices)) }
+        };
+        sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
+    }
+}
+
+/// The MTU of the kernel interface behind the device; none where there is none.
+fn kernel_mtu(device: &EthDevice, interface: u32) -> Result<Option<u16>, Failure> {
+    if interface == 0 { Ok(None) } else { device.mtu(interface).map(Some) }
+}
+
+/// Configures and starts a device.
+fn bring_up(device: &EthDevice, config: &PortConfig, plan: &Plan, driver: &str) -> Result<(), Failure> {
+    let deadline = Instant::now() + TEARDOWN;
+    let configure = || device.configure(&plan.settings).and_then(|()| device.start());
+    let mut result = configure();
+    while result.is_err() && driver == device::AF_XDP && Instant::now() < deadline {
+        sleep(PAUSE);
+        result = configure();
+    }
+    result?;
+    if let Some(mtu) = config.mtu {
+        device.set_mtu(mtu)?;
+    }
+    device.accept_addresses(config.promiscuous)
+}
+
+/// Spreads flows over the receive queues where the device can, and says how packets find their worker.
+fn spread(device: &EthDevice, plan: &Plan, reta_size: u16, workers: u16) -> Steering {
+    if plan.settings.rss_flows != 0 {
+        match device.spread(reta_size, plan.settings.rx_queues) {
+            Ok(()) if workers > 1 => return Steering::Rss,
+            Ok(()) => {}
+            Err(failure) => tracing::warn!("device {}: could not {failure}; the driver's stays", device.name()),
+        }
+    }
+    if workers == 1 { Steering::Single } else { Steering::Software }
+}

@@ -1,0 +1,72 @@
+//! Answers that the gateway gives itself, made in place of the packet that they answer: TCP resets and ICMP errors.
+//!
+//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does) and go back to the
+//! machine that handed the packet over, so that they need no route.
+
+use super::parse::Packet;
+use crate::port::Frame;
+use crate::wire::checksum::{fold, pseudo_header, sum};
+use crate::wire::tcp::{self, Flags, Tcp};
+use crate::wire::{ethernet, icmp, ipv4};
+
+/// TTL of packets that the gateway makes.
+const TTL: u8 = 64;
+/// Bytes of the largest ICMP error (RFC 1812, 4.3.2.3).
+const MAX_ICMP_PACKET: usize = 576;
+/// Bytes that an ICMP error puts before its quotation.
+const ICMP_FRONT: usize = ipv4::MIN_LEN + icmp::ERROR_LEN;
+
+/// Turns a TCP segment that belongs to nothing into the RST that it deserves (RFC 9293, 3.10.7.1). False, and the
+/// frame is of no use any more, where that cannot be done.
+pub fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> bool {
+    let Some(segment) = frame.bytes().get(packet.l4_offset()..).and_then(Tcp::new) else { return false };
+    let flags = segment.flags();
+    let data = usize::from(packet.total_len) - usize::from(packet.header_len) - segment.header_len();
+    let length = data + usize::from(flags.has(Flags::SYN)) + usize::from(flags.has(Flags::FIN));
+    let (sequence, acknowledgement, answer) = if flags.has(Flags::ACK) {
+        (segment.acknowledgement(), 0, Flags::RST.0)
+    } else {
+        let next = segment.sequence().wrapping_add(u32::try_from(length).unwrap_or(0));
+        (0, next, Flags::RST.0 | Flags::ACK.0)
+    };
+    if !frame.truncate(ethernet::LEN + ipv4::MIN_LEN + tcp::MIN_LEN) {
+        return false;
+    }
+    let bytes = frame.bytes_mut();
+    ethernet::swap_addresses(bytes);
+    let Some(ip) = bytes.get_mut(ethernet::LEN..) else { return false };
+    let Some((header, segment)) = ip.split_first_chunk_mut::<{ ipv4::MIN_LEN }>() else { return false };
+    let (from, to) = (packet.key.destination, packet.key.source);
+    ipv4::write(header, 40, TTL, tcp::PROTOCOL, from, to);
+    let Some(segment) = segment.first_chunk_mut::<{ tcp::MIN_LEN }>() else { return false };
+    segment.fill(0);
+    segment[0..2].copy_from_slice(&packet.key.destination_port.to_be_bytes());
+    segment[2..4].copy_from_slice(&packet.key.source_port.to_be_bytes());
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&acknowledgement.to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = answer;
+    let checksum = !fold(pseudo_header(from, to, tcp::PROTOCOL, 20) + sum(segment));
+    segment[tcp::CHECKSUM_AT..tcp::CHECKSUM_AT + 2].copy_from_slice(&checksum.to_be_bytes());
+    true
+}
+
+/// Turns a packet into the ICMP error about it, quoting as much of it as fits 576 bytes. False, and the frame is of
+/// no use any more, where that cannot be done.
+pub fn icmp_error<F: Frame>(frame: &mut F, packet: &Packet, error: icmp::Error) -> bool {
+    let in_first_segment = frame.bytes().len().saturating_sub(ethernet::LEN);
+    let quoted = usize::from(packet.total_len).min(MAX_ICMP_PACKET - ICMP_FRONT).min(in_first_segment);
+    let Some(ethernet_header) = frame.bytes().first_chunk::<{ ethernet::LEN }>().copied() else { return false };
+    if !frame.truncate(ethernet::LEN + quoted) || !frame.prepend(ICMP_FRONT) {
+        return false;
+    }
+    let bytes = frame.bytes_mut();
+    let Some((front, packet_out)) = bytes.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
+    *front = ethernet_header;
+    let Some((header, message)) = packet_out.split_first_chunk_mut::<{ ipv4::MIN_LEN }>() else { return false };
+    let Ok(total_len) = u16::try_from(ICMP_FRONT + quoted) else { return false };
+    ipv4::write(header, total_len, TTL, icmp::PROTOCOL, packet.key.destination, packet.key.source);
+    error.write(message);
+    ethernet::swap_addresses(frame.bytes_mut());
+    true
+}

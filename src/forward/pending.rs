@@ -1,0 +1,125 @@
+//! Packets that wait for their next hop's link-layer address: a bounded queue with a time limit.
+
+use super::verdict::Hop;
+use crate::session::Tick;
+
+/// Packets that a worker lets wait at most.
+pub const CAPACITY: usize = 1024;
+/// ... and for one hop, so that a dead one leaves room for the others.
+pub const PER_HOP: usize = 128;
+/// How long a packet waits, in ticks: the kernel gives up on a neighbour after three requests a second apart.
+const PATIENCE: u32 = 3 * Tick::PER_SECOND;
+
+/// One worker's waiting packets, oldest first.
+#[derive(Debug)]
+pub struct Pending<F> {
+    waiting: Vec<Waiting<F>>,
+}
+
+#[derive(Debug)]
+struct Waiting<F> {
+    hop: Hop,
+    until: Tick,
+    frame: F,
+}
+
+/// What has become of a waiting packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on waiting.
+    Wait,
+    /// Its hop answered.
+    Go,
+}
+
+impl<F> Default for Pending<F> {
+    fn default() -> Self {
+        Self { waiting: Vec::with_capacity(CAPACITY) }
+    }
+}
+
+impl<F> Pending<F> {
+    /// Lets a packet wait. Gives it back if too many wait already.
+    pub fn push(&mut self, hop: Hop, frame: F, now: Tick) -> Result<(), F> {
+        let for_hop = self.waiting.iter().filter(|waiting| waiting.hop == hop).count();
+        if self.waiting.len() >= CAPACITY || for_hop >= PER_HOP {
+            return Err(frame);
+        }
+        self.waiting.push(Waiting { hop, until: now.plus(PATIENCE), frame });
+        Ok(())
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes out, in order, the packets whose hop answered (`Ok`) and those whose time is over (`Err`).
+    pub fn settle(
+        &mut self,
+        now: Tick,
+        mut fate: impl FnMut(Hop, &mut F) -> Fate,
+        mut out: impl FnMut(Result<(Hop, F), F>),
+    ) {
+        let settled = self
+            .waiting
+            .extract_if(.., |waiting| waiting.until <= now || fate(waiting.hop, &mut waiting.frame) == Fate::Go);
+        for waiting in settled {
+            out(if waiting.until <= now { Err(waiting.frame) } else { Ok((waiting.hop, waiting.frame)) });
+        }
+    }
+
+    /// Hops that are waited for, each once for each packet.
+    pub fn hops(&self) -> impl Iterator<Item = Hop> {
+        self.waiting.iter().map(|waiting| waiting.hop)
+    }
+
+    /// Takes everything out.
+    pub fn drain(&mut self) -> impl Iterator<Item = F> {
+        self.waiting.drain(..).map(|waiting| waiting.frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::port::PortId;
+
+    fn hop(last: u8) -> Hop {
+        Hop { port: PortId(0), address: Ipv4Addr::new(10, 0, 0, last) }
+    }
+
+    fn settle(pending: &mut Pending<u32>, now: Tick, answered: &[Hop]) -> Vec<Result<u32, u32>> {
+        let mut out = Vec::new();
+        let fate = |hop, _: &mut u32| if answered.contains(&hop) { Fate::Go } else { Fate::Wait };
+        pending.settle(now, fate, |result| out.push(result.map(|(_, frame)| frame)));
+        out
+    }
+
+    #[test]
+    fn packets_leave_in_order_when_their_hop_answers_or_their_time_is_over() {
+        let mut pending = Pending::default();
+        for (frame, last) in [(1, 1), (2, 2), (3, 1)] {
+            pending.push(hop(last), frame, Tick(frame)).unwrap();
+        }
+        assert_eq!(settle(&mut pending, Tick(10), &[hop(1)]), [Ok(1), Ok(3)]);
+        assert_eq!(settle(&mut pending, Tick(2 + PATIENCE - 1), &[]), []);
+        assert_eq!(settle(&mut pending, Tick(2 + PATIENCE), &[hop(2)]), [Err(2)]);
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn is_bounded_as_a_whole_and_for_each_hop() {
+        let mut pending = Pending::default();
+        let accepted = (0..2 * PER_HOP).filter(|_| pending.push(hop(1), 0, Tick(0)).is_ok()).count();
+        assert_eq!(accepted, PER_HOP);
+        for last in 2..=255 {
+            for _ in 0..PER_HOP {
+                let _ = pending.push(hop(last), 0, Tick(0));
+            }
+        }
+        assert_eq!(pending.hops().count(), CAPACITY);
+    }
+}

@@ -1,0 +1,266 @@
+//! One session in one cache line.
+
+use std::net::Ipv4Addr;
+
+use super::Tick;
+use super::local_port::PairIndex;
+use super::tcp_state::State;
+use crate::balance::{Protocol, RealServerSlot};
+use crate::flow::{Direction, FlowKey};
+use crate::route::HopIndex;
+use crate::wire::checksum::{Delta, address_sum};
+
+/// A FULLNAT session over IPv4: `client -> virtual` outside is `local -> real` inside.
+///
+/// 64 bytes, so that a packet of a known session touches one line of the table's memory besides its index. An
+/// all-zero record is a free one: no protocol has number 0.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub struct Session {
+    pub(super) client: u32,
+    pub(super) virtual_: u32,
+    pub(super) local: u32,
+    pub(super) real: u32,
+    pub(super) client_port: u16,
+    pub(super) virtual_port: u16,
+    pub(super) local_port: u16,
+    pub(super) real_port: u16,
+    /// IP protocol number; 0 in a free record.
+    pub(super) protocol: u8,
+    /// A [`State`] as number.
+    state: u8,
+    /// Whether it counts as active at its real server.
+    active: u8,
+    spare: u8,
+    real_server: u32,
+    pair: u32,
+    /// When it ends if nothing more comes.
+    pub(super) expires: Tick,
+    /// The timer wheel's links, or the free list's.
+    pub(super) next: u32,
+    pub(super) previous: u32,
+    /// Where packets go each way, as last resolved in routes of this generation.
+    route_generation: u32,
+    hops: [u16; 2],
+    /// What rewriting addresses, and addresses and ports, does inbound to checksums. Outbound it is the reverse.
+    address_delta: Delta,
+    flow_delta: Delta,
+}
+
+/// A hop that is not cached.
+const NO_HOP: u16 = u16::MAX;
+
+impl Session {
+    /// A new session between `client` (the flow as it came) and `real`, from `local`. It is in state NONE, inactive.
+    pub fn new(
+        flow: &FlowKey,
+        local: (Ipv4Addr, u16),
+        real: (Ipv4Addr, u16),
+        real_server: RealServerSlot,
+        pair: PairIndex,
+    ) -> Self {
+        let outside = address_sum(flow.source) + address_sum(flow.destination);
+        let inside = address_sum(local.0) + address_sum(real.0);
+        let outside_ports = u32::from(flow.source_port) + u32::from(flow.destination_port);
+        let inside_ports = u32::from(local.1) + u32::from(real.1);
+        Self {
+            client: flow.source.to_bits(),
+            virtual_: flow.destination.to_bits(),
+            local: local.0.to_bits(),
+            real: real.0.to_bits(),
+            client_port: flow.source_port,
+            virtual_port: flow.destination_port,
+            local_port: local.1,
+            real_port: real.1,
+            protocol: flow.protocol as u8,
+            state: State::None as u8,
+            active: 0,
+            spare: 0,
+            real_server: real_server.0,
+            pair: pair.0,
+            expires: Tick(0),
+            next: 0,
+            previous: 0,
+            route_generation: 0,
+            hops: [NO_HOP; 2],
+            address_delta: Delta::new(outside, inside),
+            flow_delta: Delta::new(outside + outside_ports, inside + inside_ports),
+        }
+    }
+
+    /// Whether the record holds a session.
+    #[inline]
+    pub(super) fn is_used(&self) -> bool {
+        self.protocol != 0
+    }
+
+    /// The key that its packets of one direction carry when they arrive.
+    #[inline]
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        let protocol = if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp };
+        let (source, destination, source_port, destination_port) = match direction {
+            Direction::Inbound => (self.client, self.virtual_, self.client_port, self.virtual_port),
+            Direction::Outbound => (self.real, self.local, self.real_port, self.local_port),
+        };
+        FlowKey {
+            source: Ipv4Addr::from_bits(source),
+            destination: Ipv4Addr::from_bits(destination),
+            source_port,
+            destination_port,
+            protocol,
+        }
+    }
+
+    /// The key that its packets of one direction carry when they leave.
+    #[inline]
+    pub fn rewritten_key(&self, direction: Direction) -> FlowKey {
+        let opposite = match direction {
+            Direction::Inbound => self.key(Direction::Outbound),
+            Direction::Outbound => self.key(Direction::Inbound),
+        };
+        FlowKey {
+            source: opposite.destination,
+            destination: opposite.source,
+            source_port: opposite.destination_port,
+            destination_port: opposite.source_port,
+            protocol: opposite.protocol,
+        }
+    }
+
+    /// What rewriting does to the IPv4 header checksum and to that of TCP or UDP.
+    #[inline]
+    pub fn deltas(&self, direction: Direction) -> (Delta, Delta) {
+        match direction {
+            Direction::Inbound => (self.address_delta, self.flow_delta),
+            Direction::Outbound => (self.address_delta.reverse(), self.flow_delta.reverse()),
+        }
+    }
+
+    /// Its real server.
+    #[inline]
+    pub fn real_server(&self) -> RealServerSlot {
+        RealServerSlot(self.real_server)
+    }
+
+    /// Its local port's allocator.
+    #[inline]
+    pub fn pair(&self) -> PairIndex {
+        PairIndex(self.pair)
+    }
+
+    /// Its local port.
+    #[inline]
+    pub fn local_port(&self) -> u16 {
+        self.local_port
+    }
+
+    /// Its local address.
+    #[inline]
+    pub fn local_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.local)
+    }
+
+    /// Its state.
+    #[inline]
+    pub fn state(&self) -> State {
+        State::ALL.get(usize::from(self.state)).copied().unwrap_or(State::None)
+    }
+
+    /// Changes its state.
+    #[inline]
+    pub fn set_state(&mut self, state: State) {
+        self.state = state as u8;
+    }
+
+    /// Whether it counts as active at its real server.
+    #[inline]
+    pub fn is_active(&self) -> bool {
+        self.active != 0
+    }
+
+    /// Remembers whether it counts as active.
+    #[inline]
+    pub fn set_active(&mut self, active: bool) {
+        self.active = u8::from(active);
+    }
+
+    /// The hop of one direction, if it was resolved in routes of this generation.
+    #[inline]
+    pub fn hop(&self, direction: Direction, generation: u32) -> Option<HopIndex> {
+        let hop = self.hops[direction as usize];
+        (self.route_generation == generation && hop != NO_HOP).then_some(HopIndex(hop))
+    }
+
+    /// Remembers a hop of one direction; those of older routes are forgotten.
+    pub fn set_hop(&mut self, direction: Direction, generation: u32, hop: HopIndex) {
+        if self.route_generation != generation {
+            self.route_generation = generation;
+            self.hops = [NO_HOP; 2];
+        }
+        self.hops[direction as usize] = hop.0;
+    }
+
+    /// A copy for showing.
+    pub fn view(&self, now: Tick) -> SessionView {
+        let inbound = self.key(Direction::Inbound);
+        let outbound = self.key(Direction::Outbound);
+        SessionView {
+            protocol: inbound.protocol,
+            client: (inbound.source, inbound.source_port),
+            virtual_: (inbound.destination, inbound.destination_port),
+            local: (outbound.destination, outbound.destination_port),
+            real: (outbound.source, outbound.source_port),
+            state: self.state().name(inbound.protocol),
+            expires_seconds: self.expires.since(now).div_ceil(Tick::PER_SECOND),
+        }
+    }
+}
+
+/// A session as it is shown to the outside: a copy, by value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The client's address and port (CIP).
+    pub client: (Ipv4Addr, u16),
+    /// The virtual address and port (VIP).
+    pub virtual_: (Ipv4Addr, u16),
+    /// The local address and port (LIP).
+    pub local: (Ipv4Addr, u16),
+    /// The real server's address and port (RS).
+    pub real: (Ipv4Addr, u16),
+    /// The state's IPVS name.
+    pub state: &'static str,
+    /// Seconds until it expires if nothing more comes.
+    pub expires_seconds: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_one_cache_line() {
+        assert_eq!((size_of::<Session>(), align_of::<Session>()), (64, 64));
+    }
+
+    #[test]
+    fn forgets_hops_of_older_routes() {
+        let flow = FlowKey {
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            destination: Ipv4Addr::new(10, 0, 0, 100),
+            source_port: 40_000,
+            destination_port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let (local, real) = ((Ipv4Addr::new(10, 1, 0, 200), 1024), (Ipv4Addr::new(10, 1, 0, 11), 8080));
+        let mut session = Session::new(&flow, local, real, RealServerSlot(3), PairIndex(4));
+        session.set_hop(Direction::Inbound, 1, HopIndex(5));
+        session.set_hop(Direction::Outbound, 1, HopIndex(6));
+        assert_eq!(session.hop(Direction::Inbound, 1), Some(HopIndex(5)));
+        assert_eq!(session.hop(Direction::Inbound, 2), None);
+        session.set_hop(Direction::Outbound, 2, HopIndex(7));
+        assert_eq!(session.hop(Direction::Inbound, 2), None);
+        assert_eq!(session.hop(Direction::Outbound, 2), Some(HopIndex(7)));
+    }
+}

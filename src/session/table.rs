@@ -1,0 +1,431 @@
+//! The session table: a fixed array of records, and one index for both directions.
+//!
+//! The index is an array of buckets of one cache line: ten short tags and ten references. A flow's home bucket is
+//! given by its hash; where that is full, its entry goes to one of the next few buckets, and the home counts how many
+//! have gone. So a look-up reads one line of the index unless its home has overflowed, there are no tombstones, the
+//! table never rehashes, and an insert that finds no room within the bound is refused. With two entries a session
+//! and five a bucket on the average when full, three homes in a hundred overflow.
+//!
+//! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all.
+
+use super::record::Session;
+use super::timer_wheel::{NIL, TimerWheel};
+use super::{SessionView, Tick};
+use crate::flow::{Direction, FlowHash, FlowKey, HashSeed};
+
+/// Entries in a bucket.
+const BUCKET_SIZE: usize = 10;
+/// Entries in a bucket on the average when the table is full.
+const BUCKET_LOAD: u64 = 5;
+/// Buckets that an entry may be in, counted from its home.
+const PROBES: u32 = 8;
+
+/// One cache line of the index.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// 0: free.
+    tags: [u16; BUCKET_SIZE],
+    /// Entries that have this bucket as home and are elsewhere.
+    overflowed: u16,
+    spare: u16,
+    /// Record index, shifted left by one, and the direction in the lowest bit.
+    references: [u32; BUCKET_SIZE],
+}
+
+/// Where a session stands in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionIndex(u32);
+
+/// A look-up's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The session.
+    pub index: SessionIndex,
+    /// Which way the packet goes in it.
+    pub direction: Direction,
+}
+
+/// No free record, or no room in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+/// One worker's sessions.
+#[derive(Debug)]
+pub struct SessionTable {
+    sessions: Box<[Session]>,
+    buckets: Box<[Bucket]>,
+    bucket_count: u32,
+    seed: HashSeed,
+    wheel: TimerWheel,
+    /// Head of the list of freed records.
+    free: u32,
+    /// Records from here on were never used.
+    fresh: u32,
+    used: u32,
+}
+
+impl SessionTable {
+    /// The most sessions that a table can be made for: a reference has 31 bits for its record.
+    pub const MAX_CAPACITY: u32 = 1 << 30;
+
+    /// An empty table for `capacity` sessions, at most [`Self::MAX_CAPACITY`].
+    pub fn new(capacity: u32, seed: HashSeed, now: Tick) -> Self {
+        let capacity = capacity.clamp(1, Self::MAX_CAPACITY);
+        let bucket_count = u32::try_from((u64::from(capacity) * 2).div_ceil(BUCKET_LOAD)).unwrap_or(u32::MAX);
+        Self {
+            sessions: bytemuck::zeroed_slice_box(capacity as usize),
+            buckets: bytemuck::zeroed_slice_box(bucket_count as usize),
+            bucket_count,
+            seed,
+            wheel: TimerWheel::new(now),
+            free: NIL,
+            fresh: 0,
+            used: 0,
+        }
+    }
+
+    /// The hash by which a flow is looked up.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> FlowHash {
+        self.seed.hash(key)
+    }
+
+    /// Sessions in the table.
+    pub fn len(&self) -> u32 {
+        self.used
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Sessions that fit.
+    pub fn capacity(&self) -> u32 {
+        u32::try_from(self.sessions.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The session that a packet belongs to.
+    #[inline]
+    pub fn find(&self, hash: FlowHash, key: &FlowKey) -> Option<Found> {
+        let home = hash.reduce(self.bucket_count);
+        let bucket = self.buckets.get(home as usize)?;
+        let found = self.find_in(bucket, tag(hash), key);
+        if found.is_some() || bucket.overflowed == 0 {
+            return found;
+        }
+        (1..PROBES).find_map(|probe| self.find_in(self.buckets.get(self.probe(home, probe))?, tag(hash), key))
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: &Bucket, tag: u16, key: &FlowKey) -> Option<Found> {
+        for (&candidate, &reference) in bucket.tags.iter().zip(&bucket.references) {
+            if candidate == tag {
+                let (index, direction) = dereference(reference);
+                if self.sessions.get(index as usize).is_some_and(|session| session.key(direction) == *key) {
+                    return Some(Found { index: SessionIndex(index), direction });
+                }
+            }
+        }
+        None
+    }
+
+    fn probe(&self, home: u32, probe: u32) -> usize {
+        let bucket = u64::from(home) + u64::from(probe);
+        (bucket % u64::from(self.bucket_count)) as usize
+    }
+
+    /// The session of an index that [`Self::find`] or [`Self::insert`] gave and that was not removed since.
+    #[inline]
+    pub fn session(&self, index: SessionIndex) -> &Session {
+        &self.sessions[index.0 as usize]
+    }
+
+    /// The same, to change. Its end is changed with [`Self::set_end`] only.
+    #[inline]
+    pub fn session_mut(&mut self, index: SessionIndex) -> &mut Session {
+        &mut self.sessions[index.0 as usize]
+    }
+
+    /// Adds a session that ends at `expires`. Neither of its keys may be in the table.
+    pub fn insert(&mut self, mut session: Session, expires: Tick) -> Result<SessionIndex, TableFull> {
+        let index = self.take_record().ok_or(TableFull)?;
+        session.expires = expires;
+        self.sessions[index as usize] = session;
+        if !self.index_direction(index, Direction::Inbound) {
+            self.give_record_back(index);
+            return Err(TableFull);
+        }
+        if !self.index_direction(index, Direction::Outbound) {
+            self.unindex_direction(index, Direction::Inbound);
+            self.give_record_back(index);
+            return Err(TableFull);
+        }
+        self.wheel.file(&mut self.sessions, index);
+        self.used += 1;
+        Ok(SessionIndex(index))
+    }
+
+    /// Removes a session and gives what it was.
+    pub fn remove(&mut self, index: SessionIndex) -> Session {
+        let index = index.0;
+        self.wheel.unfile(&mut self.sessions, index);
+        self.unindex_direction(index, Direction::Inbound);
+        self.unindex_direction(index, Direction::Outbound);
+        let session = self.sessions[index as usize];
+        self.give_record_back(index);
+        self.used -= 1;
+        session
+    }
+
+    /// Lets a session end at `expires`: a store, unless that is sooner than before.
+    #[inline]
+    pub fn set_end(&mut self, index: SessionIndex, expires: Tick) {
+        let session = &mut self.sessions[index.0 as usize];
+        let sooner = expires < session.expires;
+        session.expires = expires;
+        if sooner {
+            self.wheel.unfile(&mut self.sessions, index.0);
+            self.wheel.file(&mut self.sessions, index.0);
+        }
+    }
+
+    /// A session whose end has come by `now`. `budget` is lowered by each session looked at; none is given once it is
+    /// used up, and the next call goes on from there.
+    pub fn next_expired(&mut self, now: Tick, budget: &mut u32) -> Option<SessionIndex> {
+        self.wheel.next_expired(&mut self.sessions, now, budget).map(SessionIndex)
+    }
+
+    /// Copies sessions for showing: looks at up to `steps` records from `next` on, and puts those in use into `into`
+    /// while that has capacity. Gives where to go on; none at the end.
+    pub fn walk(&self, next: u32, steps: u32, now: Tick, into: &mut Vec<SessionView>) -> Option<u32> {
+        let end = self.fresh.min(next.saturating_add(steps));
+        for index in next..end {
+            if into.len() == into.capacity() {
+                return Some(index);
+            }
+            let session = &self.sessions[index as usize];
+            if session.is_used() {
+                into.push(session.view(now));
+            }
+        }
+        (end < self.fresh).then_some(end)
+    }
+
+    fn take_record(&mut self) -> Option<u32> {
+        if self.free != NIL {
+            let index = self.free;
+            self.free = self.sessions[index as usize].next;
+            return Some(index);
+        }
+        let index = self.fresh;
+        (index < self.capacity()).then(|| {
+            self.fresh += 1;
+            index
+        })
+    }
+
+    fn give_record_back(&mut self, index: u32) {
+        let session = &mut self.sessions[index as usize];
+        session.protocol = 0;
+        session.next = self.free;
+        self.free = index;
+    }
+
+    /// Enters one direction of a session; false if no bucket within the bound has room.
+    fn index_direction(&mut self, index: u32, direction: Direction) -> bool {
+        let hash = self.seed.hash(&self.sessions[index as usize].key(direction));
+        let home = hash.reduce(self.bucket_count);
+        for probe in 0..PROBES {
+            let at = self.probe(home, probe);
+            let bucket = &mut self.buckets[at];
+            if let Some(place) = bucket.tags.iter().position(|&tag| tag == 0) {
+                bucket.tags[place] = tag(hash);
+                bucket.references[place] = index << 1 | direction as u32;
+                self.buckets[home as usize].overflowed += u16::from(probe > 0);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes one direction of a session out of the index.
+    fn unindex_direction(&mut self, index: u32, direction: Direction) {
+        let hash = self.seed.hash(&self.sessions[index as usize].key(direction));
+        let home = hash.reduce(self.bucket_count);
+        let reference = index << 1 | direction as u32;
+        for probe in 0..PROBES {
+            let at = self.probe(home, probe);
+            let bucket = &mut self.buckets[at];
+            let place =
+                (0..BUCKET_SIZE).find(|&place| bucket.references[place] == reference && bucket.tags[place] != 0);
+            if let Some(place) = place {
+                bucket.tags[place] = 0;
+                self.buckets[home as usize].overflowed -= u16::from(probe > 0);
+                return;
+            }
+        }
+    }
+}
+
+/// The tag of a hash: 16 bits that `reduce` gives little weight to, never 0.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "16 of its bits are meant")]
+fn tag(hash: FlowHash) -> u16 {
+    (hash.low_bits() as u16) | 1
+}
+
+#[inline]
+fn dereference(reference: u32) -> (u32, Direction) {
+    (reference >> 1, if reference & 1 == 0 { Direction::Inbound } else { Direction::Outbound })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::super::local_port::PairIndex;
+    use super::*;
+    use crate::balance::{Protocol, RealServerSlot};
+
+    const SEED: HashSeed = HashSeed([0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9]);
+
+    fn session(client: u32) -> Session {
+        let flow = FlowKey {
+            source: Ipv4Addr::from_bits(0x0a00_0000 + client / 50_000),
+            destination: Ipv4Addr::new(192, 0, 2, 1),
+            source_port: (client % 50_000) as u16,
+            destination_port: 80,
+            protocol: Protocol::Tcp,
+        };
+        let local = (Ipv4Addr::from_bits(0xc0a8_0000 + client / 50_000), (client % 50_000) as u16);
+        Session::new(&flow, local, (Ipv4Addr::new(10, 1, 0, 1), 80), RealServerSlot(client), PairIndex(0))
+    }
+
+    fn find(table: &SessionTable, session: &Session, direction: Direction) -> Option<Found> {
+        let key = session.key(direction);
+        table.find(table.hash(&key), &key)
+    }
+
+    #[test]
+    fn a_bucket_is_one_cache_line() {
+        assert_eq!(size_of::<Bucket>(), 64);
+    }
+
+    #[test]
+    fn fills_to_its_whole_capacity_and_no_further() {
+        let capacity = 20_000;
+        let mut table = SessionTable::new(capacity, SEED, Tick(0));
+        for client in 0..capacity {
+            table.insert(session(client), Tick(100)).unwrap();
+        }
+        assert_eq!(table.insert(session(capacity), Tick(100)), Err(TableFull));
+        for client in 0..capacity {
+            let inbound = find(&table, &session(client), Direction::Inbound).unwrap();
+            assert_eq!(table.session(inbound.index).real_server(), RealServerSlot(client));
+            let outbound = find(&table, &session(client), Direction::Outbound).unwrap();
+            assert_eq!((outbound.index, outbound.direction), (inbound.index, Direction::Outbound));
+        }
+        for client in 0..capacity {
+            let found = find(&table, &session(client), Direction::Inbound).unwrap();
+            table.remove(found.index);
+        }
+        assert!(table.is_empty());
+        assert!(table.buckets.iter().all(|bucket| bucket.overflowed == 0 && bucket.tags == [0; BUCKET_SIZE]));
+    }
+
+    #[test]
+    fn walks_over_all_sessions_in_steps() {
+        let mut table = SessionTable::new(1000, SEED, Tick(0));
+        let indices: Vec<_> = (0..900).map(|client| table.insert(session(client), Tick(100)).unwrap()).collect();
+        for index in indices.iter().step_by(3) {
+            table.remove(*index);
+        }
+        let (mut next, mut seen) = (Some(0), 0);
+        while let Some(from) = next {
+            let mut views = Vec::with_capacity(64);
+            next = table.walk(from, 100, Tick(0), &mut views);
+            seen += views.len();
+            assert!(views.iter().all(|view| view.expires_seconds == 10));
+        }
+        assert_eq!(seen, 600);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert { client: u32, timeout: u32 },
+        Remove { client: u32 },
+        Touch { client: u32, timeout: u32 },
+        Pass { ticks: u32 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Timeouts beyond one turn of the wheel, and moments beyond several, must come out right too.
+        let timeout = prop_oneof![0u32..50, 100u32..20_000, 16_000u32..60_000];
+        prop_oneof![
+            4 => (0u32..200, timeout.clone()).prop_map(|(client, timeout)| Step::Insert { client, timeout }),
+            1 => (0u32..200).prop_map(|client| Step::Remove { client }),
+            3 => (0u32..200, timeout).prop_map(|(client, timeout)| Step::Touch { client, timeout }),
+            3 => prop_oneof![1u32..5, 10u32..2_000, 10_000u32..40_000].prop_map(|ticks| Step::Pass { ticks }),
+        ]
+    }
+
+    proptest! {
+        /// The table is a map from client to end of session, whatever is done to it in whatever order.
+        #[test]
+        fn equals_a_naive_model(steps in proptest::collection::vec(step(), 1..200)) {
+            let capacity = 100;
+            let mut table = SessionTable::new(capacity, SEED, Tick(0));
+            let mut model: HashMap<u32, Tick> = HashMap::new();
+            let mut now = Tick(0);
+            for step in steps {
+                match step {
+                    Step::Insert { client, timeout } if !model.contains_key(&client) => {
+                        let result = table.insert(session(client), now.plus(timeout));
+                        prop_assert_eq!(result.is_ok(), model.len() < capacity as usize);
+                        if result.is_ok() {
+                            model.insert(client, now.plus(timeout));
+                        }
+                    }
+                    Step::Insert { .. } => {}
+                    Step::Remove { client } => {
+                        let found = find(&table, &session(client), Direction::Outbound);
+                        prop_assert_eq!(found.is_some(), model.remove(&client).is_some());
+                        if let Some(found) = found {
+                            table.remove(found.index);
+                        }
+                    }
+                    Step::Touch { client, timeout } => {
+                        if let Some(found) = find(&table, &session(client), Direction::Inbound) {
+                            table.set_end(found.index, now.plus(timeout));
+                            model.insert(client, now.plus(timeout));
+                        }
+                    }
+                    Step::Pass { ticks } => {
+                        now = now.plus(ticks);
+                        // A small budget, spent several times: expiry in parts must lose nothing.
+                        loop {
+                            let mut budget = 7;
+                            while let Some(index) = table.next_expired(now, &mut budget) {
+                                let gone = table.remove(index);
+                                let end = model.remove(&gone.real_server().0);
+                                prop_assert!(end.is_some_and(|end| end <= now));
+                            }
+                            if budget > 0 { break; }
+                        }
+                        prop_assert!(model.values().all(|&end| end > now));
+                    }
+                }
+                prop_assert_eq!(table.len() as usize, model.len());
+                for client in 0..200 {
+                    let found = find(&table, &session(client), Direction::Inbound);
+                    prop_assert_eq!(found.is_some(), model.contains_key(&client));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! IPVS's session states and TCP machine (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_states`).
+
+use crate::balance::{Protocol, Timeouts};
+use crate::flow::Direction;
+use crate::wire::tcp::Flags;
+
+use super::Tick;
+
+/// A session's state. The TCP states are IPVS's, in its order; UDP has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the states of RFC 9293 by IPVS's names")]
+pub enum State {
+    None,
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    SynAck,
+    Udp,
+}
+
+impl State {
+    /// Every state: `ALL[state as usize] == state`.
+    pub const ALL: [Self; 12] = [
+        Self::None,
+        Self::Established,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::FinWait,
+        Self::TimeWait,
+        Self::Close,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Listen,
+        Self::SynAck,
+        Self::Udp,
+    ];
+
+    /// IPVS's name.
+    pub const fn name(self, protocol: Protocol) -> &'static str {
+        match (self, protocol) {
+            (Self::Udp, _) | (_, Protocol::Udp) => "UDP",
+            (Self::None, _) => "NONE",
+            (Self::Established, _) => "ESTABLISHED",
+            (Self::SynSent, _) => "SYN_SENT",
+            (Self::SynRecv, _) => "SYN_RECV",
+            (Self::FinWait, _) => "FIN_WAIT",
+            (Self::TimeWait, _) => "TIME_WAIT",
+            (Self::Close, _) => "CLOSE",
+            (Self::CloseWait, _) => "CLOSE_WAIT",
+            (Self::LastAck, _) => "LAST_ACK",
+            (Self::Listen, _) => "LISTEN",
+            (Self::SynAck, _) => "SYNACK",
+        }
+    }
+
+    /// Whether the session counts as an active connection (`tcp_state_active_table`); UDP never does.
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
+    }
+
+    /// Whether a new SYN replaces the session instead of continuing it (conn_reuse_mode 1).
+    pub const fn gives_way_to_syn(self) -> bool {
+        matches!(self, Self::TimeWait | Self::Close)
+    }
+
+    /// The TCP state after a segment with these control bits. Without RST, SYN, FIN and ACK it is CLOSE, as in IPVS.
+    #[inline]
+    pub fn after(self, direction: Direction, flags: Flags) -> Self {
+        let event = if flags.has(Flags::RST) {
+            3
+        } else if flags.has(Flags::SYN) {
+            0
+        } else if flags.has(Flags::FIN) {
+            1
+        } else if flags.has(Flags::ACK) {
+            2
+        } else {
+            return Self::Close;
+        };
+        TRANSITIONS[direction as usize][event].get(self as usize).copied().unwrap_or(self)
+    }
+}
+
+/// By direction, event (SYN, FIN, ACK, RST) and state before.
+const TRANSITIONS: [[[State; 11]; 4]; 2] = {
+    use State::{
+        Close as CL, CloseWait as CW, Established as ES, FinWait as FW, LastAck as LA, Listen as LI, SynRecv as SR,
+        SynSent as SS, TimeWait as TW,
+    };
+    [
+        // Inbound:
+        //  NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+        [
+            [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+            [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
+            [CL, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+            [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
+        ],
+        // Outbound:
+        [
+            [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
+            [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+            [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+            [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+        ],
+    ]
+};
+
+/// How long a session may be silent, in ticks, by state.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeoutTable([u32; State::ALL.len()]);
+
+impl TimeoutTable {
+    /// IPVS's timeout of a session that no packet has given a state yet, in seconds.
+    const NONE: u32 = 2;
+
+    /// The table of these timeouts.
+    pub fn new(timeouts: &Timeouts) -> Self {
+        let seconds = [
+            Self::NONE,
+            timeouts.tcp,
+            timeouts.tcp_syn_sent,
+            timeouts.tcp_syn_recv,
+            timeouts.tcp_fin,
+            timeouts.tcp_time_wait,
+            timeouts.tcp_close,
+            timeouts.tcp_close_wait,
+            timeouts.tcp_last_ack,
+            timeouts.tcp_listen,
+            timeouts.tcp_synack,
+            timeouts.udp,
+        ];
+        Self(seconds.map(|seconds| seconds.saturating_mul(Tick::PER_SECOND)))
+    }
+
+    /// Of one state, in ticks.
+    #[inline]
+    pub fn of(&self, state: State) -> u32 {
+        self.0[state as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Direction::{Inbound, Outbound};
+
+    fn run(steps: &[(Direction, u8)]) -> Vec<&'static str> {
+        let mut state = State::None;
+        steps
+            .iter()
+            .map(|&(direction, flags)| {
+                state = state.after(direction, Flags(flags));
+                state.name(Protocol::Tcp)
+            })
+            .collect()
+    }
+
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    const FIN: u8 = 0x11;
+    const RST: u8 = 0x04;
+
+    #[test]
+    fn client_closes_first() {
+        let steps =
+            [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Inbound, FIN), (Outbound, FIN), (Inbound, ACK)];
+        assert_eq!(run(&steps), ["SYN_RECV", "SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "TIME_WAIT", "TIME_WAIT"]);
+    }
+
+    #[test]
+    fn server_closes_first() {
+        let steps =
+            [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Outbound, FIN), (Inbound, FIN), (Outbound, ACK)];
+        assert_eq!(run(&steps), ["SYN_RECV", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "TIME_WAIT", "TIME_WAIT"]);
+    }
+
+    #[test]
+    fn resets_close() {
+        assert_eq!(run(&[(Inbound, SYN), (Outbound, RST)]), ["SYN_RECV", "CLOSE"]);
+        assert_eq!(run(&[(Inbound, SYN), (Inbound, ACK), (Inbound, RST)]), ["SYN_RECV", "ESTABLISHED", "CLOSE"]);
+    }
+
+    #[test]
+    fn a_segment_without_control_bits_closes() {
+        assert_eq!(State::Established.after(Inbound, Flags(0x08)), State::Close);
+    }
+
+    #[test]
+    fn names_are_in_order() {
+        assert!(State::ALL.iter().enumerate().all(|(number, &state)| number == state as usize));
+        assert_eq!(TimeoutTable::new(&Timeouts::default()).of(State::Udp), 3000);
+        assert_eq!(TimeoutTable::new(&Timeouts::default()).of(State::LastAck), 300);
+    }
+}

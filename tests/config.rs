@@ -1,0 +1,919 @@
+//! The configuration file as an operator meets it: what a good one means, and the exact words for each bad one.
+
+// The whole crate is a test; clippy only sees the functions marked so.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::net::Ipv4Addr;
+
+use fullgate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Weight};
+use fullgate::config::{BalanceConfig, Config, Device, Idle, PuntRates};
+
+/// A small good file, to which bad tables are added.
+const GOOD: &str = r#"[worker]
+cores = [1, 2]
+
+[[port]]
+name = "wan"
+device = "net_af_xdp0,iface=veth1"
+addresses = ["10.0.0.1/24", "10.0.0.100/32"]
+
+[[port]]
+name = "lan"
+device = "0000:01:00.0"
+addresses = ["10.1.0.1/24"]
+
+[[local_pool]]
+name = "lan"
+port = "lan"
+addresses = ["10.1.0.200-10.1.0.203"]
+
+[[service]]
+vip = "10.0.0.100:80"
+protocol = "tcp"
+
+[[service.real_server]]
+address = "10.1.0.11:80"
+"#;
+
+fn errors(text: &str) -> Vec<String> {
+    match Config::parse(text, "f.toml") {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// `GOOD` with one text in it replaced.
+fn changed(from: &str, to: &str) -> String {
+    assert_eq!(GOOD.matches(from).count(), 1, "{from:?} must be once in the good file");
+    GOOD.replace(from, to)
+}
+
+#[test]
+fn defaults_of_a_small_file() {
+    let config = Config::parse(GOOD, "f.toml").unwrap();
+    assert_eq!(config.worker.cores, [1, 2]);
+    assert_eq!(config.worker.idle, Idle::Spin);
+    assert_eq!(config.session.capacity, 1_048_576);
+    assert_eq!(config.control.socket.to_str(), Some("/run/fullgate/control.sock"));
+    assert_eq!(config.control.state_dir.to_str(), Some("/var/lib/fullgate"));
+    assert_eq!(config.control.metrics, Some("127.0.0.1:9469".parse().unwrap()));
+    assert_eq!(config.control.group, None);
+    assert_eq!(config.timeouts, Timeouts::default());
+    assert_eq!(config.punt, PuntRates::default());
+    let wan = &config.ports[0];
+    assert_eq!((wan.tap.as_str(), wan.mtu, wan.queues, wan.promiscuous), ("fg-wan", None, None, false));
+    assert_eq!((wan.rx_descriptors, wan.tx_descriptors, wan.link_timeout_milliseconds), (1024, 1024, 5000));
+    assert_eq!(wan.device, Device::Vdev("net_af_xdp0,iface=veth1".into()));
+    assert_eq!(config.ports[1].device, Device::Pci("0000:01:00.0".into()));
+    let pool = &config.balance.local_pools[0];
+    assert_eq!(pool.ports, PortRange { first: 1024, last: 65535 });
+    assert_eq!(pool.addresses, [200, 201, 202, 203].map(|last| Ipv4Addr::new(10, 1, 0, last)));
+    let service = &config.balance.services[0];
+    assert_eq!((service.protocol, service.scheduler), (Protocol::Tcp, SchedulerKind::Wlc));
+    assert_eq!((service.mode, service.local_pool.as_str()), (ForwardingMode::Fullnat, "lan"));
+    assert_eq!(service.real_servers[0].weight, Weight(1));
+    assert_eq!(config.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+[dpdk]
+eal_args = ["--no-huge", "-m", "512"]
+mbufs = 65536
+[worker]
+cores = [0x1]
+idle = "sleep"
+[session]
+capacity = 1_024
+[control]
+socket = "/tmp/s"
+group = "adm"
+metrics = false
+state_dir = "/tmp/state"
+[punt]
+arp = 1
+icmp = 2
+ipv6 = 3
+multicast = 4
+local = 0
+[timeouts]
+tcp = 1
+tcp_syn_sent = 2
+tcp_syn_recv = 3
+tcp_fin = 4
+tcp_time_wait = 5
+tcp_close = 6
+tcp_close_wait = 7
+tcp_last_ack = 8
+tcp_listen = 9
+tcp_synack = 10
+udp = 2678400
+[[port]]
+name = "a"
+device = "net_null0,no-rx=1"
+tap = "tap-a"
+addresses = ["10.0.0.1/24", "2001:db8::1/64"]
+routes = [
+    { to = "default", via = "10.0.0.254", metric = 7 },
+    { to = "10.9.0.0/16" },
+    { to = "default", via = "fe80::1" },
+]
+mtu = 9000
+queues = 1
+rx_descriptors = 64
+tx_descriptors = 32768
+promiscuous = true
+link_timeout_milliseconds = 0
+[[local_pool]]
+name = "p"
+port = "a"
+addresses = ["10.0.0.7", "10.0.0.8-10.0.0.9"]
+ports = "1-2"
+[[service]]
+vip = "10.0.0.1:53"
+protocol = "udp"
+scheduler = "lc"
+mode = "fullnat"
+local_pool = "p"
+real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
+"#;
+    let config = Config::parse(text, "f.toml").unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(config.dpdk.eal_args, ["--no-huge", "-m", "512"]);
+    assert_eq!(config.dpdk.mbufs, Some(65536));
+    assert_eq!(config.worker.idle, Idle::Sleep);
+    assert_eq!(config.session.capacity, 1024);
+    assert_eq!(config.control.metrics, None);
+    assert_eq!(config.control.group.as_deref(), Some("adm"));
+    assert_eq!(config.punt.0, [1, 2, 3, 4, 0]);
+    assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
+    let port = &config.ports[0];
+    assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));
+    assert_eq!((port.rx_descriptors, port.tx_descriptors, port.link_timeout_milliseconds), (64, 32768, 0));
+    assert_eq!(port.routes.len(), 3);
+    assert_eq!((port.routes[0].metric, port.routes[0].to.prefix_len), (Some(7), 0));
+    assert!(port.routes[2].to.address.is_ipv6());
+    let pool = &config.balance.local_pools[0];
+    assert_eq!((pool.addresses.len(), pool.ports), (3, PortRange { first: 1, last: 2 }));
+    let real = &config.balance.services[0].real_servers[0];
+    assert_eq!((real.weight, real.upper_threshold, real.lower_threshold), (Weight(0), 9, 8));
+}
+
+#[test]
+fn the_same_words_in_toml_and_json() {
+    let config = Config::parse(GOOD, "f.toml").unwrap();
+    let json = serde_json::to_string(&config.balance).unwrap();
+    assert!(json.contains(r#""real_server":[{"address":"10.1.0.11:80","weight":1,"upper":0,"lower":0}]"#), "{json}");
+    assert_eq!(serde_json::from_str::<BalanceConfig>(&json).unwrap(), config.balance);
+}
+
+#[test]
+fn a_vip_on_no_port_is_a_warning() {
+    let config = Config::parse(&changed(", \"10.0.0.100/32\"", ""), "f.toml").unwrap();
+    assert_eq!(
+        config.warnings(),
+        ["service tcp 10.0.0.100:80: no port has 10.0.0.100 among its addresses: \
+          right if keepalived or a routing daemon adds it"]
+    );
+}
+
+/// One change of the good file, and the one error that it makes.
+struct Bad {
+    from: &'static str,
+    to: &'static str,
+    error: &'static str,
+}
+
+const fn bad(from: &'static str, to: &'static str, error: &'static str) -> Bad {
+    Bad { from, to, error }
+}
+
+#[track_caller]
+fn assert_each(cases: &[Bad]) {
+    let mut wrong = Vec::new();
+    for Bad { from, to, error } in cases {
+        let got = errors(&changed(from, to));
+        if got != [*error] {
+            wrong.push(format!("{from:?} -> {to:?}\n  expected {error:?}\n  got      {got:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const CORES: &str = "cores = [1, 2]";
+
+#[test]
+fn bad_plain_tables() {
+    assert_each(&[
+        bad(
+            CORES,
+            "",
+            "f.toml:1: [worker].cores: missing; allowed: a list of CPU numbers, one worker on each, like [1] or [2, 3]",
+        ),
+        bad(
+            CORES,
+            "cores = []",
+            "f.toml:2: [worker].cores: the list is empty; allowed: a list of CPU numbers, one worker on each, like [1] or [2, 3]",
+        ),
+        bad(
+            CORES,
+            "cores = 1",
+            "f.toml:2: [worker].cores: an integer does not fit here; allowed: a list of CPU numbers, one worker on each, like [1] or [2, 3]",
+        ),
+        bad(
+            CORES,
+            "cores = [1, \"2\"]",
+            "f.toml:2: [worker].cores[1]: a string does not fit here; allowed: an integer from 0 to 1023",
+        ),
+        bad(CORES, "cores = [1, 1]", "f.toml:2: [worker].cores[1]: CPU 1 is there already; allowed: each CPU once"),
+        bad(
+            CORES,
+            "cores = [1,\n-1]",
+            "f.toml:3: [worker].cores[1]: -1 is out of range; allowed: an integer from 0 to 1023",
+        ),
+        bad(
+            CORES,
+            "cores = [1]\nidle = \"slep\"",
+            "f.toml:3: [worker].idle: \"slep\" is no way to be idle; allowed: spin, sleep",
+        ),
+        bad(
+            CORES,
+            "cores = [1]\nidle = true",
+            "f.toml:3: [worker].idle: a boolean does not fit here; allowed: spin, sleep",
+        ),
+        bad(
+            CORES,
+            "cores = [1]\ncoers = 2",
+            "f.toml:3: [worker].coers: unknown key \"coers\"; did you mean \"cores\"?",
+        ),
+        bad(
+            "[worker]",
+            "[session]\ncapacity = 1000\n[worker]",
+            "f.toml:2: [session].capacity: 1000 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+        ),
+        bad(
+            "[worker]",
+            "[session]\ncapacity = 134_217_729\n[worker]",
+            "f.toml:2: [session].capacity: 134217729 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+        ),
+        bad(
+            "[worker]",
+            "[session]\ncapacity = 1e6\n[worker]",
+            "f.toml:2: [session].capacity: a float does not fit here; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+        ),
+        bad(
+            "[worker]",
+            "[sesion]\ncapacity = 1024\n[worker]",
+            "f.toml:1: sesion: unknown key \"sesion\"; did you mean \"session\"?",
+        ),
+        bad(
+            "[worker]",
+            "colour = 1\n[worker]",
+            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, port, local_pool, service",
+        ),
+        bad(
+            "[worker]",
+            "session = 7\n[worker]",
+            "f.toml:1: session: an integer does not fit here; allowed: a table, [session]",
+        ),
+        bad(
+            "[worker]",
+            "[dpdk]\neal_args = \"-m 512\"\n[worker]",
+            "f.toml:2: [dpdk].eal_args: a string does not fit here; allowed: a list of texts, like [\"--no-huge\", \"-m\", \"512\"]",
+        ),
+        bad(
+            "[worker]",
+            "[dpdk]\neal_args = [\"-m\", 512]\n[worker]",
+            "f.toml:2: [dpdk].eal_args[1]: an integer does not fit here; allowed: a text, one argument",
+        ),
+        bad(
+            "[worker]",
+            "[dpdk]\neal_args = [\"\"]\n[worker]",
+            "f.toml:2: [dpdk].eal_args[0]: an argument that is empty or has a NUL in it; allowed: a text, one argument",
+        ),
+        bad(
+            "[worker]",
+            "[dpdk]\nmbufs = 1\n[worker]",
+            "f.toml:2: [dpdk].mbufs: 1 is out of range; allowed: an integer from 1024 to 67108864 packet buffers",
+        ),
+        bad(
+            "[worker]",
+            "[control]\nsocket = \"run/s\"\n[worker]",
+            "f.toml:2: [control].socket: \"run/s\" is no absolute path; allowed: an absolute path of at most 107 bytes, like /run/fullgate/control.sock",
+        ),
+        bad(
+            "[worker]",
+            "[control]\nstate_dir = \"\"\n[worker]",
+            "f.toml:2: [control].state_dir: \"\" is no absolute path; allowed: an absolute path, like /var/lib/fullgate",
+        ),
+        bad(
+            "[worker]",
+            "[control]\ngroup = \"\"\n[worker]",
+            "f.toml:2: [control].group: \"\" is no name of a group; allowed: a group's name without spaces and colons",
+        ),
+        bad(
+            "[worker]",
+            "[control]\nmetrics = true\n[worker]",
+            "f.toml:2: [control].metrics: a boolean does not fit here; allowed: ADDRESS:PORT, like \"127.0.0.1:9469\", or false for none",
+        ),
+        bad(
+            "[worker]",
+            "[control]\nmetrics = \"\"\n[worker]",
+            "f.toml:2: [control].metrics: \"\" is no address and port; allowed: ADDRESS:PORT, like \"127.0.0.1:9469\", or false for none",
+        ),
+        bad(
+            "[worker]",
+            "[control]\nmetrics = \"localhost:9469\"\n[worker]",
+            "f.toml:2: [control].metrics: \"localhost:9469\" is no address and port; allowed: ADDRESS:PORT, like \"127.0.0.1:9469\", or false for none",
+        ),
+        bad(
+            "[worker]",
+            "[control]\nsockte = \"/s\"\n[worker]",
+            "f.toml:2: [control].sockte: unknown key \"sockte\"; did you mean \"socket\"?",
+        ),
+        bad(
+            "[worker]",
+            "[punt]\narp = -1\n[worker]",
+            "f.toml:2: [punt].arp: -1 is out of range; allowed: an integer from 0 to 10000000 frames a second",
+        ),
+        bad(
+            "[worker]",
+            "[punt]\nospf = 1\n[worker]",
+            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, ipv6, multicast, local",
+        ),
+        bad(
+            "[worker]",
+            "[timeouts]\ntcp = 0\n[worker]",
+            "f.toml:2: [timeouts].tcp: 0 is out of range; allowed: an integer from 1 to 2678400 seconds (31 days)",
+        ),
+        bad(
+            "[worker]",
+            "[timeouts]\nudp = 2678401\n[worker]",
+            "f.toml:2: [timeouts].udp: 2678401 is out of range; allowed: an integer from 1 to 2678400 seconds (31 days)",
+        ),
+        bad(
+            "[worker]",
+            "[timeouts]\ntcp_finn = 1\n[worker]",
+            "f.toml:2: [timeouts].tcp_finn: unknown key \"tcp_finn\"; did you mean \"tcp_fin\"?",
+        ),
+        bad(
+            "[worker]",
+            "[timeouts]\ntcp = 99999999999999999999999999999999999999999\n[worker]",
+            "f.toml:2: [timeouts].tcp: 99999999999999999999999999999999999999999 is out of range; allowed: an integer from 1 to 2678400 seconds (31 days)",
+        ),
+        bad("[worker]", "[worker]\ncores = [3]", "f.toml:3: not TOML: duplicate key: cores"),
+    ]);
+}
+
+#[test]
+fn bad_ports() {
+    assert_each(&[
+        bad("name = \"wan\"\n", "", "f.toml:4: port[0].name: missing; allowed: a name, like \"wan\""),
+        bad(
+            "name = \"wan\"",
+            "name = \"\"",
+            "f.toml:5: port[0].name: \"\" is empty; allowed: 1-32 characters of a-z, 0-9, _ and -",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = \"Wan\"",
+            "f.toml:5: port[0].name: \"Wan\" has a character that a name cannot have; allowed: 1-32 characters of a-z, 0-9, _ and -",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = 1",
+            "f.toml:5: port[0].name: an integer does not fit here; allowed: a name, like \"wan\"",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = \"lan\"",
+            "f.toml:10: port[1].name: \"lan\" is the name of the port on line 5; allowed: each name once",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = \"wan-of-the-west\"",
+            "f.toml:4: port[0].tap: the default TAP \"fg-wan-of-the-west\" has 18 bytes; allowed: at most 15: give a tap of your own, or a name of at most 12 bytes",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = \"wan\"\ntap = \"a-name-too-long1\"",
+            "f.toml:6: port[0].tap: \"a-name-too-long1\" is longer than the kernel allows; allowed: 1-15 bytes without spaces and none of / : %",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = \"wan\"\ntap = \"fg/wan\"",
+            "f.toml:6: port[0].tap: \"fg/wan\" has a character that an interface name cannot have; allowed: 1-15 bytes without spaces and none of / : %",
+        ),
+        bad(
+            "name = \"wan\"",
+            "name = \"wan\"\ntap = \"fg-lan\"",
+            "f.toml:10: port[1].tap: \"fg-lan\" is the TAP of the port on line 6; allowed: each name once",
+        ),
+        bad(
+            "device = \"0000:01:00.0\"",
+            "",
+            "f.toml:9: port[1].device: missing; allowed: a PCI address DDDD:BB:DD.F like 0000:01:00.0, or a DPDK vdev net_... or eth_... like net_af_xdp0,iface=veth1",
+        ),
+        bad(
+            "\"0000:01:00.0\"",
+            "\"01:00.0\"",
+            "f.toml:11: port[1].device: \"01:00.0\" is a PCI address without its domain; allowed: a PCI address DDDD:BB:DD.F like 0000:01:00.0, or a DPDK vdev net_... or eth_... like net_af_xdp0,iface=veth1",
+        ),
+        bad(
+            "\"0000:01:00.0\"",
+            "\"eth0\"",
+            "f.toml:11: port[1].device: \"eth0\" is no DPDK device; allowed: a PCI address DDDD:BB:DD.F like 0000:01:00.0, or a DPDK vdev net_... or eth_... like net_af_xdp0,iface=veth1",
+        ),
+        bad(
+            "\"0000:01:00.0\"",
+            "\"net_af_xdp0,iface=veth2\"",
+            "f.toml:11: port[1].device: \"net_af_xdp0\" is the device of the port on line 6; allowed: each device once",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"10.1.0.1\"",
+            "f.toml:12: port[1].addresses[0]: \"10.1.0.1\" has no prefix length; allowed: ADDRESS/PREFIX, like 10.0.0.1/24 or 2001:db8::1/64",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"10.1.0.1/33\"",
+            "f.toml:12: port[1].addresses[0]: \"10.1.0.1/33\" has a wrong prefix length; allowed: a prefix of 0-32 bits for IPv4, 0-128 for IPv6",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"10.1.0/24\"",
+            "f.toml:12: port[1].addresses[0]: \"10.1.0/24\" is no IP address; allowed: ADDRESS/PREFIX, like 10.0.0.1/24 or 2001:db8::1/64",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"224.0.0.1/24\"",
+            "f.toml:12: port[1].addresses[0]: \"224.0.0.1/24\" cannot be an interface's address; allowed: an address that a host can have: neither multicast, broadcast, loopback nor 0.0.0.0/8",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"10.0.0.1/24\"",
+            "f.toml:12: port[1].addresses[0]: 10.0.0.1 is a port's address on line 7 already; allowed: each address once",
+        ),
+        bad(
+            "[\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"",
+            "f.toml:12: port[1].addresses: a string does not fit here; allowed: a list of addresses with prefix, like [\"10.0.0.1/24\"]",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nmtu = 67",
+            "f.toml:13: port[1].mtu: 67 is out of range; allowed: an integer from 68 to 9600 bytes of an IP packet",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nmtu = \"1500\"",
+            "f.toml:13: port[1].mtu: a string does not fit here; allowed: an integer from 68 to 9600 bytes of an IP packet",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nqueues = 3",
+            "f.toml:13: port[1].queues: 3 queues are more than workers to read them; allowed: 1 to 2, one a worker",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nqueues = 0",
+            "f.toml:13: port[1].queues: 0 is out of range; allowed: an integer from 1 to 128 queues each way",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nrx_descriptors = 63",
+            "f.toml:13: port[1].rx_descriptors: 63 is out of range; allowed: an integer from 64 to 32768 descriptors a queue",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\ntx_descriptors = 65536",
+            "f.toml:13: port[1].tx_descriptors: 65536 is out of range; allowed: an integer from 64 to 32768 descriptors a queue",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\npromiscuous = 1",
+            "f.toml:13: port[1].promiscuous: an integer does not fit here; allowed: true, false",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nlink_timeout_milliseconds = 600001",
+            "f.toml:13: port[1].link_timeout_milliseconds: 600001 is out of range; allowed: an integer from 0 to 600000 milliseconds",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nrx-descriptors = 64",
+            "f.toml:13: port[1].rx-descriptors: unknown key \"rx-descriptors\"; did you mean \"rx_descriptors\"?",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ via = \"10.1.0.2\" }]",
+            "f.toml:13: port[1].routes[0].to: missing; allowed: default, or NETWORK/PREFIX",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [\"default\"]",
+            "f.toml:13: port[1].routes[0]: a string does not fit here; allowed: a table, like { to = \"default\", via = \"10.0.0.254\" }",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"10.2.0.1/16\" }]",
+            "f.toml:13: port[1].routes[0].to: \"10.2.0.1/16\" has bits set behind its prefix, which the kernel refuses; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"10.2.0.0\" }]",
+            "f.toml:13: port[1].routes[0].to: \"10.2.0.0\" has no prefix length; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\", via = \"gw\" }]",
+            "f.toml:13: port[1].routes[0].via: \"gw\" is no IP address; allowed: the address of a gateway, like \"10.0.0.254\"",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\", via = \"10.2.0.1\" }]",
+            "f.toml:13: port[1].routes[0].via: 10.2.0.1 is in no network of this port; allowed: a neighbour by addresses or by a route above",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"10.2.0.0/16\", via = \"fe80::1\" }]",
+            "f.toml:13: port[1].routes[0].via: fe80::1 is of another family than 10.2.0.0; allowed: IPv4 with IPv4, IPv6 with IPv6",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\", metric = -1 }]",
+            "f.toml:13: port[1].routes[0].metric: -1 is out of range; allowed: an integer from 0 to 4294967295",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\", dev = \"x\" }]",
+            "f.toml:13: port[1].routes[0].dev: unknown key \"dev\"; allowed: to, via, metric",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\" },\n{ to = \"0.0.0.0/0\" }]",
+            "f.toml:14: port[1].routes[1].to: 0.0.0.0/0 has a route on line 13; allowed: each destination once a metric",
+        ),
+    ]);
+}
+
+#[test]
+fn bad_local_pools() {
+    assert_each(&[
+        bad(
+            "name = \"lan\"\nport = \"lan\"",
+            "port = \"lan\"",
+            "f.toml:14: local_pool[0].name: missing; allowed: a name, like \"lan\"",
+        ),
+        bad(
+            "name = \"lan\"\nport = \"lan\"",
+            "name = \"\"\nport = \"lan\"",
+            "f.toml:15: local_pool[0].name: \"\" is empty; allowed: 1-32 characters of a-z, 0-9, _ and -",
+        ),
+        bad("port = \"lan\"\n", "", "f.toml:14: local_pool[0].port: missing; allowed: the name of a [[port]]"),
+        bad(
+            "port = \"lan\"",
+            "port = \"dmz\"",
+            "f.toml:16: local_pool[0].port: there is no port \"dmz\"; allowed: wan, lan",
+        ),
+        bad(
+            "port = \"lan\"",
+            "port = \"lan\"\nports = \"65535-1024\"",
+            "f.toml:17: local_pool[0].ports: \"65535-1024\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535",
+        ),
+        bad(
+            "port = \"lan\"",
+            "port = \"lan\"\nports = \"0-1024\"",
+            "f.toml:17: local_pool[0].ports: \"0-1024\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535",
+        ),
+        bad(
+            "port = \"lan\"",
+            "port = \"lan\"\nports = 1024",
+            "f.toml:17: local_pool[0].ports: an integer does not fit here; allowed: FIRST-LAST, like \"1024-65535\"",
+        ),
+        bad(
+            "port = \"lan\"",
+            "port = \"lan\"\nports = \"1024-1024\"",
+            "f.toml:17: local_pool[0].ports: 1024-1024 are too few: 1 ports for 2 workers; allowed: at least one port for each worker",
+        ),
+        bad(
+            "port = \"lan\"",
+            "port = \"lan\"\nadresses = []",
+            "f.toml:17: local_pool[0].adresses: unknown key \"adresses\"; did you mean \"addresses\"?",
+        ),
+        bad(
+            "[\"10.1.0.200-10.1.0.203\"]",
+            "[]",
+            "f.toml:17: local_pool[0].addresses: the pool has no address; allowed: at least one IPv4 address, or range A-B",
+        ),
+        bad(
+            "[\"10.1.0.200-10.1.0.203\"]",
+            "\"10.1.0.200\"",
+            "f.toml:17: local_pool[0].addresses: a string does not fit here; allowed: a list of IPv4 addresses and ranges A-B, like [\"10.1.0.200-10.1.0.203\"]",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.1.0.203-10.1.0.200\"",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.203-10.1.0.200\" ends before it begins; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.1.0.200-203\"",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.200-203\" is no address or range of addresses; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.0.0.0-10.255.255.255\"",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.0.0.0-10.255.255.255\" is too large a range; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"2001:db8::1\"",
+            "f.toml:17: local_pool[0].addresses[0]: \"2001:db8::1\" is IPv6; only IPv4 is supported so far; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.1.0.200\",\n\"10.1.0.199-10.1.0.200\"",
+            "f.toml:18: local_pool[0].addresses[1]: 10.1.0.200 is in a pool already on line 17; allowed: each address once over all pools",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.0.0.99-10.0.0.101\"",
+            "f.toml:17: local_pool[0].addresses[0]: 10.0.0.100 is a service's VIP on line 20; allowed: addresses that the gateway uses for nothing else",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.1.0.1\"",
+            "f.toml:17: local_pool[0].addresses[0]: 10.1.0.1 is a port's own address; allowed: addresses that the gateway uses for nothing else",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.2.0.0-10.2.63.255\", \"10.3.0.0\"",
+            "f.toml:17: local_pool[0].addresses: the pools up to here hold 16385 addresses; allowed: at most 16384 over all pools",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"239.1.1.1\"",
+            "f.toml:17: local_pool[0].addresses[0]: 239.1.1.1 cannot be a source address; allowed: neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4",
+        ),
+        bad(
+            "[[service]]",
+            "[[local_pool]]\nname = \"lan\"\nport = \"lan\"\naddresses = [\"10.1.0.210\"]\n[[service]]\nlocal_pool = \"lan\"",
+            "f.toml:20: local_pool[1].name: \"lan\" is the name of another pool on line 15; allowed: each name once",
+        ),
+        bad(
+            "[[service]]",
+            "[[local_pool]]\nname = \"lan2\"\nport = \"lan\"\naddresses = [\"10.1.0.203\"]\n[[service]]\nlocal_pool = \"lan\"",
+            "f.toml:22: local_pool[1].addresses[0]: 10.1.0.203 is in a pool already on line 17; allowed: each address once over all pools",
+        ),
+    ]);
+}
+
+#[test]
+fn bad_services() {
+    assert_each(&[
+        bad(
+            "vip = \"10.0.0.100:80\"\n",
+            "",
+            "f.toml:19: service[0].vip: missing; allowed: A.B.C.D:PORT, like \"10.0.0.100:80\"",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = 80",
+            "f.toml:20: service[0].vip: an integer does not fit here; allowed: A.B.C.D:PORT, like \"10.0.0.100:80\"",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = \"10.0.0.100\"",
+            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = \"10.0.0.100:0\"",
+            "f.toml:20: service[0].vip: \"10.0.0.100:0\" has port 0; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = \"10.0.0.100:65536\"",
+            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" is no address and port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = \"[2001:db8::1]:80\"",
+            "f.toml:20: service[0].vip: \"[2001:db8::1]:80\" is IPv6; only IPv4 is supported so far; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = \"www.example:80\"",
+            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+        ),
+        bad(
+            "vip = \"10.0.0.100:80\"",
+            "vip = \"224.0.0.1:80\"",
+            "f.toml:20: service[0].vip: 224.0.0.1 cannot be a host's address; allowed: neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4",
+        ),
+        bad("protocol = \"tcp\"\n", "", "f.toml:19: service[0].protocol: missing; allowed: tcp, udp"),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"sctp\"",
+            "f.toml:21: service[0].protocol: \"sctp\" is not a protocol: allowed: tcp, udp",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = 6",
+            "f.toml:21: service[0].protocol: an integer does not fit here; allowed: tcp, udp",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nshceduler = \"rr\"",
+            "f.toml:22: service[0].shceduler: unknown key \"shceduler\"; did you mean \"scheduler\"?",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nscheduler = \"random\"",
+            "f.toml:22: service[0].scheduler: \"random\" is not a scheduler: allowed: rr, wrr, lc, wlc",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nmode = \"dr\"",
+            "f.toml:22: service[0].mode: \"dr\" is not a forwarding mode: allowed: fullnat",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nlocal_pool = \"wan\"",
+            "f.toml:22: service[0].local_pool: there is no local pool \"wan\"; allowed: lan",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nlocal_pool = \"\"",
+            "f.toml:22: service[0].local_pool: the name is empty; allowed: the name of a [[local_pool]], or no key where there is only one",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\n[[service]]\nvip = \"10.0.0.100:80\"\nprotocol = \"tcp\"",
+            "f.toml:23: service[1].vip: tcp 10.0.0.100:80 is a service already on line 20; allowed: each protocol, VIP and port once",
+        ),
+        bad(
+            "[[service.real_server]]",
+            "[service.real_server]",
+            "f.toml:23: service[0].real_server: a table does not fit here; allowed: tables, each [[service.real_server]]",
+        ),
+        bad(
+            "[[service.real_server]]",
+            "[[service.realserver]]",
+            "f.toml:23: service[0].realserver: unknown key \"realserver\"; did you mean \"real_server\"?",
+        ),
+        bad(
+            "address = \"10.1.0.11:80\"",
+            "",
+            "f.toml:23: service[0].real_server[0].address: missing; allowed: A.B.C.D:PORT, like \"10.1.0.11:80\"",
+        ),
+        bad(
+            "address = \"10.1.0.11:80\"",
+            "address = \"10.1.0.11\"",
+            "f.toml:24: service[0].real_server[0].address: \"10.1.0.11\" has no port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+        ),
+        bad(
+            "address = \"10.1.0.11:80\"",
+            "address = \"10.0.0.100:80\"",
+            "f.toml:24: service[0].real_server[0].address: 10.0.0.100:80 is the service itself; allowed: an address of another host",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\nweight = 65536",
+            "f.toml:25: service[0].real_server[0].weight: 65536 is out of range; allowed: an integer from 0 to 65535",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\nweight = \"heavy\"",
+            "f.toml:25: service[0].real_server[0].weight: a string does not fit here; allowed: an integer from 0 to 65535",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\nweight = -1",
+            "f.toml:25: service[0].real_server[0].weight: -1 is out of range; allowed: an integer from 0 to 65535",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\nlower = 5",
+            "f.toml:25: service[0].real_server[0].lower: 5 is above upper, which is 0; allowed: at most upper; 0 for three quarters of it",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\nupper = 4\nlower = 5",
+            "f.toml:26: service[0].real_server[0].lower: 5 is above upper, which is 4; allowed: at most upper; 0 for three quarters of it",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\nupper_threshold = 4",
+            "f.toml:25: service[0].real_server[0].upper_threshold: unknown key \"upper_threshold\"; allowed: address, weight, upper, lower",
+        ),
+        bad(
+            "\"10.1.0.11:80\"",
+            "\"10.1.0.11:80\"\n[[service.real_server]]\naddress = \"10.1.0.11:80\"",
+            "f.toml:26: service[0].real_server[1].address: 10.1.0.11:80 is a real server of this service already on line 24; allowed: each address and port once in a service",
+        ),
+    ]);
+}
+
+#[test]
+fn faults_of_syntax() {
+    assert_eq!(errors("[worker\ncores = [1]\n"), ["f.toml:1: not TOML: unclosed table, expected `]`"]);
+    assert_eq!(
+        errors("[worker]\ncores = \nidle = 'x\n"),
+        [
+            "f.toml:2: not TOML: string values must be quoted, expected literal string",
+            "f.toml:3: not TOML: invalid literal string, expected `'`",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_file_misses_what_must_be_there() {
+    assert_eq!(
+        errors(""),
+        [
+            "f.toml:1: [worker].cores: missing; allowed: a list of CPU numbers, one worker on each, like [1] or [2, 3]",
+            "f.toml:1: port: there are 0 ports; allowed: 1 to 32 [[port]] tables",
+        ]
+    );
+}
+
+#[test]
+fn too_many_ports_and_workers() {
+    let port = |n: usize| format!("[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n}\"\n");
+    let ports = |count: usize| format!("[worker]\ncores = [1]\n{}", (0..count).map(port).collect::<String>());
+    assert_eq!(errors(&ports(32)), Vec::<String>::new());
+    assert_eq!(errors(&ports(33)), ["f.toml:3: port: there are 33 ports; allowed: 1 to 32 [[port]] tables"]);
+    let cores = |count: usize| ports(1).replace("[1]", &format!("{:?}", (0..count).collect::<Vec<_>>()));
+    assert_eq!(errors(&cores(128)), Vec::<String>::new());
+    assert_eq!(errors(&cores(129)), ["f.toml:2: [worker].cores: 129 workers are too many; allowed: 1 to 128 CPUs"]);
+}
+
+#[test]
+fn two_pools_have_no_default() {
+    let second = "[[local_pool]]\nname = \"wan\"\nport = \"wan\"\naddresses = [\"10.0.0.200\"]\n\n[[service]]";
+    assert_eq!(
+        errors(&changed("[[service]]", second)),
+        ["f.toml:24: service[0].local_pool: missing; allowed: lan, wan"]
+    );
+    let none = changed("[[local_pool]]\nname = \"lan\"\nport = \"lan\"\naddresses = [\"10.1.0.200-10.1.0.203\"]\n", "");
+    assert_eq!(
+        errors(&none),
+        ["f.toml:15: service[0].local_pool: missing; allowed: the name of a [[local_pool]], of which there is none"]
+    );
+}
+
+#[test]
+fn all_errors_at_once_in_the_order_of_lines_and_no_consequences() {
+    let text = r#"[worker]
+cores = []
+[[port]]
+name = "wan"
+device = "eth0"
+mtu = 1
+[[local_pool]]
+name = "p"
+port = "wan"
+addresses = ["10.1.0.300"]
+[[service]]
+vip = "10.0.0.1"
+protocol = "tpc"
+[[service]]
+vip = "10.0.0.2"
+protocol = "tcp"
+local_pool = "q"
+real_server = [{ address = "10.1.0.1:80", weigth = 3 }, { address = "10.1.0.1:80" }]
+[service.extra]
+"#;
+    let places: Vec<String> =
+        errors(text).iter().map(|error| error.splitn(4, ':').take(3).collect::<Vec<_>>().join(":")).collect();
+    assert_eq!(
+        places,
+        [
+            "f.toml:2: [worker].cores",
+            "f.toml:5: port[0].device",
+            "f.toml:6: port[0].mtu",
+            "f.toml:10: local_pool[0].addresses[0]",
+            "f.toml:12: service[0].vip",
+            "f.toml:13: service[0].protocol",
+            "f.toml:15: service[1].vip",
+            "f.toml:17: service[1].local_pool",
+            "f.toml:18: service[1].real_server[0].weigth",
+            "f.toml:18: service[1].real_server[1].address",
+            "f.toml:19: service[1].extra",
+        ]
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(at in 0..GOOD.len(), len in 0..40_usize, with in "[\\PC\n\"=\\[\\].0-9:/,-]{0,20}") {
+        let mut text = GOOD.as_bytes().to_vec();
+        text.splice(at..(at + len).min(GOOD.len()), with.bytes());
+        let text = String::from_utf8_lossy(&text);
+        if let Err(errors) = Config::parse(&text, "f.toml") {
+            proptest::prop_assert!(!errors.is_empty());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A gateway in memory: one worker's forwarder between a `wan` and a `lan` port, and packets whose bytes and checksums
+//! come from etherparse, never from the code under test.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
+use fullgate::balance::{
+    ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
+    SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
+};
+use fullgate::flow::HashSeed;
+use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
+use fullgate::port::memory::MemoryFrame;
+use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
+use fullgate::route::{Interface, Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTable};
+use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
+
+pub const WAN: PortId = PortId(0);
+pub const LAN: PortId = PortId(1);
+pub const WAN_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+pub const LAN_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+pub const CLIENT_MAC: MacAddress = MacAddress([2, 0, 0, 0, 1, 1]);
+pub const SERVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 2, 1]);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+pub const LIP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 200);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 11);
+pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
+
+pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
+    Service {
+        key: ServiceKey { protocol, address: VIP, port: 80 },
+        scheduler: SchedulerKind::Rr,
+        mode: ForwardingMode::Fullnat,
+        pool: 0,
+        cursor: protocol as usize,
+        real_servers: servers,
+    }
+}
+
+pub fn server(slot: u32, address: Ipv4Addr, weight: u32) -> RealServer {
+    RealServer {
+        slot: RealServerSlot(slot),
+        address,
+        port: 8080,
+        weight: Weight(weight),
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
+    let lip = LocalAddress { slot: LocalAddressSlot(0), address: LIP };
+    ServiceTable {
+        generation: 1,
+        by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
+        virtual_addresses: services.iter().map(|service| service.key.address).collect(),
+        services,
+        cursor_count: 32,
+        real_server_present: vec![true; 8],
+        pools: vec![LocalPool { name: "lan".into(), port: LAN, ports, addresses: vec![lip] }],
+        local_addresses: [(LIP, LocalAddressSlot(0))].into_iter().collect(),
+        ..ServiceTable::default()
+    }
+}
+
+/// Two subnets on link, a default route out of `wan`, and the neighbours that are given.
+pub fn routes(neighbours: &[(PortId, Ipv4Addr, MacAddress)], mtu: u16) -> RouteInput {
+    let on_link = |port, destination| RouteEntry {
+        destination,
+        prefix_len: 24,
+        metric: 0,
+        next_hops: vec![RouteNextHop { port, gateway: None, weight: 1 }],
+    };
+    let interface = |port, mac, address| Interface { port, mac, mtu, address: Some(address) };
+    RouteInput {
+        routes: vec![on_link(WAN, Ipv4Addr::new(10, 0, 0, 0)), on_link(LAN, Ipv4Addr::new(10, 1, 0, 0))],
+        local: vec![VIP, LIP, Ipv4Addr::new(10, 0, 0, 1)],
+        broadcast: vec![Ipv4Addr::new(10, 0, 0, 255)],
+        neighbours: neighbours
+            .iter()
+            .map(|&(port, address, mac)| Neighbour { hop: Hop { port, address }, mac })
+            .collect(),
+        interfaces: vec![
+            interface(WAN, WAN_MAC, Ipv4Addr::new(10, 0, 0, 1)),
+            interface(LAN, LAN_MAC, Ipv4Addr::new(10, 1, 0, 1)),
+        ],
+    }
+}
+
+pub const NEIGHBOURS: [(PortId, Ipv4Addr, MacAddress); 2] = [(WAN, CLIENT, CLIENT_MAC), (LAN, SERVER, SERVER_MAC)];
+
+pub struct Gateway {
+    pub forwarder: Forwarder,
+    pub counters: Arc<[Arc<WorkerCounters>]>,
+    pub now: Now,
+}
+
+impl Gateway {
+    pub fn new(services: ServiceTable) -> Self {
+        Self::with(services, 1, WorkerId(0), 1000)
+    }
+
+    pub fn with(services: ServiceTable, workers: u8, worker: WorkerId, session_capacity: u32) -> Self {
+        let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
+        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
+        let view = |mac| PortView { mac, promiscuous: false, steering: Steering::Software };
+        let now = Now::from_nanoseconds(1_000_000_000);
+        let config = ForwarderConfig {
+            worker,
+            workers,
+            ports: vec![view(WAN_MAC), view(LAN_MAC)],
+            session_capacity,
+            seed: HashSeed([11, 12]),
+            counters: Arc::clone(&counters),
+        };
+        let mut gateway = Self { forwarder: Forwarder::new(config, now).unwrap(), counters, now };
+        gateway.adopt(services, &routes(&NEIGHBOURS, 1500));
+        gateway
+    }
+
+    pub fn adopt(&mut self, services: ServiceTable, input: &RouteInput) {
+        self.forwarder.adopt(Arc::new(services), Arc::new(RouteTable::new(input, None)));
+    }
+
+    /// Sends one packet in and gives the verdict and the bytes as they are then.
+    pub fn send(&mut self, port: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
+        self.send_burst(port, &[packet.to_vec()]).remove(0)
+    }
+
+    pub fn send_burst(&mut self, port: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
+        let mut frames: Vec<_> = packets.iter().map(|packet| MemoryFrame::new(packet)).collect();
+        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
+        self.forwarder.process(port, &mut frames, Origin::Queue, self.now, &mut verdicts);
+        frames.iter().zip(verdicts).map(|(frame, verdict)| (verdict, frame.bytes().to_vec())).collect()
+    }
+
+    pub fn pass_seconds(&mut self, seconds: u64) {
+        self.now = Now::from_nanoseconds(self.now.nanoseconds + seconds * 1_000_000_000);
+        self.forwarder.expire(self.now, u32::MAX);
+    }
+}
+
+/// A packet to build: who to whom, with what.
+#[derive(Clone, Copy)]
+pub struct Spec<'a> {
+    pub macs: (MacAddress, MacAddress),
+    pub source: (Ipv4Addr, u16),
+    pub destination: (Ipv4Addr, u16),
+    pub ttl: u8,
+    pub payload: &'a [u8],
+}
+
+pub fn from_client(payload: &[u8]) -> Spec<'_> {
+    Spec { macs: (CLIENT_MAC, WAN_MAC), source: (CLIENT, 40_000), destination: (VIP, 80), ttl: 64, payload }
+}
+
+impl Spec<'_> {
+    fn start(&self) -> PacketBuilderStep<etherparse::IpHeaders> {
+        PacketBuilder::ethernet2(self.macs.0.0, self.macs.1.0).ipv4(
+            self.source.0.octets(),
+            self.destination.0.octets(),
+            self.ttl,
+        )
+    }
+
+    pub fn udp(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.start().udp(self.source.1, self.destination.1).write(&mut bytes, self.payload).unwrap();
+        bytes
+    }
+
+    /// `flags` as letters: S A F R.
+    pub fn tcp(&self, flags: &str, sequence: u32, acknowledgement: u32) -> Vec<u8> {
+        let mut step = self.start().tcp(self.source.1, self.destination.1, sequence, 1000);
+        for flag in flags.chars() {
+            step = match flag {
+                'S' => step.syn(),
+                'A' => step.ack(acknowledgement),
+                'F' => step.fin(),
+                'R' => step.rst(),
+                other => unreachable!("flag {other}"),
+            };
+        }
+        let mut bytes = Vec::new();
+        step.write(&mut bytes, self.payload).unwrap();
+        bytes
+    }
+}
+
+/// What an independent reader finds in a frame; panics where a checksum is wrong.
+pub struct Seen {
+    pub macs: ([u8; 6], [u8; 6]),
+    pub source: (Ipv4Addr, u16),
+    pub destination: (Ipv4Addr, u16),
+    pub ttl: u8,
+    pub payload: Vec<u8>,
+}
+
+pub fn see(frame: &[u8]) -> Seen {
+    let ethernet = Ethernet2Slice::from_slice_without_fcs(frame).unwrap();
+    let sliced = SlicedPacket::from_ethernet(frame).unwrap();
+    let header = Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap().to_header();
+    assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
+    let (ports, payload) = match sliced.transport.unwrap() {
+        TransportSlice::Udp(udp) => {
+            let computed = udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap();
+            assert!(udp.checksum() == computed || udp.checksum() == 0, "UDP checksum");
+            ((udp.source_port(), udp.destination_port()), udp.payload().to_vec())
+        }
+        TransportSlice::Tcp(tcp) => {
+            let computed = tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap();
+            assert_eq!(tcp.checksum(), computed, "TCP checksum");
+            ((tcp.source_port(), tcp.destination_port()), tcp.payload().to_vec())
+        }
+        other => panic!("neither UDP nor TCP: {other:?}"),
+    };
+    Seen {
+        macs: (ethernet.source(), ethernet.destination()),
+        source: (header.source.into(), ports.0),
+        destination: (header.destination.into(), ports.1),
+        ttl: header.time_to_live,
+        payload,
+    }
+}
