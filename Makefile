@@ -65,10 +65,10 @@ install: ## install the built binary, man pages, completions, units, configurati
 	install -D -m 755 target/release/fullgate $(DESTDIR)$(PREFIX)/bin/fullgate
 	install -D -m 755 hugepage-setup/fullgate-hugepages $(DESTDIR)$(PREFIX)/bin/fullgate-hugepages
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(SYSCONF)/examples $(DESTDIR)$(UNITS)
-	target/release/fullgate man --dir $(DESTDIR)$(PREFIX)/share/man/man1
+	target/release/fullgate man $(DESTDIR)$(PREFIX)/share/man/man1
 	for shell in bash:share/bash-completion/completions/fullgate zsh:share/zsh/site-functions/_fullgate fish:share/fish/vendor_completions.d/fullgate.fish; do \
 		install -d "$$(dirname "$(DESTDIR)$(PREFIX)/$${shell#*:}")"; \
-		target/release/fullgate completions "$${shell%%:*}" >"$(DESTDIR)$(PREFIX)/$${shell#*:}"; \
+		target/release/fullgate completion "$${shell%%:*}" >"$(DESTDIR)$(PREFIX)/$${shell#*:}"; \
 	done
 	install -m 644 dpdk-config/*.toml $(DESTDIR)$(SYSCONF)/examples/
 	install -m 644 hugepage-setup/hugepages.conf $(DESTDIR)$(SYSCONF)/examples/

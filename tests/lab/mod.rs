@@ -1,0 +1,103 @@
+//! A laboratory in network namespaces: clients, real servers, switches and routers around a real `fullgate` daemon.
+//!
+//! Each test builds a lab of its own under names of its own, waits on conditions with a deadline (never for a fixed
+//! time), and everything it made goes away when it is dropped: processes by pid, namespaces by name. Needs root.
+
+pub mod client;
+pub mod frames;
+pub mod gateway;
+pub mod namespace;
+pub mod servers;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use client::{Load, get};
+pub use gateway::{Configuration, Gateway};
+pub use namespace::{Namespace, cable, run};
+pub use servers::{Nginx, UdpEcho};
+
+/// How long a condition may take that should hold at once, on a machine that does other things too.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` gives a value; panics, naming `what`, when it has not within `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The namespaces around a gateway.
+///
+/// Two-arm: client 10.0.0.10 (and up to .29) - veth-wan 10.0.0.1 - gateway - veth-lan 10.1.0.1 - switch - real servers
+/// 10.1.0.11 and on. One-arm: all of them on the switch in 10.0.0.0/24.
+pub struct Lab {
+    pub client: Namespace,
+    pub gateway: Namespace,
+    pub switch: Namespace,
+    pub reals: Vec<Namespace>,
+    pub directory: tempfile::TempDir,
+}
+
+/// The service's address in every lab.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+
+impl Lab {
+    /// Clients on one side, `reals` real servers on the other; the gateway's cables have `queues` queues.
+    pub fn two_arm(reals: usize, queues: usize) -> Self {
+        let lab = Self::without_cables(reals);
+        cable(&lab.client, "eth0", &lab.gateway, "veth-wan", queues);
+        for host in 10..30 {
+            lab.client.ip(&format!("addr add 10.0.0.{host}/24 dev eth0"));
+        }
+        lab.plug("gateway", &lab.gateway, "veth-lan", queues);
+        for (index, real) in lab.reals.iter().enumerate() {
+            lab.plug(&format!("rs{index}"), real, "eth0", 1);
+            real.ip(&format!("addr add 10.1.0.{}/24 dev eth0", 11 + index));
+        }
+        lab
+    }
+
+    /// Everybody on one switch.
+    pub fn one_arm(reals: usize) -> Self {
+        let lab = Self::without_cables(reals);
+        lab.plug("gateway", &lab.gateway, "veth-lan", 1);
+        lab.plug("client", &lab.client, "eth0", 1);
+        lab.client.ip("addr add 10.0.0.10/24 dev eth0");
+        for (index, real) in lab.reals.iter().enumerate() {
+            lab.plug(&format!("rs{index}"), real, "eth0", 1);
+            real.ip(&format!("addr add 10.0.0.{}/24 dev eth0", 11 + index));
+        }
+        lab
+    }
+
+    fn without_cables(reals: usize) -> Self {
+        let switch = Namespace::new("switch");
+        switch.ip("link add switch type bridge");
+        switch.ip("link set switch up");
+        Self {
+            client: Namespace::new("client"),
+            gateway: Namespace::new("gateway"),
+            switch,
+            reals: (0..reals).map(|index| Namespace::new(&format!("rs{index}"))).collect(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A cable from the switch's new port `socket` to `interface` of `namespace`.
+    pub fn plug(&self, socket: &str, namespace: &Namespace, interface: &str, queues: usize) {
+        cable(&self.switch, socket, namespace, interface, queues);
+        self.switch.ip(&format!("link set {socket} master switch"));
+    }
+
+    /// Where the lab's files are.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}

@@ -1,0 +1,126 @@
+//! Real servers: nginx for HTTP, an echo of our own for UDP.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{Namespace, PATIENCE, get, wait_for};
+
+/// An nginx whose page is `NAME CLIENT-ADDRESS`; ended when dropped.
+pub struct Nginx {
+    child: Child,
+}
+
+impl Nginx {
+    /// Starts one on `address`; `/name.bin` and the like come from its directory.
+    pub fn start(namespace: &Namespace, directory: &Path, name: &str, address: SocketAddrV4) -> Self {
+        let directory = directory.join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("nginx.conf");
+        std::fs::write(&file, configuration(&directory.display().to_string(), name, address)).unwrap();
+        let mut command = namespace.command("nginx");
+        command.arg("-c").arg(&file).arg("-e").arg(directory.join("error.log")).args(["-g", "daemon off;"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server = Self { child };
+        wait_for("nginx to answer", PATIENCE, || namespace.enter(|| get(address, "/")).ok());
+        server
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // TERM, so that the master ends its workers.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn configuration(directory: &str, name: &str, address: SocketAddrV4) -> String {
+    format!(
+        "user root;
+        pid {directory}/nginx.pid;
+        worker_processes 1;
+        events {{ worker_connections 4096; }}
+        http {{
+            access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
+            client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+            uwsgi_temp_path {directory}; scgi_temp_path {directory};
+            server {{
+                listen {address} backlog=4096;
+                default_type text/plain;
+                location = / {{ return 200 '{name} $remote_addr\\n'; }}
+                location / {{ root {directory}; }}
+            }}
+        }}
+        "
+    )
+}
+
+/// A UDP server that answers each packet with its own content; ended when dropped.
+pub struct UdpEcho {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    sources: Arc<std::sync::Mutex<Vec<SocketAddr>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl UdpEcho {
+    /// Starts one on `address`.
+    pub fn start(namespace: &Namespace, address: SocketAddrV4) -> Self {
+        let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let sources = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let thread = {
+            let (stop, count, sources) = (stop.clone(), count.clone(), sources.clone());
+            std::thread::spawn(move || echo(&socket, &stop, &count, &sources))
+        };
+        Self { stop, count, sources, thread: Some(thread) }
+    }
+
+    /// Packets answered so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Where they came from, each source once, in order of appearance.
+    pub fn sources(&self) -> Vec<SocketAddr> {
+        self.sources.lock().unwrap().clone()
+    }
+}
+
+fn echo(socket: &UdpSocket, stop: &AtomicBool, count: &AtomicU64, sources: &std::sync::Mutex<Vec<SocketAddr>>) {
+    let mut buffer = [0; 65536];
+    while !stop.load(Ordering::Relaxed) {
+        match socket.recv_from(&mut buffer) {
+            Ok((size, source)) => {
+                let mut sources = sources.lock().unwrap();
+                if !sources.contains(&source) {
+                    sources.push(source);
+                }
+                drop(sources);
+                count.fetch_add(1, Ordering::Relaxed);
+                let _ = socket.send_to(&buffer[..size], source);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            // An ICMP error of an earlier answer.
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for UdpEcho {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Real traffic through a real daemon, in network namespaces, over real poll-mode drivers. Needs root, nginx, ethtool.
+#![cfg(feature = "dpdk")]
+// Tests say what they expect: a failed expectation is a failed test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, missing_docs)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod changes;
+mod counts;
+mod garbage;
+mod http;
+mod packets;
+mod restart;
+mod start;
+mod udp;
+mod workers;

@@ -1,0 +1,41 @@
+//! UDP through virtual services.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::lab::gateway::{real, vip};
+use crate::lab::{Configuration, Gateway, Lab, UdpEcho};
+
+/// Sends `packets` numbered packets from each of `sockets` sockets over twenty client addresses, waits for every echo.
+pub fn exchange(sockets: usize, packets: usize) {
+    for number in 0..sockets {
+        let source = Ipv4Addr::new(10, 0, 0, 10 + u8::try_from(number % 20).unwrap());
+        let socket = UdpSocket::bind((source, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.connect(vip(53)).unwrap();
+        for packet in 0..packets {
+            let sent = format!("{number} {packet}");
+            socket.send(sent.as_bytes()).unwrap();
+            let mut buffer = [0; 64];
+            let size = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no echo of {sent}: {error}"));
+            assert_eq!(&buffer[..size], sent.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn every_source_gets_its_own_echo() {
+    let lab = Lab::two_arm(2, 1);
+    let servers: Vec<_> = (0..2).map(|index| UdpEcho::start(&lab.reals[usize::from(index)], real(index, 53))).collect();
+    let members = [(real(0, 53), 1), (real(1, 53), 1)];
+    let gateway = Gateway::start(&lab, &Configuration::two_arm().with_service("udp", vip(53), "rr", &members));
+    lab.client.enter(|| exchange(500, 3));
+    assert_eq!(servers.iter().map(UdpEcho::count).collect::<Vec<_>>(), [750, 750]);
+    let sources: Vec<_> = servers.iter().flat_map(UdpEcho::sources).collect();
+    let addresses: BTreeSet<_> = sources.iter().map(|source| source.ip().to_string()).collect();
+    assert_eq!(sources.len(), 500, "each client socket has a source of its own");
+    assert_eq!(addresses.into_iter().collect::<Vec<_>>(), ["10.1.0.200", "10.1.0.201", "10.1.0.202", "10.1.0.203"]);
+    let traffic = gateway.stats().services[0].traffic;
+    assert_eq!((traffic.connections, traffic.in_packets, traffic.out_packets), (500, 1500, 1500));
+}

@@ -1,0 +1,72 @@
+//! Two workers make one gateway.
+
+use std::net::UdpSocket;
+
+use crate::lab::client::get_many;
+use crate::lab::gateway::{pool, port, real, vip};
+use crate::lab::{Configuration, Gateway, Lab, Load, Nginx, UdpEcho};
+
+fn serve_with_two_workers(configuration: Configuration, queues: usize) {
+    let lab = Lab::two_arm(2, queues);
+    let _servers: Vec<_> = (0..2u8)
+        .map(|index| Nginx::start(&lab.reals[usize::from(index)], lab.path(), &format!("rs{index}"), real(index, 80)))
+        .collect();
+    let _echoes: Vec<_> = (0..2).map(|index| UdpEcho::start(&lab.reals[usize::from(index)], real(index, 53))).collect();
+    let configuration = Configuration { cores: "[0, 1]".into(), ..configuration }
+        .with_service("tcp", vip(80), "rr", &[(real(0, 80), 1), (real(1, 80), 1)])
+        .with_service("udp", vip(53), "rr", &[(real(0, 53), 1), (real(1, 53), 1)]);
+    let gateway = Gateway::start(&lab, &configuration);
+
+    let load = Load::start(&lab.client, vip(80), 4);
+    lab.client.enter(|| super::udp::exchange(200, 3));
+    load.wait_for_more(400);
+    let failures = load.finish();
+    assert!(failures.is_empty(), "{} failures, first: {}", failures.len(), failures[0]);
+    let (names, _) = get_many(&lab.client, vip(80), 40);
+    assert!(names.len() == 2, "{names:?}");
+
+    let workers = gateway.stats().workers;
+    assert_eq!(workers.len(), 2);
+    assert!(workers.iter().all(|each| each.sessions_created > 50), "both own sessions: {workers:?}");
+    let (given, taken): (u64, u64) =
+        workers.iter().fold((0, 0), |sum, each| (sum.0 + each.handovers, sum.1 + each.handovers_received));
+    assert!(given > 0, "some packets arrive at the other worker: {workers:?}");
+    assert_eq!(given, taken, "each packet handed over was taken");
+}
+
+#[test]
+fn af_xdp() {
+    serve_with_two_workers(Configuration::two_arm(), 2);
+}
+
+#[test]
+fn af_packet_with_two_queues() {
+    let wan = port("wan", "net_af_packet0,iface=veth-wan,qpairs=2", &["10.0.0.1/24", "10.0.0.100/32"]);
+    let lan = port("lan", "net_af_packet1,iface=veth-lan,qpairs=2", &["10.1.0.1/24"]);
+    let balance = pool("lan", "10.1.0.200-10.1.0.203");
+    serve_with_two_workers(Configuration { ports: wan + &lan, balance, ..Configuration::bare() }, 2);
+}
+
+#[test]
+fn one_flow_keeps_its_order() {
+    let lab = Lab::two_arm(1, 2);
+    let _echo = UdpEcho::start(&lab.reals[0], real(0, 53));
+    let configuration = Configuration { cores: "[0, 1]".into(), ..Configuration::two_arm() };
+    let _gateway = Gateway::start(&lab, &configuration.with_service("udp", vip(53), "rr", &[(real(0, 53), 1)]));
+    lab.client.enter(|| {
+        let socket = UdpSocket::bind("10.0.0.10:0").unwrap();
+        socket.set_read_timeout(Some(crate::lab::PATIENCE)).unwrap();
+        socket.connect(vip(53)).unwrap();
+        // In windows of 20, well below every queue.
+        for window in 0..50u32 {
+            for each in 0..20 {
+                socket.send(&(window * 20 + each).to_be_bytes()).unwrap();
+            }
+            for each in 0..20 {
+                let mut buffer = [0; 4];
+                socket.recv(&mut buffer).unwrap();
+                assert_eq!(u32::from_be_bytes(buffer), window * 20 + each);
+            }
+        }
+    });
+}
