@@ -2,8 +2,8 @@
 //!
 //! A line never holds a newline of its own, because JSON writes those as `\n`.
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::protocol::{ErrorKind, Outcome, Refusal, Request, VERSION};
