@@ -51,7 +51,7 @@ pub(super) struct Del {
 
 #[derive(Clone, Debug, Args)]
 struct Addresses {
-    /// Name of the [[local_pool]]
+    /// Name of the local pool
     pool: String,
 
     /// Addresses, and ranges of them
