@@ -213,8 +213,8 @@ fn refusals_and_broken_daemons_are_1() {
     let refusal = json!({ "version": 1, "error": { "kind": "not_found", "message": "there is no service" } });
     let cases = [
         (format!("{refusal}\n"), "fullgate: there is no service\n"),
-        ("{\"version\":9,\"ok\":{}}\n".to_owned(), "version 9 of the control protocol; this side speaks version 1"),
-        ("{}\n".to_owned(), "no version: every line has \"version\":1"),
+        ("{\"version\":9,\"ok\":{}}\n".to_owned(), "protocol version 9; this side speaks version 1"),
+        ("{}\n".to_owned(), "no protocol version: \"version\":1 is wanted in every line"),
         ("HTTP/1.1 400\n".to_owned(), "not a line of the control protocol"),
         (line(&json!({ "workers": [] })), "answers something else than was asked"),
         ("{\"version\":1".to_owned(), "closed the connection without an answer"),

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::control::envelope::{self, EnvelopeError};
+use crate::control::line;
 use crate::control::protocol::{MAX_LINE, Outcome, Refusal, Reply, Request};
 
 /// Why a request got no good answer.
@@ -50,12 +50,12 @@ pub enum ClientError {
     #[error("the {0} is longer than {MAX_LINE} bytes, the most a line may have: ask for less, as with --limit")]
     TooLong(&'static str),
     /// The answer is not understood.
-    #[error("the daemon on {path} answers with {source}")]
-    Envelope {
+    #[error("the daemon on {path}: {reason}")]
+    NotUnderstood {
         /// The socket.
         path: PathBuf,
         /// What is wrong with it.
-        source: EnvelopeError,
+        reason: String,
     },
     /// The daemon said no.
     #[error(transparent)]
@@ -99,13 +99,14 @@ impl Client {
     /// Any [`ClientError`]; after others than [`ClientError::Refused`] the connection must not be used again.
     pub fn call(&mut self, request: &Request) -> Result<Reply, ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let line = envelope::encode_request(request).map_err(|source| self.not_understood(source))?;
+        let mut line = line::request_line(request).map_err(|error| self.not_understood(&error))?;
+        line.push('\n');
         if line.len() > MAX_LINE {
             return Err(ClientError::TooLong("request"));
         }
         self.send(line.as_bytes(), deadline)?;
         let line = self.receive(deadline)?;
-        match envelope::decode_outcome(&line).map_err(|source| self.not_understood(source))? {
+        match line::parse_reply(&line).map_err(|refusal| self.not_understood(&refusal))? {
             Outcome::Ok(reply) => Ok(reply),
             Outcome::Error(refusal) => Err(refusal.into()),
         }
@@ -172,7 +173,7 @@ impl Client {
         }
     }
 
-    fn not_understood(&self, source: EnvelopeError) -> ClientError {
-        ClientError::Envelope { path: self.path.clone(), source }
+    fn not_understood(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::NotUnderstood { path: self.path.clone(), reason: reason.to_string() }
     }
 }

@@ -33,9 +33,9 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Refusal> {
 
 fn check_version(version: Option<Value>) -> Result<(), Refusal> {
     let message = match version {
-        None => format!("the request names no protocol version: \"version\":{VERSION} is wanted"),
+        None => format!("no protocol version: \"version\":{VERSION} is wanted in every line"),
         Some(Value::Number(number)) if number.as_u64() == Some(u64::from(VERSION)) => return Ok(()),
-        Some(other) => format!("protocol version {other}: this gateway speaks version {VERSION}"),
+        Some(other) => format!("protocol version {other}; this side speaks version {VERSION}: use the same release on both"),
     };
     Err(Refusal::new(ErrorKind::Version, message))
 }

@@ -9,7 +9,6 @@ mod check;
 mod compile;
 mod departed;
 mod difference;
-pub mod envelope;
 pub mod line;
 pub mod model;
 #[cfg(feature = "dpdk")]
