@@ -21,6 +21,9 @@ use crate::port::MacAddress;
 /// Any NUMA node (SOCKET_ID_ANY).
 const ANY_SOCKET: u32 = u32::MAX;
 
+/// What failed where a receive queue could not be had.
+pub(super) const SET_UP_RX_QUEUE: &str = "set up a receive queue";
+
 static CLAIMED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// A call to a device that failed: what was attempted, and why not.
@@ -186,7 +189,7 @@ impl EthDevice {
         // SAFETY: the pool lives as long as the device (see the field); a null configuration means the defaults.
         let result =
             unsafe { dpdk_sys::rte_eth_rx_queue_setup(self.id, queue, descriptors, ANY_SOCKET, defaults, pool) };
-        attempt("set up a receive queue", result).map(|_| ())
+        attempt(SET_UP_RX_QUEUE, result).map(|_| ())
     }
 
     fn set_up_tx_queue(&self, queue: u16, descriptors: u16) -> Result<(), Failure> {

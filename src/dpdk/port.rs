@@ -8,9 +8,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::device::{self, EalDevice};
-use super::ethdev::{EthDevice, Failure};
+use super::ethdev::{self, EthDevice, Failure};
 use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
+use super::port_error::PortError;
 use super::queue::{DeviceQueue, Queue};
 use super::{Errno, MemPool};
 use crate::config::PortConfig;
@@ -21,94 +22,12 @@ use crate::port::{MacAddress, PortId};
 /// loses the buffers of a fill ring with each failure.
 const AF_XDP_PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(120)];
 
+/// The driver does not pass the reason on.
+const AF_XDP_HINT: &str = " (another process may have the interface, or it has no such queue, or its MTU is too large \
+                           for XDP)";
+
 /// Between two looks at the link.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// A port could not be opened, or a call to it failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// Too few transmit queues.
-    #[error(
-        "port {port:?}: device {device:?} has {max} transmit queues at most, but each of the {workers} workers needs \
-         one: {advice}"
-    )]
-    TooFewTransmitQueues {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// Transmit queues that the device has.
-        max: u16,
-        /// Workers.
-        workers: u16,
-        /// What to change.
-        advice: &'static str,
-    },
-    /// An MTU that the device does not take.
-    #[error("port {port:?}: MTU {mtu} is out of what device {device:?} takes, {min} to {max}: set `mtu` so")]
-    Mtu {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// The MTU.
-        mtu: u16,
-        /// The smallest.
-        min: u16,
-        /// The largest.
-        max: u16,
-    },
-    /// Frames larger than a buffer, on a device that cannot split them.
-    #[error(
-        "port {port:?}: frames of MTU {mtu} do not fit packet buffers of {room} bytes, and device {device:?} cannot \
-         receive into several: set `mtu` of this port"
-    )]
-    FramesTooLarge {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// The MTU.
-        mtu: u16,
-        /// Bytes that a buffer holds.
-        room: u16,
-    },
-    /// The link did not come up.
-    #[error(
-        "port {port:?} without link: device {device:?} had none within {waited_milliseconds} ms \
-         (`link_timeout_milliseconds`; 0 does not wait)"
-    )]
-    NoLink {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// How long it was waited.
-        waited_milliseconds: u32,
-    },
-    /// The port's queues are still with workers.
-    #[error("port {port:?} cannot be closed: {queues} of its queues are in use")]
-    InUse {
-        /// The port.
-        port: String,
-        /// Queues not yet dropped.
-        queues: usize,
-    },
-    /// A call to DPDK failed.
-    #[error("port {port:?}: device {device:?} could not {operation}: {errno}{log}")]
-    Device {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// What was attempted.
-        operation: &'static str,
-        /// Why not.
-        errno: Errno,
-        /// DPDK's own words.
-        log: RecentLog,
-    },
-}
 
 /// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +97,9 @@ impl Context<'_> {
     fn failed(&self, failure: Failure) -> PortError {
         let (port, device) = (self.port.name.clone(), device::text(self.port).to_owned());
         let Failure { operation, errno } = failure;
-        PortError::Device { port, device, operation, errno, log: RecentLog::take() }
+        let is_af_xdp_socket = device::is_vdev_of(self.port, device::AF_XDP) && operation == ethdev::SET_UP_RX_QUEUE;
+        let hint = if is_af_xdp_socket { AF_XDP_HINT } else { "" };
+        PortError::Device { port, device, operation, errno, hint, log: RecentLog::take() }
     }
 }
 
@@ -330,7 +251,7 @@ impl Port {
     fn failed(&self, failure: Failure) -> PortError {
         let device = self.devices.first().map_or("", EthDevice::name).to_owned();
         let Failure { operation, errno } = failure;
-        PortError::Device { port: self.name.clone(), device, operation, errno, log: RecentLog::default() }
+        PortError::Device { port: self.name.clone(), device, operation, errno, hint: "", log: RecentLog::default() }
     }
 
     fn check_mtu(&self, config: &PortConfig) {

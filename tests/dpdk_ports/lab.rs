@@ -41,6 +41,13 @@ pub fn mac(interface: &str) -> String {
     String::from_utf8(output.stdout).unwrap().split_whitespace().nth(2).unwrap().to_owned()
 }
 
+/// The MTU of a kernel interface.
+pub fn mtu(interface: &str) -> u16 {
+    let output = Command::new("ip").args(["link", "show", interface]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().skip_while(|word| *word != "mtu").nth(1).unwrap().parse().unwrap()
+}
+
 /// A packet socket on an interface.
 pub struct Peer {
     child: Child,
