@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use fullgate::dpdk::{Mbuf, Port, Steering, clock, free_all, register_current_thread};
+use fullgate::config::DpdkConfig;
+use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue, Steering, clock, free_all, register_current_thread};
 use fullgate::port::{BURST_SIZE, ChecksumStatus, Frame, PortId};
 
-use crate::lab::{self, Peer, contents, flows, open, poll, port, receive, transmit, veth, wait_until};
+use crate::lab::{self, Hugepages, Peer, contents, flows, open, poll, port, receive, transmit, veth, wait_until};
 
 /// Frames from one peer through both ports, received by the first and sent by the second, to the other.
 fn forward(devices: [&str; 2], peers: [&str; 2], driver: &str) {
@@ -339,6 +340,32 @@ pub fn buffers() {
     free_all(&mut all);
     drop(frame);
     assert_eq!(pool.available(), pool.size());
+}
+
+pub fn hugepages_are_used_and_given_back() {
+    let _reserved = Hugepages::reserve(64);
+    let free = lab::hugepages("free_hugepages");
+    assert!(crate::command("use_hugepages").status().unwrap().success());
+    assert_eq!(lab::hugepages("free_hugepages"), free);
+}
+
+/// Takes its buffers from hugepages.
+pub fn use_hugepages() {
+    let free = lab::hugepages("free_hugepages");
+    let ports = [port("wan", "net_null0")];
+    let dpdk = DpdkConfig::default();
+    let eal = Eal::init(&dpdk, &ports, &lab::workers(1)).unwrap();
+    let pool = MemPool::create(&eal, &dpdk, &ports, 1, 0).unwrap();
+    let mut opened = open(&ports, 1, &pool);
+    assert!(!receive_any(&mut opened[0].1[0]).is_empty());
+    assert!(lab::hugepages("free_hugepages") + 8 < free, "the pool lies in ordinary memory");
+}
+
+/// A burst of whatever comes.
+fn receive_any(queue: &mut Queue) -> Vec<Mbuf> {
+    let mut burst = Vec::with_capacity(BURST_SIZE);
+    queue.receive(&mut burst);
+    burst
 }
 
 pub fn process_is_left_as_it_was() {

@@ -33,6 +33,7 @@ const CASES: &[Case] = &[
     ("pcap_to_null", cases::pcap_to_null),
     ("pcap_queues_are_dealt", cases::pcap_queues_are_dealt),
     ("buffers", cases::buffers),
+    ("hugepages_are_used_and_given_back", cases::hugepages_are_used_and_given_back),
     ("process_is_left_as_it_was", cases::process_is_left_as_it_was),
     ("errors_before_the_eal", errors::before_the_eal),
     ("errors_of_devices", errors::of_devices),
@@ -42,7 +43,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Not cases of their own: run by one.
-const INNER: &[Case] = &[("open_and_wait", cases::open_and_wait)];
+const INNER: &[Case] = &[("open_and_wait", cases::open_and_wait), ("use_hugepages", cases::use_hugepages)];
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
