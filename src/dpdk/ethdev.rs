@@ -34,6 +34,9 @@ pub(super) struct Failure {
     pub(super) errno: Errno,
 }
 
+/// A device that should be there is not.
+pub(super) const NO_DEVICE: Failure = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
+
 /// Gives a result of DPDK the name of what was attempted.
 fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
     Errno::check(result).map_err(|errno| Failure { operation, errno })
@@ -122,14 +125,13 @@ impl EthDevice {
     /// Claims a device that the EAL made. One that was closed before is made again.
     pub(super) fn claim(source: &EalDevice, pool: &MemPool) -> Result<Self, Failure> {
         let name = source.name();
-        let missing = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
         let id = match find(name) {
             Some(id) => id,
             None => {
-                let argument = CString::new(source.devargs.as_str()).map_err(|_| missing)?;
+                let argument = CString::new(source.devargs.as_str()).map_err(|_| NO_DEVICE)?;
                 // SAFETY: a C string, which DPDK copies; the EAL is up, for there is a pool.
                 attempt("make the device", unsafe { dpdk_sys::rte_dev_probe(argument.as_ptr()) })?;
-                find(name).ok_or(missing)?
+                find(name).ok_or(NO_DEVICE)?
             }
         };
         if !CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {

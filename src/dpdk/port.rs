@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::MemPool;
 use super::device::{self, EalDevice};
-use super::ethdev::{self, EthDevice, Failure};
+use super::ethdev::{self, Capabilities, EthDevice, Failure, NO_DEVICE};
 use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
 use super::port_error::PortError;
 use super::queue::{DeviceQueue, Queue};
-use super::{Errno, MemPool};
 use crate::config::PortConfig;
 use crate::port::{MacAddress, PortId};
 
@@ -113,23 +113,11 @@ impl Port {
     ) -> Result<(Self, Vec<Queue>), PortError> {
         log::forget();
         let context = Context { port: config };
-        let failed = |failure| context.failed(failure);
-        let sources = device::eal_devices(config, workers);
-        let claimed = sources.iter().map(|source| EthDevice::claim(source, pool));
-        let claimed: Vec<EthDevice> = claimed.collect::<Result<_, _>>().map_err(failed)?;
-        let none = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
-        let first = claimed.first().ok_or_else(|| failed(none))?;
-        let capabilities = first.capabilities().map_err(failed)?;
-        let own_mtu = kernel_mtu(first, capabilities.interface).map_err(failed)?;
-        let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
-        let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
-        let driver = &capabilities.driver;
-        let started = claimed.into_iter().zip(&sources);
-        let started = started.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
-        let devices: Vec<EthDevice> = started.collect::<Result<_, _>>().map_err(failed)?;
-        let first = devices.first().ok_or_else(|| failed(none))?;
-        let mac = first.mac().map_err(failed)?;
+        let Running { devices, capabilities, plan } = start(&context, workers, pool)?;
+        let first = devices.first().ok_or_else(|| context.failed(NO_DEVICE))?;
+        let mac = first.mac().map_err(|failure| context.failed(failure))?;
         let steering = spread(first, &plan, capabilities.reta_size, workers);
+        let count = u16::try_from(devices.len()).unwrap_or(u16::MAX);
         let port = Self {
             id,
             name: config.name.clone(),
@@ -295,6 +283,32 @@ impl Port {
         };
         sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
     }
+}
+
+/// A port's devices, started, and what they offer and were asked.
+struct Running {
+    devices: Vec<EthDevice>,
+    capabilities: Capabilities,
+    plan: Plan,
+}
+
+/// Claims, configures and starts the devices of a port.
+fn start(context: &Context<'_>, workers: u16, pool: &MemPool) -> Result<Running, PortError> {
+    let config = context.port;
+    let failed = |failure| context.failed(failure);
+    let sources = device::eal_devices(config, workers);
+    let claimed = sources.iter().map(|source| EthDevice::claim(source, pool));
+    let claimed: Vec<EthDevice> = claimed.collect::<Result<_, _>>().map_err(failed)?;
+    let first = claimed.first().ok_or_else(|| failed(NO_DEVICE))?;
+    let capabilities = first.capabilities().map_err(failed)?;
+    let own_mtu = kernel_mtu(first, capabilities.interface).map_err(failed)?;
+    let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
+    let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
+    let driver = &capabilities.driver;
+    let devices = claimed.into_iter().zip(&sources);
+    let devices = devices.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
+    let devices = devices.collect::<Result<_, _>>().map_err(failed)?;
+    Ok(Running { devices, capabilities, plan })
 }
 
 /// The MTU of the kernel interface behind the device; none where there is none.
