@@ -292,6 +292,8 @@ fn initialise(arguments: &[String]) -> Result<(), EalError> {
     if errno == Errno::ALREADY {
         return Err(EalError::AlreadyInitialised);
     }
+    // Made early on, and empty; it may not have come to that.
+    let _ = fs::remove_dir(runtime_folder());
     Err(failure(errno, arguments, RecentLog::take()))
 }
 
@@ -372,7 +374,7 @@ fn advice(port: &PortConfig, device: &EalDevice, queues: usize) -> String {
 }
 
 fn runtime_folder() -> PathBuf {
-    // SAFETY: the EAL is up; returns its own string.
+    // SAFETY: returns the EAL's own string, empty before it is up.
     PathBuf::from(text_of(unsafe { dpdk_sys::rte_eal_get_runtime_dir() }))
 }
 

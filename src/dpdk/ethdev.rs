@@ -21,6 +21,9 @@ use crate::port::MacAddress;
 /// Any NUMA node (SOCKET_ID_ANY).
 const ANY_SOCKET: u32 = u32::MAX;
 
+/// What failed where a receive queue could not be had.
+pub(super) const SET_UP_RX_QUEUE: &str = "set up a receive queue";
+
 static CLAIMED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// A call to a device that failed: what was attempted, and why not.
@@ -30,6 +33,9 @@ pub(super) struct Failure {
     pub(super) operation: &'static str,
     pub(super) errno: Errno,
 }
+
+/// A device that should be there is not.
+pub(super) const NO_DEVICE: Failure = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
 
 /// Gives a result of DPDK the name of what was attempted.
 fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
@@ -119,14 +125,13 @@ impl EthDevice {
     /// Claims a device that the EAL made. One that was closed before is made again.
     pub(super) fn claim(source: &EalDevice, pool: &MemPool) -> Result<Self, Failure> {
         let name = source.name();
-        let missing = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
         let id = match find(name) {
             Some(id) => id,
             None => {
-                let argument = CString::new(source.devargs.as_str()).map_err(|_| missing)?;
+                let argument = CString::new(source.devargs.as_str()).map_err(|_| NO_DEVICE)?;
                 // SAFETY: a C string, which DPDK copies; the EAL is up, for there is a pool.
                 attempt("make the device", unsafe { dpdk_sys::rte_dev_probe(argument.as_ptr()) })?;
-                find(name).ok_or(missing)?
+                find(name).ok_or(NO_DEVICE)?
             }
         };
         if !CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
@@ -186,7 +191,7 @@ impl EthDevice {
         // SAFETY: the pool lives as long as the device (see the field); a null configuration means the defaults.
         let result =
             unsafe { dpdk_sys::rte_eth_rx_queue_setup(self.id, queue, descriptors, ANY_SOCKET, defaults, pool) };
-        attempt("set up a receive queue", result).map(|_| ())
+        attempt(SET_UP_RX_QUEUE, result).map(|_| ())
     }
 
     fn set_up_tx_queue(&self, queue: u16, descriptors: u16) -> Result<(), Failure> {

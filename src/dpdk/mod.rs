@@ -16,6 +16,7 @@ mod mbuf;
 mod mempool;
 mod plan;
 mod port;
+mod port_error;
 mod queue;
 
 use std::fmt;
@@ -25,7 +26,8 @@ pub use lcore::{LcoreError, RegisteredThread, register_current_thread};
 pub use log::RecentLog;
 pub use mbuf::{Mbuf, free_all};
 pub use mempool::{MemPool, MemPoolError, mbufs_needed};
-pub use port::{Link, Port, PortError, PortStats, Steering};
+pub use port::{Link, Port, PortStats, Steering};
+pub use port_error::PortError;
 pub use queue::Queue;
 
 /// An error number, positive; shown as the system's text.

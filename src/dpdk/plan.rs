@@ -8,7 +8,8 @@ use dpdk_sys::{
 
 use super::device;
 use super::ethdev::{Capabilities, Settings};
-use super::port::{PortError, Steering};
+use super::port::Steering;
+use super::port_error::PortError;
 use crate::config::PortConfig;
 
 /// Ethernet header and frame check sequence: what a frame has beyond its MTU.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::MemPool;
 use super::device::{self, EalDevice};
-use super::ethdev::{EthDevice, Failure};
+use super::ethdev::{self, Capabilities, EthDevice, Failure, NO_DEVICE};
 use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
+use super::port_error::PortError;
 use super::queue::{DeviceQueue, Queue};
-use super::{Errno, MemPool};
 use crate::config::PortConfig;
 use crate::port::{MacAddress, PortId};
 
@@ -21,94 +22,12 @@ use crate::port::{MacAddress, PortId};
 /// loses the buffers of a fill ring with each failure.
 const AF_XDP_PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(120)];
 
+/// The driver does not pass the reason on.
+const AF_XDP_HINT: &str = " (another process may have the interface, or it has no such queue, or its MTU is too large \
+                           for XDP)";
+
 /// Between two looks at the link.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// A port could not be opened, or a call to it failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// Too few transmit queues.
-    #[error(
-        "port {port:?}: device {device:?} has {max} transmit queues at most, but each of the {workers} workers needs \
-         one: {advice}"
-    )]
-    TooFewTransmitQueues {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// Transmit queues that the device has.
-        max: u16,
-        /// Workers.
-        workers: u16,
-        /// What to change.
-        advice: &'static str,
-    },
-    /// An MTU that the device does not take.
-    #[error("port {port:?}: MTU {mtu} is out of what device {device:?} takes, {min} to {max}: set `mtu` so")]
-    Mtu {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// The MTU.
-        mtu: u16,
-        /// The smallest.
-        min: u16,
-        /// The largest.
-        max: u16,
-    },
-    /// Frames larger than a buffer, on a device that cannot split them.
-    #[error(
-        "port {port:?}: frames of MTU {mtu} do not fit packet buffers of {room} bytes, and device {device:?} cannot \
-         receive into several: set `mtu` of this port"
-    )]
-    FramesTooLarge {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// The MTU.
-        mtu: u16,
-        /// Bytes that a buffer holds.
-        room: u16,
-    },
-    /// The link did not come up.
-    #[error(
-        "port {port:?} without link: device {device:?} had none within {waited_milliseconds} ms \
-         (`link_timeout_milliseconds`; 0 does not wait)"
-    )]
-    NoLink {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// How long it was waited.
-        waited_milliseconds: u32,
-    },
-    /// The port's queues are still with workers.
-    #[error("port {port:?} cannot be closed: {queues} of its queues are in use")]
-    InUse {
-        /// The port.
-        port: String,
-        /// Queues not yet dropped.
-        queues: usize,
-    },
-    /// A call to DPDK failed.
-    #[error("port {port:?}: device {device:?} could not {operation}: {errno}{log}")]
-    Device {
-        /// The port.
-        port: String,
-        /// Its device.
-        device: String,
-        /// What was attempted.
-        operation: &'static str,
-        /// Why not.
-        errno: Errno,
-        /// DPDK's own words.
-        log: RecentLog,
-    },
-}
 
 /// State of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +97,9 @@ impl Context<'_> {
     fn failed(&self, failure: Failure) -> PortError {
         let (port, device) = (self.port.name.clone(), device::text(self.port).to_owned());
         let Failure { operation, errno } = failure;
-        PortError::Device { port, device, operation, errno, log: RecentLog::take() }
+        let is_af_xdp_socket = device::is_vdev_of(self.port, device::AF_XDP) && operation == ethdev::SET_UP_RX_QUEUE;
+        let hint = if is_af_xdp_socket { AF_XDP_HINT } else { "" };
+        PortError::Device { port, device, operation, errno, hint, log: RecentLog::take() }
     }
 }
 
@@ -192,23 +113,11 @@ impl Port {
     ) -> Result<(Self, Vec<Queue>), PortError> {
         log::forget();
         let context = Context { port: config };
-        let failed = |failure| context.failed(failure);
-        let sources = device::eal_devices(config, workers);
-        let claimed = sources.iter().map(|source| EthDevice::claim(source, pool));
-        let claimed: Vec<EthDevice> = claimed.collect::<Result<_, _>>().map_err(failed)?;
-        let none = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
-        let first = claimed.first().ok_or_else(|| failed(none))?;
-        let capabilities = first.capabilities().map_err(failed)?;
-        let own_mtu = kernel_mtu(first, capabilities.interface).map_err(failed)?;
-        let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
-        let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
-        let driver = &capabilities.driver;
-        let started = claimed.into_iter().zip(&sources);
-        let started = started.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
-        let devices: Vec<EthDevice> = started.collect::<Result<_, _>>().map_err(failed)?;
-        let first = devices.first().ok_or_else(|| failed(none))?;
-        let mac = first.mac().map_err(failed)?;
+        let Running { devices, capabilities, plan } = start(&context, workers, pool)?;
+        let first = devices.first().ok_or_else(|| context.failed(NO_DEVICE))?;
+        let mac = first.mac().map_err(|failure| context.failed(failure))?;
         let steering = spread(first, &plan, capabilities.reta_size, workers);
+        let count = u16::try_from(devices.len()).unwrap_or(u16::MAX);
         let port = Self {
             id,
             name: config.name.clone(),
@@ -330,7 +239,7 @@ impl Port {
     fn failed(&self, failure: Failure) -> PortError {
         let device = self.devices.first().map_or("", EthDevice::name).to_owned();
         let Failure { operation, errno } = failure;
-        PortError::Device { port: self.name.clone(), device, operation, errno, log: RecentLog::default() }
+        PortError::Device { port: self.name.clone(), device, operation, errno, hint: "", log: RecentLog::default() }
     }
 
     fn check_mtu(&self, config: &PortConfig) {
@@ -374,6 +283,32 @@ impl Port {
         };
         sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
     }
+}
+
+/// A port's devices, started, and what they offer and were asked.
+struct Running {
+    devices: Vec<EthDevice>,
+    capabilities: Capabilities,
+    plan: Plan,
+}
+
+/// Claims, configures and starts the devices of a port.
+fn start(context: &Context<'_>, workers: u16, pool: &MemPool) -> Result<Running, PortError> {
+    let config = context.port;
+    let failed = |failure| context.failed(failure);
+    let sources = device::eal_devices(config, workers);
+    let claimed = sources.iter().map(|source| EthDevice::claim(source, pool));
+    let claimed: Vec<EthDevice> = claimed.collect::<Result<_, _>>().map_err(failed)?;
+    let first = claimed.first().ok_or_else(|| failed(NO_DEVICE))?;
+    let capabilities = first.capabilities().map_err(failed)?;
+    let own_mtu = kernel_mtu(first, capabilities.interface).map_err(failed)?;
+    let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
+    let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
+    let driver = &capabilities.driver;
+    let devices = claimed.into_iter().zip(&sources);
+    let devices = devices.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
+    let devices = devices.collect::<Result<_, _>>().map_err(failed)?;
+    Ok(Running { devices, capabilities, plan })
 }
 
 /// The MTU of the kernel interface behind the device; none where there is none.

@@ -1,12 +1,14 @@
 //! Frames through real drivers, there and back.
 
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use fullgate::dpdk::{Mbuf, Port, Steering, clock, free_all, register_current_thread};
+use fullgate::config::DpdkConfig;
+use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue, Steering, clock, free_all, register_current_thread};
 use fullgate::port::{BURST_SIZE, ChecksumStatus, Frame, PortId};
 
-use crate::lab::{self, Peer, contents, flows, open, poll, port, receive, transmit, veth, wait_until};
+use crate::lab::{self, Hugepages, Peer, contents, flows, open, poll, port, receive, transmit, veth, wait_until};
 
 /// Frames from one peer through both ports, received by the first and sent by the second, to the other.
 fn forward(devices: [&str; 2], peers: [&str; 2], driver: &str) {
@@ -102,32 +104,93 @@ pub fn af_packet_two_queues() {
     two_queues("net_af_packet0,iface=a0,qpairs=2");
 }
 
-pub fn af_xdp_reopens_in_one_process() {
-    veth("a0", "a1", 1);
-    let ports = [port("wan", "net_af_xdp0,iface=a0")];
+/// Closed and opened again. Not with AF_XDP and AF_PACKET: those drivers (22.11) keep sockets until the process ends.
+pub fn reopens_in_one_process() {
+    let ports = [port("lan", "net_tap0,iface=fgports0"), port("wan", "net_null0")];
     let (_eal, pool) = lab::eal(&ports, 1);
-    let mut peer = Peer::on("a1");
     for _ in 0..3 {
-        let (mut wan, mut queues) = open(&ports, 1, &pool).pop().unwrap();
+        let mut opened = open(&ports, 1, &pool);
+        let mut kernel = Peer::on("fgports0");
         let sent = flows(5);
-        sent.iter().for_each(|frame| peer.send(frame));
-        assert_eq!(contents(&receive(&mut queues[0], 5)), sent);
-        drop(queues);
-        wan.close().unwrap();
+        sent.iter().for_each(|frame| kernel.send(frame));
+        let frames = receive(&mut opened[0].1[0], 5);
+        assert_eq!(contents(&frames), sent);
+        transmit(&mut opened[0].1[0], frames);
+        kernel.wait_for(&sent);
+        drop(kernel);
+        for (mut port, queues) in opened {
+            drop(queues);
+            port.close().unwrap();
+        }
+        assert_eq!(pool.available(), pool.size());
     }
 }
 
-pub fn af_xdp_reopens_after_a_kill() {
-    veth("a0", "a1", 1);
-    for _ in 0..3 {
-        let mut child = crate::command("open_and_wait").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+/// A process that has port `wan` open, or tries to.
+struct Holder {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    log: BufReader<ChildStderr>,
+}
+
+impl Holder {
+    fn start() -> Self {
+        let mut command = crate::command("open_and_wait");
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, output, log }
+    }
+
+    fn wait_until_open(&mut self) {
         let mut line = String::new();
-        let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.output.read_line(&mut line).unwrap();
         assert_eq!(line, "open\n");
     }
+
+    fn wait_for_log(&mut self, text: &str) {
+        let mut lines = self.log.by_ref().lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains(text)), "{text} was not logged");
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+pub fn af_xdp_reopens_after_an_end_and_a_kill() {
+    veth("a0", "a1", 1);
+    for _ in 0..2 {
+        let mut holder = Holder::start();
+        holder.wait_until_open();
+        holder.end();
+        let mut holder = Holder::start();
+        holder.wait_until_open();
+        holder.kill();
+    }
+}
+
+/// A new gateway starts while the interface still belongs to the old one, which ends meanwhile.
+pub fn af_xdp_waits_for_the_former_owner() {
+    veth("a0", "a1", 1);
+    let mut former = Holder::start();
+    former.wait_until_open();
+    let mut next = Holder::start();
+    next.wait_for_log("trying again");
+    former.kill();
+    next.wait_until_open();
+
+    let mut third = Holder::start();
+    third.wait_for_log("another process");
+    assert!(!third.child.wait().unwrap().success());
+    next.end();
 }
 
 /// Opens a port, says so, and keeps it until it is killed or its input ends.
@@ -168,6 +231,21 @@ pub fn tap_receives_sends_and_checks() {
     assert_eq!(tap.mtu().unwrap(), 1500);
     assert_eq!(tap.set_mtu(1400).unwrap(), 1400);
     assert!(tap.stats().unwrap().rx_errors < 3);
+}
+
+/// The MTU that counts is the kernel interface's, whatever the driver noted.
+pub fn mtus_are_the_kernels() {
+    veth("a0", "a1", 1);
+    veth("b0", "b1", 1);
+    lab::run("ip link set a0 mtu 1400");
+    let mut ports = [port("wan", "net_af_xdp0,iface=a0"), port("lan", "net_af_packet0,iface=b0")];
+    ports[1].mtu = Some(1300);
+    let (_eal, pool) = lab::eal(&ports, 1);
+    let opened = open(&ports, 1, &pool);
+    let mtus = || opened.iter().map(|(port, _)| port.mtu().unwrap()).collect::<Vec<_>>();
+    assert_eq!(mtus(), [1400, 1300]);
+    assert_eq!(opened[0].0.set_mtu(1450).unwrap(), 1450);
+    assert_eq!(mtus(), [lab::mtu("a0"), lab::mtu("b0")]);
 }
 
 pub fn pcap_to_null() {
@@ -262,6 +340,32 @@ pub fn buffers() {
     free_all(&mut all);
     drop(frame);
     assert_eq!(pool.available(), pool.size());
+}
+
+pub fn hugepages_are_used_and_given_back() {
+    let _reserved = Hugepages::reserve(64);
+    let free = lab::hugepages("free_hugepages");
+    assert!(crate::command("use_hugepages").status().unwrap().success());
+    assert_eq!(lab::hugepages("free_hugepages"), free);
+}
+
+/// Takes its buffers from hugepages.
+pub fn use_hugepages() {
+    let free = lab::hugepages("free_hugepages");
+    let ports = [port("wan", "net_null0")];
+    let dpdk = DpdkConfig::default();
+    let eal = Eal::init(&dpdk, &ports, &lab::workers(1)).unwrap();
+    let pool = MemPool::create(&eal, &dpdk, &ports, 1, 0).unwrap();
+    let mut opened = open(&ports, 1, &pool);
+    assert!(!receive_any(&mut opened[0].1[0]).is_empty());
+    assert!(lab::hugepages("free_hugepages") + 8 < free, "the pool lies in ordinary memory");
+}
+
+/// A burst of whatever comes.
+fn receive_any(queue: &mut Queue) -> Vec<Mbuf> {
+    let mut burst = Vec::with_capacity(BURST_SIZE);
+    queue.receive(&mut burst);
+    burst
 }
 
 pub fn process_is_left_as_it_was() {

@@ -47,7 +47,7 @@ pub fn of_ports() {
 
     veth("b0", "b1", 1);
     lab::run("ip link set b1 down");
-    let lan = PortConfig { link_timeout_milliseconds: 50, ..port("lan", "net_af_xdp1,iface=b0") };
+    let lan = PortConfig { link_timeout_milliseconds: 50, ..port("lan", "net_af_packet1,iface=b0") };
     assert_says(&open_error(&lan, 1, &pool), &["port \"lan\" without link", "50 ms"]);
     lab::run("ip link set b1 up");
     assert!(Port::open(&lan, PortId(1), 1, &pool).is_ok());

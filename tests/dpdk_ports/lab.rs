@@ -41,6 +41,13 @@ pub fn mac(interface: &str) -> String {
     String::from_utf8(output.stdout).unwrap().split_whitespace().nth(2).unwrap().to_owned()
 }
 
+/// The MTU of a kernel interface.
+pub fn mtu(interface: &str) -> u16 {
+    let output = Command::new("ip").args(["link", "show", interface]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().skip_while(|word| *word != "mtu").nth(1).unwrap().parse().unwrap()
+}
+
 /// A packet socket on an interface.
 pub struct Peer {
     child: Child,
@@ -148,6 +155,35 @@ pub fn dpdk(megabytes: u32) -> DpdkConfig {
 /// `[worker]` with `count` workers.
 pub fn workers(count: u16) -> WorkerConfig {
     WorkerConfig { cores: (0..count).collect(), idle: Idle::Sleep }
+}
+
+/// Hugepages of 2 MB, reserved until this is dropped.
+pub struct Hugepages {
+    before: u32,
+}
+
+const HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+impl Hugepages {
+    /// Reserves `count` more.
+    pub fn reserve(count: u32) -> Self {
+        let reserved = Self { before: hugepages("nr_hugepages") };
+        let wanted = reserved.before + count;
+        fs::write(format!("{HUGEPAGES}/nr_hugepages"), wanted.to_string()).unwrap();
+        assert_eq!(hugepages("nr_hugepages"), wanted, "the machine has no room for {count} hugepages of 2 MB");
+        reserved
+    }
+}
+
+impl Drop for Hugepages {
+    fn drop(&mut self) {
+        let _ = fs::write(format!("{HUGEPAGES}/nr_hugepages"), self.before.to_string());
+    }
+}
+
+/// A number that the kernel tells of its hugepages of 2 MB.
+pub fn hugepages(what: &str) -> u32 {
+    fs::read_to_string(format!("{HUGEPAGES}/{what}")).unwrap().trim().parse().unwrap()
 }
 
 /// An EAL and a pool for `ports`.

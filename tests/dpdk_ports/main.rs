@@ -23,14 +23,17 @@ type Case = (&'static str, fn());
 const CASES: &[Case] = &[
     ("af_xdp_forwards", cases::af_xdp_forwards),
     ("af_xdp_two_queues", cases::af_xdp_two_queues),
-    ("af_xdp_reopens_in_one_process", cases::af_xdp_reopens_in_one_process),
-    ("af_xdp_reopens_after_a_kill", cases::af_xdp_reopens_after_a_kill),
+    ("af_xdp_reopens_after_an_end_and_a_kill", cases::af_xdp_reopens_after_an_end_and_a_kill),
+    ("af_xdp_waits_for_the_former_owner", cases::af_xdp_waits_for_the_former_owner),
+    ("reopens_in_one_process", cases::reopens_in_one_process),
     ("af_packet_forwards", cases::af_packet_forwards),
     ("af_packet_two_queues", cases::af_packet_two_queues),
     ("tap_receives_sends_and_checks", cases::tap_receives_sends_and_checks),
+    ("mtus_are_the_kernels", cases::mtus_are_the_kernels),
     ("pcap_to_null", cases::pcap_to_null),
     ("pcap_queues_are_dealt", cases::pcap_queues_are_dealt),
     ("buffers", cases::buffers),
+    ("hugepages_are_used_and_given_back", cases::hugepages_are_used_and_given_back),
     ("process_is_left_as_it_was", cases::process_is_left_as_it_was),
     ("errors_before_the_eal", errors::before_the_eal),
     ("errors_of_devices", errors::of_devices),
@@ -40,7 +43,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Not cases of their own: run by one.
-const INNER: &[Case] = &[("open_and_wait", cases::open_and_wait)];
+const INNER: &[Case] = &[("open_and_wait", cases::open_and_wait), ("use_hugepages", cases::use_hugepages)];
 
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(CASE) {
