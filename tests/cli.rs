@@ -215,7 +215,7 @@ fn refusals_and_broken_daemons_are_1() {
         (format!("{refusal}\n"), "fullgate: there is no service\n"),
         ("{\"version\":9,\"ok\":{}}\n".to_owned(), "protocol version 9; this side speaks version 1"),
         ("{}\n".to_owned(), "no protocol version: \"version\":1 is wanted in every line"),
-        ("HTTP/1.1 400\n".to_owned(), "not a line of the control protocol"),
+        ("HTTP/1.1 400\n".to_owned(), "the gateway's reply is not understood: expected value"),
         (line(&json!({ "workers": [] })), "answers something else than was asked"),
         ("{\"version\":1".to_owned(), "closed the connection without an answer"),
         (String::new(), "closed the connection without an answer"),
