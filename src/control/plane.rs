@@ -3,7 +3,7 @@
 //!
 //! It sleeps unless it was asked something or something is under way. A request that changes something is answered
 //! when the new table is on its way to the workers, which take it at their next burst; where changes come faster
-//! than tables can be made, several share a table, and the answer comes before it (see [`Pace`]). State is written
+//! than tables can be made, several share a table, and the answer comes before it (see `Pace`). State is written
 //! at most 100 ms after a change, by another thread, and when the plane ends.
 
 use std::future::{Future, pending};
