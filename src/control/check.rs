@@ -44,6 +44,9 @@ pub(super) fn check_service(config: &ServiceConfig) -> Result<(), Refusal> {
 pub(super) fn check_real_server(key: ServiceKey, config: &RealServerConfig) -> Result<(), Refusal> {
     let RealServerConfig { address, weight, upper_threshold, lower_threshold } = *config;
     check_endpoint(address, &format!("service {key}: real server"))?;
+    if address == SocketAddrV4::new(key.address, key.port) {
+        return refuse(ErrorKind::Invalid, format!("service {key}: real server {address} is the service itself"));
+    }
     if weight.0 > Weight::MAX {
         let message =
             format!("service {key}: real server {address}: weight {} is too high: 0-{}", weight.0, Weight::MAX);
@@ -86,9 +89,9 @@ pub(super) fn list<T: Display>(items: impl Iterator<Item = T>) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
-/// Whether the wanted state is allowed by itself, on ports of these names.
-pub(super) fn check_balance(ports: &[String], wanted: &BalanceConfig) -> Result<(), Refusal> {
-    let locals = check_pools(ports, &wanted.local_pools)?;
+/// Whether the wanted state is allowed by itself, on ports of these names, with so many workers.
+pub(super) fn check_balance(ports: &[String], workers: usize, wanted: &BalanceConfig) -> Result<(), Refusal> {
+    let locals = check_pools(ports, workers, &wanted.local_pools)?;
     let pools: HashMap<&str, &LocalPoolConfig> =
         wanted.local_pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     let mut keys = HashSet::new();
@@ -120,7 +123,11 @@ pub(super) fn check_balance(ports: &[String], wanted: &BalanceConfig) -> Result<
     Ok(())
 }
 
-fn check_pools<'a>(ports: &[String], pools: &'a [LocalPoolConfig]) -> Result<HashMap<Ipv4Addr, &'a str>, Refusal> {
+fn check_pools<'a>(
+    ports: &[String],
+    workers: usize,
+    pools: &'a [LocalPoolConfig],
+) -> Result<HashMap<Ipv4Addr, &'a str>, Refusal> {
     let mut names = HashSet::new();
     let mut locals = HashMap::new();
     for pool in pools {
@@ -134,6 +141,7 @@ fn check_pools<'a>(ports: &[String], pools: &'a [LocalPoolConfig]) -> Result<Has
                 format!("local pool {name}: there is no port {:?}: there is {}", pool.port, list(ports.iter()));
             return refuse(ErrorKind::NotFound, message);
         }
+        check_port_count(pool, workers)?;
         for &address in &pool.addresses {
             check_host(address, &format!("local pool {name}: address"))?;
             if let Some(other) = locals.insert(address, name) {
@@ -143,4 +151,17 @@ fn check_pools<'a>(ports: &[String], pools: &'a [LocalPoolConfig]) -> Result<Has
         }
     }
     Ok(locals)
+}
+
+/// Each worker has local ports of its own.
+fn check_port_count(pool: &LocalPoolConfig, workers: usize) -> Result<(), Refusal> {
+    let count = (usize::from(pool.ports.last) + 1).saturating_sub(pool.ports.first.into());
+    if count < workers.max(1) {
+        let message = format!(
+            "local pool {}: ports {} are {count} for {workers} workers: allowed is at least one for each",
+            pool.name, pool.ports
+        );
+        return refuse(ErrorKind::Invalid, message);
+    }
+    Ok(())
 }

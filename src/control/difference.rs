@@ -4,6 +4,7 @@
 //! What is new comes last, in the order given. Local addresses are withdrawn before others are added, so that one
 //! can go from a pool to another; a pool goes when nothing refers to it any more.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use hashbrown::{HashMap, HashSet};
@@ -11,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use super::change::{Change, PoolSettings, ServiceSettings};
 use super::check::check_balance;
 use super::model::{Model, Pool, ServiceEntry};
-use super::plan::{real_edit, service_add};
+use super::plan::{real_edit, service_add, with_pool};
 use super::protocol::Refusal;
 use crate::balance::ServiceKey;
 use crate::config::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
@@ -19,7 +20,8 @@ use crate::config::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceCon
 impl Model {
     /// The steps that make the model equal to `wanted`, or why that is refused.
     pub fn plan_apply(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
-        check_balance(&self.ports, wanted)?;
+        let wanted = &*with_pools(wanted)?;
+        check_balance(&self.ports, self.counters.len(), wanted)?;
         let mut changes = self.pool_changes(&wanted.local_pools);
         self.service_changes(&wanted.services, &mut changes);
         let names: HashSet<&str> = wanted.local_pools.iter().map(|pool| pool.name.as_str()).collect();
@@ -80,6 +82,17 @@ impl Model {
             }
         }
     }
+}
+
+/// The wanted state, with the only pool there is for services that name none.
+fn with_pools(wanted: &BalanceConfig) -> Result<Cow<'_, BalanceConfig>, Refusal> {
+    if wanted.services.iter().all(|service| !service.local_pool.is_empty()) {
+        return Ok(Cow::Borrowed(wanted));
+    }
+    let names = wanted.local_pools.iter().map(|pool| pool.name.as_str());
+    let services = wanted.services.iter().map(|service| with_pool(service, names.clone()));
+    let services = services.collect::<Result<_, _>>()?;
+    Ok(Cow::Owned(BalanceConfig { local_pools: wanted.local_pools.clone(), services }))
 }
 
 /// All addresses of a pool that goes or changes its port, else those that are not wanted any more.
@@ -206,7 +219,7 @@ mod tests {
 
         let after = model.compile(Timeouts::default());
         let key = wanted.services[0].key();
-        let (old, new) = (before.service(&key).unwrap(), after.service(&key).unwrap());
+        let (old, new) = (&before.services[before.by_key[&key]], &after.services[after.by_key[&key]]);
         assert_eq!(old.cursor, new.cursor);
         assert_eq!(
             (old.real_servers[1].slot, old.real_servers[0].slot),
@@ -220,7 +233,29 @@ mod tests {
     fn a_wanted_state_that_contradicts_itself_is_refused() {
         let model = model(&many(2, 2));
         type Spoil = fn(&mut BalanceConfig);
-        let cases: [(Spoil, ErrorKind, &str); 12] = [
+        let cases: [(Spoil, ErrorKind, &str); 15] = [
+            (
+                |b| b.services[1].real_servers[0].address = b.services[1].vip,
+                ErrorKind::Invalid,
+                "10.0.1.1:80 is the service itself",
+            ),
+            (
+                |b| b.local_pools[0].ports = "5-4".parse().unwrap_or(crate::balance::PortRange { first: 5, last: 4 }),
+                ErrorKind::Invalid,
+                "5-4 are 0 for 1 workers",
+            ),
+            (
+                |b| {
+                    b.services[0].local_pool.clear();
+                    b.local_pools.push(LocalPoolConfig {
+                        name: "two".to_owned(),
+                        addresses: vec![],
+                        ..b.local_pools[0].clone()
+                    });
+                },
+                ErrorKind::Invalid,
+                "names no local pool, and there is not exactly one: there is lan, two",
+            ),
             (
                 |b| b.services[0].local_pool = "wan".to_owned(),
                 ErrorKind::Conflict,
@@ -271,6 +306,22 @@ mod tests {
     }
 
     #[test]
+    fn the_only_pool_is_the_one_of_services_that_name_none() {
+        let mut model = model(&many(1, 1));
+        let mut wanted = many(2, 1);
+        wanted.services.iter_mut().for_each(|service| service.local_pool.clear());
+        let changes = model.plan_apply(&wanted).unwrap();
+        model.commit(changes);
+        assert_eq!(model.to_config(), many(2, 1));
+        let mut service = many(3, 1).services.remove(2);
+        service.local_pool.clear();
+        let add = crate::control::protocol::Request::ServiceAdd { service };
+        let changes = model.plan(&add).unwrap().unwrap();
+        model.commit(changes);
+        assert_eq!(model.to_config(), many(3, 1));
+    }
+
+    #[test]
     fn ten_thousand_services_are_no_burden() {
         let mut full = model(&many(10_000, 10));
         let started = Instant::now();
@@ -292,6 +343,7 @@ mod tests {
         full.commit(full.plan_apply(&many(10, 10)).unwrap());
         let emptied = started.elapsed();
         assert_eq!(full.service_count(), 10);
+        assert!(compiled + compared + added < std::time::Duration::from_secs(20), "quadratic somewhere");
         eprintln!("compile {compiled:?}, compare {compared:?}, add 1,000 {added:?}, empty {emptied:?}");
     }
 }

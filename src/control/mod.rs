@@ -1,7 +1,7 @@
 //! The control thread.
 //!
-//! Pure: [`protocol`] is what is said on the socket and [`line`] how it is written; [`model`] holds services, real
-//! servers and local pools, [`plan`] and [`difference`] turn requests into steps, `compile` makes the workers' table
+//! Pure: [`protocol`] is what is said on the socket and [`mod@line`] how it is written; [`model`] holds services, real
+//! servers and local pools, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
 //! of it, [`report`] the rows of listings.
 
 pub mod change;

@@ -89,6 +89,7 @@ impl Model {
     }
 
     fn plan_service_add(&self, config: &ServiceConfig) -> Result<Vec<Change>, Refusal> {
+        let config = &with_pool(config, self.pools.iter().map(|pool| pool.name.as_str()))?;
         let key = config.key();
         if self.by_key.contains_key(&key) {
             return refuse(ErrorKind::Exists, format!("service {key} exists already"));
@@ -278,6 +279,24 @@ impl Model {
 
 fn removed_address(change: &Change) -> Option<Ipv4Addr> {
     if let Change::LocalRemove { address, .. } = change { Some(*address) } else { None }
+}
+
+/// The service, with the only pool there is where it names none.
+pub(super) fn with_pool<'a>(
+    config: &ServiceConfig,
+    mut pools: impl Iterator<Item = &'a str> + Clone,
+) -> Result<ServiceConfig, Refusal> {
+    let mut config = config.clone();
+    if config.local_pool.is_empty() {
+        let has = list(pools.clone());
+        let (Some(only), None) = (pools.next(), pools.next()) else {
+            let message =
+                format!("service {} names no local pool, and there is not exactly one: there is {has}", config.key());
+            return refuse(ErrorKind::Invalid, message);
+        };
+        only.clone_into(&mut config.local_pool);
+    }
+    Ok(config)
 }
 
 /// A service with its real servers, as steps.

@@ -3,7 +3,7 @@
 //!
 //! It sleeps unless it was asked something or something is under way. A request that changes something is answered
 //! when the new table is on its way to the workers, which take it at their next burst; where changes come faster
-//! than tables can be made, several share a table, and the answer comes before it (see [`Pace`]). State is written
+//! than tables can be made, several share a table, and the answer comes before it (see `Pace`). State is written
 //! at most 100 ms after a change, by another thread, and when the plane ends.
 
 use std::future::{Future, pending};
@@ -291,7 +291,11 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     }
 
     async fn request(&mut self, request: Request) -> Result<Reply, Refusal> {
-        if let Some(planned) = self.model.plan(&request) {
+        if let Some(mut planned) = self.model.plan(&request) {
+            if matches!(&planned, Err(refusal) if refusal.kind == ErrorKind::Limit) {
+                self.reclaim().await;
+                planned = self.model.plan(&request).unwrap_or(planned);
+            }
             let dry_run = matches!(request, Request::Apply { dry_run: true, .. });
             return self.change(planned?, dry_run).await.map(Reply::Changed);
         }
@@ -325,7 +329,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         self.pace.due = true;
         self.publish_if_due();
         self.saving.changed();
-        self.reclaim_due = Some(Instant::now() + RECLAIM_INTERVAL);
+        self.reclaim_due.get_or_insert(Instant::now() + RECLAIM_INTERVAL);
         Ok(lines)
     }
 

@@ -189,3 +189,70 @@ fn push_row(line: &mut String, row: &SessionRow, number: usize) -> Result<(), Re
     line.push_str(&text);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::Protocol;
+    use crate::port::WorkerId;
+    use crate::telemetry::counters::{SlotLimits, WorkerCounters};
+    use crate::worker::link::{Event, Waker};
+
+    struct NoEvent;
+
+    impl Event for NoEvent {
+        fn raise(&self) {}
+    }
+
+    fn view() -> SessionView {
+        SessionView {
+            protocol: Protocol::Udp,
+            client: (Ipv4Addr::new(10, 0, 0, 1), 5000),
+            virtual_: (Ipv4Addr::new(10, 0, 0, 100), 53),
+            local: (Ipv4Addr::new(10, 1, 0, 200), 1024),
+            real: (Ipv4Addr::new(10, 1, 0, 11), 53),
+            state: "UDP",
+            expires_seconds: 300,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_walk_that_was_given_up_does_not_spoil_the_next() {
+        let counters = WorkerCounters::new(SlotLimits { real_servers: 0, local_addresses: 0 });
+        let link =
+            Arc::new(WorkerLink::<(), NoEvent>::new(WorkerId(0), Arc::new(counters), Arc::new(Waker::new(NoEvent))));
+        let walks = SessionWalks::new(std::slice::from_ref(&link));
+        let filter = SessionFilter::default();
+        let given_up = tokio::time::timeout(Duration::from_millis(5), walks.count(&filter)).await;
+        assert!(given_up.is_err());
+        // The worker answers late, to nobody: with a session that must not be counted twice.
+        let mut late = link.queries.pop().unwrap();
+        late.found.push(view());
+        late.done = true;
+        link.answers.push(late).unwrap();
+        let worker = async {
+            loop {
+                if let Some(mut query) = link.queries.pop() {
+                    assert!(query.found.is_empty() && query.found.capacity() >= BATCH);
+                    query.found.push(view());
+                    query.done = query.next == 2;
+                    query.next += 1;
+                    link.answers.push(query).unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            count = walks.count(&filter) => assert_eq!(count.unwrap().total, 3),
+            () = worker => {}
+        }
+    }
+
+    #[test]
+    fn port_0_in_a_filter_is_any_port() {
+        let filter = |vip: &str| SessionFilter { vip: vip.parse().ok(), ..SessionFilter::default() };
+        assert!(matches(&filter("10.0.0.100:0"), &view()) && matches(&filter("10.0.0.100:53"), &view()));
+        assert!(!matches(&filter("10.0.0.100:54"), &view()) && !matches(&filter("10.0.0.101:0"), &view()));
+        assert!(!matches(&SessionFilter { protocol: Some(Protocol::Tcp), ..SessionFilter::default() }, &view()));
+    }
+}

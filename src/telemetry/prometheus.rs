@@ -197,6 +197,7 @@ fn record_local_pool(row: &LocalPoolRow) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::Weight;
     use crate::control::report::gateway_counters;
     use crate::forward::{DropReason, PuntClass};
 
@@ -229,16 +230,21 @@ mod tests {
 
     #[test]
     fn services_and_their_real_servers_are_shown_as_they_are() {
-        let service: ServiceRow = serde_json::from_value(serde_json::json!({
+        let mut service: ServiceRow = serde_json::from_value(serde_json::json!({
             "vip": "10.0.0.1:80", "protocol": "tcp", "scheduler": "rr", "mode": "fullnat", "local_pool": "lan",
             "traffic": {"connections": 9, "in_packets": 1, "in_bytes": 2, "out_packets": 3, "out_bytes": 18446744073709551615_u64},
-            "real_servers": [{
-                "address": "10.1.0.1:8080", "weight": 5, "upper_threshold": 0, "lower_threshold": 0,
-                "active_connections": 4, "inactive_connections": 2,
-                "traffic": {"connections": 7, "in_packets": 0, "in_bytes": 0, "out_packets": 0, "out_bytes": 0},
-            }],
+            "real_servers": [],
         }))
         .unwrap();
+        service.real_servers.push(RealServerRow {
+            address: "10.1.0.1:8080".parse().unwrap(),
+            weight: Weight(5),
+            upper_threshold: 0,
+            lower_threshold: 0,
+            active_connections: 4,
+            inactive_connections: 2,
+            traffic: TrafficTotals { connections: 7, ..TrafficTotals::default() },
+        });
         let stats = Stats { services: vec![service], ..Stats::default() };
         let text = render(&Measurements { stats, ..Measurements::default() });
         let of_service = "service=\"10.0.0.1:80\",protocol=\"tcp\"";
