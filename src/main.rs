@@ -1,6 +1,10 @@
-fn main() -> std::process::ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let path = std::env::args().nth(1).unwrap();
-    let config = fullgate::config::Config::parse(&std::fs::read_to_string(&path).unwrap(), &path).map_err(|e| e.iter().map(|e| e.to_string()).collect::<Vec<_>>().join("\n")).unwrap();
-    fullgate::control::daemon::run(config, fullgate::cli::RunOptions)
+//! Arguments -> library -> exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fullgate::cli::main(|_config, _options| {
+        eprintln!("fullgate: this build has no data path");
+        ExitCode::FAILURE
+    })
 }

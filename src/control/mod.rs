@@ -12,11 +12,21 @@ mod difference;
 pub mod envelope;
 pub mod line;
 pub mod model;
+#[cfg(feature = "dpdk")]
+pub mod persistence;
 pub mod plan;
+#[cfg(feature = "dpdk")]
+pub mod plane;
 pub mod protocol;
 pub mod publish;
 pub mod report;
+#[cfg(feature = "dpdk")]
+pub mod server;
+#[cfg(feature = "dpdk")]
+pub mod sessions;
 mod slots;
+#[cfg(feature = "dpdk")]
+pub mod socket;
 mod totals;
 
 #[cfg(feature = "dpdk")]
@@ -35,3 +45,5 @@ pub mod twin;
 pub mod wake;
 
 pub use departed::Reclaimed;
+#[cfg(feature = "dpdk")]
+pub use plane::{ControlHandle, ControlPlane, LocalAddressHost, Measurements, Parts, PortReporter};

@@ -269,6 +269,11 @@ impl Model {
         u8::try_from(index).ok().map(PortId)
     }
 
+    /// The name of a port.
+    pub fn port_name(&self, port: PortId) -> &str {
+        self.ports.get(port.index()).map_or("?", String::as_str)
+    }
+
     pub(super) fn pool_index(&self, name: &str) -> Option<usize> {
         self.pools.iter().position(|pool| pool.name == name)
     }

@@ -70,7 +70,7 @@ impl Model {
                 Some(pool) => pool.addresses.push(row),
                 None => rows.push(LocalPoolRow {
                     name: departed.pool.clone(),
-                    port: self.ports.get(departed.port.index()).cloned().unwrap_or_default(),
+                    port: self.port_name(departed.port).to_owned(),
                     ports: String::new(),
                     addresses: vec![row],
                 }),

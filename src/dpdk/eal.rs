@@ -122,7 +122,7 @@ impl Eal {
         let all: Vec<EalDevice> = devices.iter().flat_map(|(_, devices)| devices.iter().cloned()).collect();
         let level = std::env::var(LOG_LEVEL_VARIABLE).ok();
         let arguments = arguments(dpdk, &all, &cpus, std::process::id(), level.as_deref());
-        let result = initialise(&arguments);
+        let result = initialise(&arguments).map_err(|error| name_port(error, &devices));
         if let Some(set) = &affinity
             && let Err(error) = rustix::thread::sched_setaffinity(None, set)
         {
@@ -162,7 +162,8 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if self.memory_in_use.load(Ordering::Relaxed) {
-            tracing::warn!("packet buffers are still in use: DPDK's memory is left to the end of the process");
+            // Also where a driver lost buffers, as net_af_xdp (22.11) does at every close.
+            tracing::debug!("packet buffers are still out: DPDK's memory is left to the end of the process");
         } else {
             // SAFETY: no pool, port or queue is left, and no buffer is out (see `keep_memory`).
             let result = unsafe { dpdk_sys::rte_eal_cleanup() };
@@ -307,6 +308,18 @@ fn failure(errno: Errno, arguments: &[String], log: RecentLog) -> EalError {
         return EalError::NoMemory { asked, free_megabytes: free_hugepage_megabytes(), log };
     }
     EalError::Failed { errno, arguments: arguments.to_vec(), log }
+}
+
+/// The EAL gives up where it knows no driver for a virtual device: says whose device that was.
+fn name_port(error: EalError, devices: &[(&PortConfig, Vec<EalDevice>)]) -> EalError {
+    let EalError::Failed { errno, arguments, log } = error else { return error };
+    let words = log.to_string();
+    let all =
+        devices.iter().flat_map(|(port, devices)| devices.iter().map(move |device| (port, device, devices.len())));
+    let mut all = all.filter(|(_, device, _)| words.contains(device.name()));
+    let Some((port, device, count)) = all.next() else { return EalError::Failed { errno, arguments, log } };
+    let advice = advice(port, device, count);
+    EalError::NoPort { port: port.name.clone(), device: device.devargs.clone(), advice, log }
 }
 
 /// Free hugepages of all sizes, as the kernel tells under /sys; 0 where it tells nothing.

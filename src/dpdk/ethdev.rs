@@ -13,6 +13,7 @@ use dpdk_sys::{
     rte_eth_rss_reta_entry64, rte_eth_stats, rte_eth_xstat, rte_eth_xstat_name, rte_ether_addr,
 };
 
+use super::device::EalDevice;
 use super::eal::text_of;
 use super::{Errno, MemPool};
 use crate::port::MacAddress;
@@ -115,13 +116,14 @@ fn name_of(device: NonNull<rte_device>) -> String {
 }
 
 impl EthDevice {
-    /// Claims the device called as `devargs` begins. A device that was closed before is made again.
-    pub(super) fn claim(name: &str, devargs: &str, pool: &MemPool) -> Result<Self, Failure> {
+    /// Claims a device that the EAL made. One that was closed before is made again.
+    pub(super) fn claim(source: &EalDevice, pool: &MemPool) -> Result<Self, Failure> {
+        let name = source.name();
         let missing = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
         let id = match find(name) {
             Some(id) => id,
             None => {
-                let argument = CString::new(devargs).map_err(|_| missing)?;
+                let argument = CString::new(source.devargs.as_str()).map_err(|_| missing)?;
                 // SAFETY: a C string, which DPDK copies; the EAL is up, for there is a pool.
                 attempt("make the device", unsafe { dpdk_sys::rte_dev_probe(argument.as_ptr()) })?;
                 find(name).ok_or(missing)?
@@ -254,12 +256,20 @@ impl EthDevice {
         }
     }
 
-    /// Whether the link is up, and its speed in Mbit/s, 0 for unknown.
-    pub(super) fn link(&self) -> Result<(bool, u32), Failure> {
+    /// Whether the link is up, and its speed in Mbit/s, 0 for unknown. Drivers that stand on a kernel interface
+    /// always say "up": there the kernel is asked too.
+    pub(super) fn link(&self, interface: u32) -> Result<(bool, u32), Failure> {
+        let operation = "read the link";
         let mut speed = 0;
         // SAFETY: fills `speed`.
-        let up = attempt("read the link", unsafe { dpdk_sys::dpdk_shim_link(self.id, &raw mut speed) })?;
-        Ok((up == 1, if speed == dpdk_sys::DPDK_SHIM_SPEED_UNKNOWN { 0 } else { speed }))
+        let up = attempt(operation, unsafe { dpdk_sys::dpdk_shim_link(self.id, &raw mut speed) })?;
+        let running = if interface == 0 {
+            1
+        } else {
+            // SAFETY: reads a flag from the kernel.
+            attempt(operation, unsafe { dpdk_sys::dpdk_shim_interface_running(interface) })?
+        };
+        Ok((up == 1 && running == 1, if speed == dpdk_sys::DPDK_SHIM_SPEED_UNKNOWN { 0 } else { speed }))
     }
 
     pub(super) fn stats(&self) -> Result<rte_eth_stats, Failure> {

@@ -16,11 +16,12 @@ use super::{Errno, MemPool};
 use crate::config::PortConfig;
 use crate::port::{MacAddress, PortId};
 
-/// How long an AF_XDP device may stay busy with what a former owner of its interface left: the kernel tears sockets
-/// down after the process has ended.
-const TEARDOWN: Duration = Duration::from_millis(200);
+/// After a failure to bring an AF_XDP device up it is made anew after each of these pauses: the kernel tears down the
+/// sockets of a former owner of its interface after that has ended, in some 50 ms. Few, because the driver (22.11)
+/// loses the buffers of a fill ring with each failure.
+const AF_XDP_PAUSES: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(120)];
 
-/// Between two looks at something that is awaited.
+/// Between two looks at the link.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A port could not be opened, or a call to it failed.
@@ -164,7 +165,7 @@ pub struct Port {
     tx_queues: u16,
     steering: Steering,
     offloads: Vec<&'static str>,
-    /// None once it is closed.
+    /// Empty once it is closed.
     devices: Arc<[EthDevice]>,
 }
 
@@ -191,23 +192,22 @@ impl Port {
     ) -> Result<(Self, Vec<Queue>), PortError> {
         log::forget();
         let context = Context { port: config };
-        let devices = device::eal_devices(config, workers);
-        let devices: Vec<EthDevice> = devices
-            .iter()
-            .map(|device: &EalDevice| EthDevice::claim(device.name(), &device.devargs, pool))
-            .collect::<Result<_, _>>()
-            .map_err(|failure| context.failed(failure))?;
-        let first = devices
-            .first()
-            .ok_or_else(|| context.failed(Failure { operation: "find the device", errno: Errno::NO_DEVICE }))?;
-        let capabilities = first.capabilities().map_err(|failure| context.failed(failure))?;
-        let own_mtu = kernel_mtu(first, capabilities.interface).map_err(|failure| context.failed(failure))?;
-        let count = u16::try_from(devices.len()).unwrap_or(u16::MAX);
+        let failed = |failure| context.failed(failure);
+        let sources = device::eal_devices(config, workers);
+        let claimed = sources.iter().map(|source| EthDevice::claim(source, pool));
+        let claimed: Vec<EthDevice> = claimed.collect::<Result<_, _>>().map_err(failed)?;
+        let none = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
+        let first = claimed.first().ok_or_else(|| failed(none))?;
+        let capabilities = first.capabilities().map_err(failed)?;
+        let own_mtu = kernel_mtu(first, capabilities.interface).map_err(failed)?;
+        let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
         let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
-        for device in &devices {
-            bring_up(device, config, &plan, &capabilities.driver).map_err(|failure| context.failed(failure))?;
-        }
-        let mac = first.mac().map_err(|failure| context.failed(failure))?;
+        let driver = &capabilities.driver;
+        let started = claimed.into_iter().zip(&sources);
+        let started = started.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
+        let devices: Vec<EthDevice> = started.collect::<Result<_, _>>().map_err(failed)?;
+        let first = devices.first().ok_or_else(|| failed(none))?;
+        let mac = first.mac().map_err(failed)?;
         let steering = spread(first, &plan, capabilities.reta_size, workers);
         let port = Self {
             id,
@@ -283,7 +283,7 @@ impl Port {
     pub fn link(&self) -> Result<Link, PortError> {
         let mut link = Link { up: !self.devices.is_empty(), speed_mbps: 0 };
         for device in self.devices.iter() {
-            let (up, speed_mbps) = device.link().map_err(|failure| self.failed(failure))?;
+            let (up, speed_mbps) = device.link(self.interface).map_err(|failure| self.failed(failure))?;
             link = Link { up: link.up && up, speed_mbps };
         }
         Ok(link)
@@ -382,19 +382,35 @@ fn kernel_mtu(device: &EthDevice, interface: u32) -> Result<Option<u16>, Failure
 }
 
 /// Configures and starts a device.
-fn bring_up(device: &EthDevice, config: &PortConfig, plan: &Plan, driver: &str) -> Result<(), Failure> {
-    let deadline = Instant::now() + TEARDOWN;
-    let configure = || device.configure(&plan.settings).and_then(|()| device.start());
-    let mut result = configure();
-    while result.is_err() && driver == device::AF_XDP && Instant::now() < deadline {
-        sleep(PAUSE);
-        result = configure();
-    }
-    result?;
+fn bring_up(device: &EthDevice, config: &PortConfig, plan: &Plan) -> Result<(), Failure> {
+    device.configure(&plan.settings)?;
+    device.start()?;
     if let Some(mtu) = config.mtu {
         device.set_mtu(mtu)?;
     }
     device.accept_addresses(config.promiscuous)
+}
+
+/// Brings a device up; tries again where a former owner may still be in the way.
+fn bring_up_patiently(
+    mut device: EthDevice,
+    source: &EalDevice,
+    config: &PortConfig,
+    plan: &Plan,
+    driver: &str,
+    pool: &MemPool,
+) -> Result<EthDevice, Failure> {
+    let pauses: &[Duration] = if driver == device::AF_XDP { &AF_XDP_PAUSES } else { &[] };
+    for pause in pauses {
+        let Err(failure) = bring_up(&device, config, plan) else { return Ok(device) };
+        tracing::debug!("device {}: could not {failure}; trying again", device.name());
+        // The driver's state is spoilt by the failure: only a new device can succeed.
+        drop(device);
+        sleep(*pause);
+        log::forget();
+        device = EthDevice::claim(source, pool)?;
+    }
+    bring_up(&device, config, plan).map(|()| device)
 }
 
 /// Spreads flows over the receive queues where the device can, and says how packets find their worker.

@@ -82,20 +82,38 @@ int dpdk_shim_link(uint16_t port, uint32_t *speed)
 	return link.link_status == RTE_ETH_LINK_UP;
 }
 
-int dpdk_shim_interface_mtu(unsigned int index)
+/* One of the requests of netdevice(7) about an interface. */
+static int interface_request(unsigned int index, unsigned long what, struct ifreq *request)
 {
-	struct ifreq request;
 	int descriptor, result;
 
-	memset(&request, 0, sizeof(request));
-	if (if_indextoname(index, request.ifr_name) == NULL)
+	memset(request, 0, sizeof(*request));
+	if (if_indextoname(index, request->ifr_name) == NULL)
 		return -errno;
 	descriptor = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (descriptor < 0)
 		return -errno;
-	result = ioctl(descriptor, SIOCGIFMTU, &request) < 0 ? -errno : request.ifr_mtu;
+	result = ioctl(descriptor, what, request) < 0 ? -errno : 0;
 	close(descriptor);
 	return result;
+}
+
+int dpdk_shim_interface_mtu(unsigned int index)
+{
+	struct ifreq request;
+	int result = interface_request(index, SIOCGIFMTU, &request);
+
+	return result < 0 ? result : request.ifr_mtu;
+}
+
+int dpdk_shim_interface_running(unsigned int index)
+{
+	struct ifreq request;
+	int result = interface_request(index, SIOCGIFFLAGS, &request);
+
+	if (result < 0)
+		return result;
+	return (request.ifr_flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
 }
 
 static ssize_t log_write(void *cookie, const char *message, size_t length)

@@ -77,6 +77,8 @@ uint64_t dpdk_shim_tsc(void);
 int dpdk_shim_link(uint16_t port, uint32_t *speed);
 /* MTU of a kernel interface of the calling thread's network namespace; negative errno on failure. */
 int dpdk_shim_interface_mtu(unsigned int index);
+/* Whether that interface is up and has a carrier: 1 or 0; negative errno on failure. */
+int dpdk_shim_interface_running(unsigned int index);
 
 /* Takes one message of DPDK's log: its level (RTE_LOG_*), its bytes, how many. */
 typedef void (*dpdk_shim_log_sink)(uint32_t level, const char *message, size_t length);

@@ -1,0 +1,149 @@
+//! Arguments that several commands share, and how their values are written.
+//!
+//! Letters are ipvsadm's: -t and -u name a service, -r a real server, -s a scheduler, -w a weight, -x and -y the
+//! thresholds.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::CliError;
+use super::client::Client;
+use super::output::{print_json, print_lines};
+use crate::balance::{Protocol, SchedulerKind};
+use crate::config::syntax::{self, SyntaxError};
+use crate::control::protocol::{DEFAULT_SOCKET, Reply, Request, ServiceName};
+
+/// How to reach the daemon, and how to print what it says
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct Connection {
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", env = "FULLGATE_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+
+    /// Seconds to wait for the daemon's answer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Connection {
+    /// Connects to the daemon.
+    pub(super) fn connect(&self) -> Result<Client, CliError> {
+        Ok(Client::connect(&self.socket, self.timeout)?)
+    }
+
+    /// Asks for something and takes of the reply what `pick` wants.
+    pub(super) fn ask<T>(&self, request: &Request, pick: impl FnOnce(Reply) -> Option<T>) -> Result<T, CliError> {
+        let mut client = self.connect()?;
+        let reply = client.call(request)?;
+        pick(reply).ok_or_else(|| client.wrong_reply().into())
+    }
+
+    /// Asks for a change and prints what changed, one line each.
+    pub(super) fn change(&self, request: &Request) -> Result<(), CliError> {
+        let changed = self.ask(request, |reply| match reply {
+            Reply::Changed(lines) => Some(lines),
+            _ => None,
+        })?;
+        match self.json {
+            true => print_json(&serde_json::json!({ "changed": changed })),
+            false => print_lines(&changed),
+        }
+    }
+}
+
+/// The service that a command is about.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct ServiceArgument {
+    /// The TCP service of this virtual address and port
+    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
+    tcp: Option<SocketAddrV4>,
+
+    /// The UDP service of this virtual address and port
+    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
+    udp: Option<SocketAddrV4>,
+}
+
+impl ServiceArgument {
+    /// Its name in the protocol.
+    pub(super) fn name(&self) -> Result<ServiceName, CliError> {
+        name_of(self.tcp, self.udp).ok_or_else(|| CliError::Failed("no service given: -t or -u VIP:PORT".to_owned()))
+    }
+}
+
+/// The service that a listing is limited to.
+#[derive(Clone, Debug, Args)]
+#[group(id = "one_service", multiple = false)]
+pub(super) struct ServiceChoice {
+    /// Only the TCP service of this virtual address and port
+    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
+    tcp: Option<SocketAddrV4>,
+
+    /// Only the UDP service of this virtual address and port
+    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
+    udp: Option<SocketAddrV4>,
+}
+
+impl ServiceChoice {
+    /// Its name in the protocol; none: all.
+    pub(super) fn name(&self) -> Option<ServiceName> {
+        name_of(self.tcp, self.udp)
+    }
+}
+
+fn name_of(tcp: Option<SocketAddrV4>, udp: Option<SocketAddrV4>) -> Option<ServiceName> {
+    let name = |vip, protocol| ServiceName { vip, protocol };
+    tcp.map(|vip| name(vip, Protocol::Tcp)).or_else(|| udp.map(|vip| name(vip, Protocol::Udp)))
+}
+
+/// An address whose port may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AddressAndPort {
+    address: Ipv4Addr,
+    port: Option<u16>,
+}
+
+impl AddressAndPort {
+    /// With this port where none was given.
+    pub(super) fn or_port(self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.address, self.port.unwrap_or(port))
+    }
+}
+
+impl FromStr for AddressAndPort {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self { address, port: None });
+        }
+        let endpoint = syntax::endpoint(text)?;
+        Ok(Self { address: *endpoint.ip(), port: Some(endpoint.port()) })
+    }
+}
+
+/// A scheduler's name; the list of names is what help and completions show.
+pub(super) fn scheduler() -> impl TypedValueParser<Value = SchedulerKind> {
+    PossibleValuesParser::new(SchedulerKind::NAMES.split(", ")).try_map(|name| name.parse::<SchedulerKind>())
+}
+
+/// A protocol's name.
+pub(super) fn protocol() -> impl TypedValueParser<Value = Protocol> {
+    PossibleValuesParser::new(["tcp", "udp"]).try_map(|name| name.parse::<Protocol>())
+}
+
+/// A number of seconds, fractions allowed.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "allowed: 0.1 to 86400 seconds".to_owned())
+}

@@ -1,0 +1,213 @@
+//! `fullgate service`: virtual services.
+
+use clap::{Args, Subcommand};
+
+use super::CliError;
+use super::arguments::{Connection, ServiceArgument, ServiceChoice, scheduler};
+use super::output::{print, print_json};
+use super::table::Align::{Left, Right};
+use super::table::Table;
+use crate::balance::{ForwardingMode, SchedulerKind};
+use crate::config::ServiceConfig;
+use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow, TrafficTotals};
+
+/// Add, change, delete and list virtual services
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  fullgate service add -t 10.0.0.100:80 -s wrr
+  fullgate service list")]
+pub(super) enum Service {
+    Add(Add),
+    Edit(Edit),
+    Del(Del),
+    List(List),
+}
+
+/// Add a service, without real servers as yet
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fullgate service add -t 10.0.0.100:80 -s wrr
+  fullgate service add -u 10.0.0.100:53 -s rr --local-pool lan")]
+pub(super) struct Add {
+    #[command(flatten)]
+    service: ServiceArgument,
+
+    /// How real servers are chosen
+    #[arg(short, long, default_value = "wlc", value_parser = scheduler())]
+    scheduler: SchedulerKind,
+
+    /// How packets reach real servers
+    #[arg(long, value_name = "MODE", default_value = "fullnat", value_parser = ["fullnat"])]
+    mode: String,
+
+    /// Pool of local addresses, the source that real servers see [default: the only pool there is]
+    #[arg(long, value_name = "POOL")]
+    local_pool: Option<String>,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Change a service; what is not given stays
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").args(["scheduler", "local_pool"]).required(true).multiple(true))]
+#[command(after_help = "\
+Sessions that are set up stay as they are.
+
+Examples:
+  fullgate service edit -t 10.0.0.100:80 -s wlc")]
+pub(super) struct Edit {
+    #[command(flatten)]
+    service: ServiceArgument,
+
+    /// How real servers are chosen
+    #[arg(short, long, value_parser = scheduler())]
+    scheduler: Option<SchedulerKind>,
+
+    /// Pool of local addresses, for new sessions
+    #[arg(long, value_name = "POOL")]
+    local_pool: Option<String>,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Delete a service with its real servers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Packets of its sessions are dropped from then on. To let them end, give its real servers weight 0 and wait.
+
+Examples:
+  fullgate service del -t 10.0.0.100:80")]
+pub(super) struct Del {
+    #[command(flatten)]
+    service: ServiceArgument,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// List services with their real servers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fullgate service list
+  fullgate service list -t 10.0.0.100:80 --stats
+  fullgate service list --json | jq '.[].real_servers[].active_connections'")]
+pub(super) struct List {
+    #[command(flatten)]
+    service: ServiceChoice,
+
+    /// Show connections, packets and bytes since the service was added
+    #[arg(long)]
+    stats: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Service {
+    pub(super) fn execute(self) -> Result<(), CliError> {
+        match self {
+            Self::Add(add) => add.execute(),
+            Self::Edit(edit) => {
+                let service = edit.service.name()?;
+                let (scheduler, local_pool) = (edit.scheduler, edit.local_pool);
+                edit.connection.change(&Request::ServiceEdit { service, scheduler, local_pool })
+            }
+            Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
+            Self::List(list) => list.execute(),
+        }
+    }
+}
+
+impl Add {
+    fn execute(self) -> Result<(), CliError> {
+        let ServiceName { vip, protocol } = self.service.name()?;
+        let mode: ForwardingMode = self.mode.parse().map_err(|error| CliError::Failed(format!("--mode: {error}")))?;
+        let service = ServiceConfig {
+            vip,
+            protocol,
+            scheduler: self.scheduler,
+            mode,
+            local_pool: self.local_pool.unwrap_or_default(),
+            real_servers: Vec::new(),
+        };
+        self.connection.change(&Request::ServiceAdd { service })
+    }
+}
+
+/// The services of the daemon: this one or all.
+pub(super) fn fetch(connection: &Connection, service: Option<ServiceName>) -> Result<Vec<ServiceRow>, CliError> {
+    connection.ask(&Request::ServiceList { service }, |reply| match reply {
+        Reply::Services(rows) => Some(rows),
+        _ => None,
+    })
+}
+
+impl List {
+    fn execute(self) -> Result<(), CliError> {
+        let rows = fetch(&self.connection, self.service.name())?;
+        match (self.connection.json, self.stats) {
+            (true, _) => print_json(&rows),
+            (false, true) => print(stats_table(&rows)),
+            (false, false) => print(table(&rows)),
+        }
+    }
+}
+
+/// As `ipvsadm -L -n` prints it, with columns as wide as need be.
+fn table(rows: &[ServiceRow]) -> Table {
+    let mut table = Table::new(&[
+        ("  -> RemoteAddress:Port", Left),
+        ("Forward", Left),
+        ("Weight", Right),
+        ("ActiveConn", Right),
+        ("InActConn", Right),
+    ]);
+    table.put_first("Prot LocalAddress:Port Scheduler LocalPool");
+    for service in rows {
+        let protocol = service.protocol.name().to_uppercase();
+        table.line(format!("{protocol}  {} {} {}", service.vip, service.scheduler, service.local_pool));
+        for real in &service.real_servers {
+            table.row([
+                format!("  -> {}", real.address),
+                service.mode.to_string(),
+                real.weight.0.to_string(),
+                real.active_connections.to_string(),
+                real.inactive_connections.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+/// As `ipvsadm -L -n --stats --exact` prints it.
+fn stats_table(rows: &[ServiceRow]) -> Table {
+    let columns = [
+        ("Prot LocalAddress:Port", Left),
+        ("Conns", Right),
+        ("InPkts", Right),
+        ("OutPkts", Right),
+        ("InBytes", Right),
+        ("OutBytes", Right),
+    ];
+    let mut table = Table::new(&columns);
+    table.line("  -> RemoteAddress:Port");
+    let cells = |name: String, traffic: &TrafficTotals| {
+        let TrafficTotals { connections, in_packets, out_packets, in_bytes, out_bytes } = *traffic;
+        let [connections, in_packets, out_packets, in_bytes, out_bytes] =
+            [connections, in_packets, out_packets, in_bytes, out_bytes].map(|count| count.to_string());
+        [name, connections, in_packets, out_packets, in_bytes, out_bytes]
+    };
+    for service in rows {
+        let protocol = service.protocol.name().to_uppercase();
+        table.row(cells(format!("{protocol}  {}", service.vip), &service.traffic));
+        for real in &service.real_servers {
+            table.row(cells(format!("  -> {}", real.address), &real.traffic));
+        }
+    }
+    table
+}

@@ -1,0 +1,173 @@
+//! `fullgate session`: what is under way.
+
+use std::net::Ipv4Addr;
+
+use clap::{Args, Subcommand};
+
+use super::CliError;
+use super::arguments::{AddressAndPort, Connection, protocol};
+use super::output::{complain, print, print_json};
+use super::table::Align::{Left, Right};
+use super::table::Table;
+use crate::balance::Protocol;
+use crate::control::protocol::{Reply, Request, SessionCount, SessionFilter, SessionRow};
+
+/// List and count sessions
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  fullgate session list --client 192.0.2.7
+  fullgate session count --vip 10.0.0.100:80")]
+pub(super) enum Session {
+    List(List),
+    Count(Count),
+}
+
+/// List sessions: client, virtual address, local address, real server
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fullgate session list --limit 20
+  fullgate session list --protocol tcp --vip 10.0.0.100:80
+  fullgate session list --real-server 10.1.0.11 --json")]
+pub(super) struct List {
+    #[command(flatten)]
+    filter: Filter,
+
+    /// List at most this many [default: all]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Count sessions by state and worker
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fullgate session count
+  fullgate session count --protocol udp --json")]
+pub(super) struct Count {
+    #[command(flatten)]
+    filter: Filter,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Which sessions; several conditions must all hold
+#[derive(Clone, Debug, Args)]
+struct Filter {
+    /// Only this protocol
+    #[arg(long, value_parser = protocol())]
+    protocol: Option<Protocol>,
+
+    /// Only this client
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<Ipv4Addr>,
+
+    /// Only this virtual address; without a port, all its ports
+    #[arg(long, value_name = "VIP[:PORT]")]
+    vip: Option<AddressAndPort>,
+
+    /// Only this real server; without a port, all its ports
+    #[arg(short = 'r', long, value_name = "RIP[:PORT]")]
+    real_server: Option<AddressAndPort>,
+}
+
+impl From<Filter> for SessionFilter {
+    fn from(filter: Filter) -> Self {
+        // Port 0 stands for every port.
+        let address = |address: AddressAndPort| address.or_port(0);
+        Self {
+            protocol: filter.protocol,
+            client: filter.client,
+            vip: filter.vip.map(address),
+            real_server: filter.real_server.map(address),
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn execute(self) -> Result<(), CliError> {
+        match self {
+            Self::List(list) => list.execute(),
+            Self::Count(count) => count.execute(),
+        }
+    }
+}
+
+impl List {
+    fn execute(self) -> Result<(), CliError> {
+        // More than memory can number is no limit.
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
+        let request = Request::SessionList { filter: self.filter.into(), limit };
+        let rows = self.connection.ask(&request, |reply| match reply {
+            Reply::Sessions(rows) => Some(rows),
+            _ => None,
+        })?;
+        if self.connection.json {
+            return print_json(&rows);
+        }
+        print(table(&rows))?;
+        if limit == Some(rows.len()) {
+            complain(&format!("the first {} only, by --limit; there may be more", rows.len()));
+        }
+        Ok(())
+    }
+}
+
+fn table(rows: &[SessionRow]) -> Table {
+    let mut table = Table::new(&[
+        ("Prot", Left),
+        ("Client", Left),
+        ("Virtual", Left),
+        ("Local", Left),
+        ("RealServer", Left),
+        ("State", Left),
+        ("Expires", Right),
+        ("Worker", Right),
+    ]);
+    for row in rows {
+        table.row([
+            row.protocol.name().to_uppercase(),
+            row.client.to_string(),
+            row.vip.to_string(),
+            row.local.to_string(),
+            row.real_server.to_string(),
+            row.state.clone(),
+            expiry(row.expires_seconds),
+            row.worker.to_string(),
+        ]);
+    }
+    table
+}
+
+/// Minutes and seconds, as ipvsadm prints them.
+fn expiry(seconds: u32) -> String {
+    format!("{:02}:{:02}", seconds / 60, seconds % 60)
+}
+
+impl Count {
+    fn execute(self) -> Result<(), CliError> {
+        let request = Request::SessionCount { filter: self.filter.into() };
+        let count = self.connection.ask(&request, |reply| match reply {
+            Reply::SessionCount(count) => Some(count),
+            _ => None,
+        })?;
+        if self.connection.json { print_json(&count) } else { print(count_table(&count)) }
+    }
+}
+
+fn count_table(count: &SessionCount) -> Table {
+    let mut table = Table::new(&[("", Left), ("Sessions", Right)]);
+    table.row(["total".to_owned(), count.total.to_string()]);
+    for (state, sessions) in &count.by_state {
+        table.row([format!("state {state}"), sessions.to_string()]);
+    }
+    for (worker, sessions) in count.by_worker.iter().enumerate() {
+        table.row([format!("worker {worker}"), sessions.to_string()]);
+    }
+    table
+}

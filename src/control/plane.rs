@@ -1,0 +1,532 @@
+//! The control plane as a whole: one task that owns the model and the publisher, does requests one after the other,
+//! publishes, persists, and frees what removed real servers and local addresses held.
+//!
+//! It sleeps unless it was asked something or something is under way. A request that changes something is answered
+//! when the new table is on its way to the workers, which take it at their next burst; where changes come faster
+//! than tables can be made, several share a table, and the answer comes before it (see [`Pace`]). State is written
+//! at most 100 ms after a change, by another thread, and when the plane ends.
+
+use std::future::{Future, pending};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::change::Change;
+use super::model::Model;
+use super::persistence::{StateError, StateStore};
+use super::protocol::{ErrorKind, LocalPoolRow, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
+use super::publish::Publisher;
+use super::report;
+use super::sessions::SessionWalks;
+use crate::balance::Timeouts;
+use crate::config::BalanceConfig;
+use crate::port::PortId;
+use crate::route::RouteTable;
+use crate::telemetry::counters::{SlotLimits, WorkerCounters};
+use crate::worker::link::{Snapshot, WorkerLink};
+
+/// What knows the ports.
+pub trait PortReporter {
+    /// A row for every port, in the order of the configuration, with its counters as they are now.
+    fn rows(&self) -> Vec<PortRow>;
+}
+
+/// What puts local addresses where the kernel answers ARP and ping for them.
+pub trait LocalAddressHost {
+    /// Adds an address to a port. No error if it is there already.
+    fn add(&self, port: PortId, address: Ipv4Addr) -> impl Future<Output = Result<(), String>>;
+    /// Takes an address off a port. No error if it is not there.
+    fn remove(&self, port: PortId, address: Ipv4Addr) -> impl Future<Output = Result<(), String>>;
+}
+
+/// What a control plane is made of.
+#[derive(Debug)]
+pub struct Parts<F, E, P, H> {
+    /// The workers' links, by worker.
+    pub links: Vec<Arc<WorkerLink<F, E>>>,
+    /// What else counts drops and punts: the control thread's own. Slots are not read of these.
+    pub other_counters: Vec<Arc<WorkerCounters>>,
+    /// The CPUs of the workers, by worker.
+    pub cores: Vec<u16>,
+    /// Sessions that fit into each worker.
+    pub session_capacity: u32,
+    /// Names of the ports, by [`PortId`].
+    pub port_names: Vec<String>,
+    /// Session timeouts.
+    pub timeouts: Timeouts,
+    /// What to begin with (see [`super::persistence::restore`]).
+    pub balance: BalanceConfig,
+    /// Where changes are kept; none: nowhere.
+    pub store: Option<StateStore>,
+    /// Routes and neighbours: what is there now, and what comes.
+    pub routes: watch::Receiver<Arc<RouteTable>>,
+    /// The ports.
+    pub ports: P,
+    /// Where local addresses are put.
+    pub host: H,
+    /// DPDK's version.
+    pub dpdk_version: String,
+}
+
+/// What `/metrics` is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Measurements {
+    /// fullgate's version.
+    pub version: &'static str,
+    /// DPDK's version.
+    pub dpdk_version: String,
+    /// All counters.
+    pub stats: Stats,
+    /// The local pools.
+    pub local_pools: Vec<LocalPoolRow>,
+    /// By worker: the part of the last whole second that it was busy, 0-1.
+    pub busy_ratios: Vec<f64>,
+    /// How often the state could not be written.
+    pub state_write_failures: u64,
+    /// Seconds since the gateway started.
+    pub uptime_seconds: f64,
+}
+
+/// What the plane's task is asked.
+#[derive(Debug)]
+enum Job {
+    Request(Box<Request>, oneshot::Sender<Outcome>),
+    Measure(oneshot::Sender<Measurements>),
+}
+
+/// Asks a running control plane; ends with [`ErrorKind::Internal`] once that has ended.
+#[derive(Debug)]
+pub struct ControlHandle<F, E> {
+    jobs: mpsc::Sender<Job>,
+    walks: Arc<SessionWalks<F, E>>,
+}
+
+impl<F, E> Clone for ControlHandle<F, E> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone(), walks: self.walks.clone() }
+    }
+}
+
+impl<F, E> ControlHandle<F, E> {
+    /// Does a request. `session.list` is refused: its reply is a line only, see [`ControlHandle::walks`].
+    pub async fn request(&self, request: Request) -> Outcome {
+        if let Request::SessionCount { filter } = &request {
+            return self
+                .walks
+                .count(filter)
+                .await
+                .map_or_else(Outcome::Error, |count| Outcome::Ok(Reply::SessionCount(count)));
+        }
+        let (answer, answered) = oneshot::channel();
+        // Either error means that the plane has ended.
+        let _ = self.jobs.send(Job::Request(Box::new(request), answer)).await;
+        answered.await.unwrap_or_else(|_| Outcome::Error(Refusal::new(ErrorKind::Internal, "the gateway is stopping")))
+    }
+
+    /// Walks through the sessions.
+    pub fn walks(&self) -> &SessionWalks<F, E> {
+        &self.walks
+    }
+
+    /// What `/metrics` is made of; none when the plane has ended.
+    pub async fn measure(&self) -> Option<Measurements> {
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::Measure(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// When the next table may be made. Making one takes time in proportion to the configuration; the plane spends at
+/// most a third of its time on it, which is nothing to notice with hundreds of services, and makes tens of thousands
+/// of changes in a row cost as many tables as there is time for instead of one each.
+#[derive(Debug)]
+struct Pace {
+    /// Not before this.
+    earliest: Instant,
+    /// A change waits.
+    due: bool,
+}
+
+/// What is to be written, and how it goes.
+#[derive(Debug)]
+struct Saving {
+    store: Option<StateStore>,
+    /// A change waits to be written then.
+    due: Option<Instant>,
+    /// A write under way.
+    writing: Option<JoinHandle<Result<(), StateError>>>,
+    failures: u64,
+}
+
+/// From a change to its being written.
+const SAVE_DELAY: Duration = Duration::from_millis(100);
+/// From a failed write to the next attempt.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
+/// While tables are on their way to workers.
+const EXCHANGE_INTERVAL: Duration = Duration::from_millis(1);
+/// While a worker takes long.
+const EXCHANGE_INTERVAL_MAX: Duration = Duration::from_millis(100);
+/// While removed real servers or addresses have sessions.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// Of workers' busy time.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests that can wait.
+const JOBS: usize = 64;
+
+/// The control plane. See the module's description.
+#[derive(Debug)]
+pub struct ControlPlane<F, E, P, H> {
+    model: Model,
+    publisher: Publisher<F, E>,
+    walks: Arc<SessionWalks<F, E>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    other_counters: Vec<Arc<WorkerCounters>>,
+    cores: Vec<u16>,
+    session_capacity: u32,
+    timeouts: Timeouts,
+    routes: watch::Receiver<Arc<RouteTable>>,
+    ports: P,
+    host: H,
+    dpdk_version: String,
+    started: Instant,
+    jobs: mpsc::Receiver<Job>,
+    jobs_sender: mpsc::Sender<Job>,
+    pace: Pace,
+    saving: Saving,
+    exchange_due: Option<(Instant, Duration)>,
+    reclaim_due: Option<Instant>,
+    busy: BusySampler,
+}
+
+impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
+    /// Builds the plane and the first snapshot. Nothing is published and no address is put anywhere yet.
+    ///
+    /// Refuses a balance configuration that contradicts itself or does not fit.
+    pub fn new(parts: Parts<F, E, P, H>) -> Result<Self, Refusal> {
+        let counters: Vec<_> = parts.links.iter().map(|link| link.counters.clone()).collect();
+        let mut model = Model::new(parts.port_names, counters.clone(), slot_limits(&counters), &parts.balance)?;
+        let mut routes = parts.routes;
+        let services = Arc::new(model.compile(parts.timeouts));
+        let first = Arc::new(Snapshot { services, routes: routes.borrow_and_update().clone() });
+        let (jobs_sender, jobs) = mpsc::channel(JOBS);
+        let now = Instant::now();
+        Ok(Self {
+            model,
+            walks: Arc::new(SessionWalks::new(&parts.links)),
+            publisher: Publisher::new(parts.links, first),
+            busy: BusySampler::new(&counters, now),
+            counters,
+            other_counters: parts.other_counters,
+            cores: parts.cores,
+            session_capacity: parts.session_capacity,
+            timeouts: parts.timeouts,
+            routes,
+            ports: parts.ports,
+            host: parts.host,
+            dpdk_version: parts.dpdk_version,
+            started: now,
+            jobs,
+            jobs_sender,
+            pace: Pace { earliest: now, due: false },
+            saving: Saving { store: parts.store, due: None, writing: None, failures: 0 },
+            exchange_due: None,
+            reclaim_due: None,
+        })
+    }
+
+    /// What workers are to begin with.
+    pub fn first_snapshot(&self) -> Arc<Snapshot> {
+        self.publisher.current().clone()
+    }
+
+    /// What asks this plane once it runs.
+    pub fn handle(&self) -> ControlHandle<F, E> {
+        ControlHandle { jobs: self.jobs_sender.clone(), walks: self.walks.clone() }
+    }
+
+    /// Puts the local addresses that the plane begins with on their ports. At the first error, which it returns,
+    /// those before it stay: the ports' TAPs go with the daemon.
+    pub async fn put_local_addresses(&self) -> Result<(), String> {
+        for (port, address) in self.model.local_addresses() {
+            self.host.add(port, address).await.map_err(|error| self.host_error(port, address, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop` is ready; then writes what is not written yet.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                () = &mut stop => break,
+                Some(job) = self.jobs.recv() => self.answer(job).await,
+                Ok(()) = self.routes.changed() => {
+                    let routes = self.routes.borrow_and_update().clone();
+                    self.publisher.publish_routes(routes);
+                    self.expect_exchange();
+                }
+                result = written(&mut self.saving.writing) => self.saving.finish(result),
+                () = sleep_until(deadline) => self.tick().await,
+            }
+        }
+        self.save_at_the_end().await;
+    }
+
+    async fn answer(&mut self, job: Job) {
+        match job {
+            Job::Request(request, answer) => {
+                let outcome = self.request(*request).await.map_or_else(Outcome::Error, Outcome::Ok);
+                // Who asked may have gone.
+                let _ = answer.send(outcome);
+            }
+            Job::Measure(answer) => {
+                let _ = answer.send(self.measure());
+            }
+        }
+    }
+
+    async fn request(&mut self, request: Request) -> Result<Reply, Refusal> {
+        if let Some(planned) = self.model.plan(&request) {
+            let dry_run = matches!(request, Request::Apply { dry_run: true, .. });
+            return self.change(planned?, dry_run).await.map(Reply::Changed);
+        }
+        match request {
+            Request::Status {} => Ok(Reply::Status(self.status())),
+            Request::ServiceList { service } => self.model.service_rows(service).map(Reply::Services),
+            Request::LocalList {} => Ok(Reply::LocalPools(self.model.local_pool_rows())),
+            Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
+            Request::WorkerShow {} => {
+                Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity.into())))
+            }
+            Request::Stats {} => Ok(Reply::Stats(self.stats())),
+            _ => Err(Refusal::new(ErrorKind::Internal, "this request is answered elsewhere")),
+        }
+    }
+
+    /// Does what was planned; the lines that tell what.
+    async fn change(&mut self, changes: Vec<Change>, dry_run: bool) -> Result<Vec<String>, Refusal> {
+        if changes.is_empty() {
+            return Ok(vec!["no difference".to_owned()]);
+        }
+        let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        if dry_run {
+            return Ok(lines);
+        }
+        self.put_new_addresses(&changes).await?;
+        self.model.commit(changes);
+        for line in &lines {
+            tracing::info!("{line}");
+        }
+        self.pace.due = true;
+        self.publish_if_due();
+        self.saving.changed();
+        self.reclaim_due = Some(Instant::now() + RECLAIM_INTERVAL);
+        Ok(lines)
+    }
+
+    /// New local addresses are on their ports before workers use them. All or none.
+    async fn put_new_addresses(&self, changes: &[Change]) -> Result<(), Refusal> {
+        let new = self.model.addresses_to_add(changes);
+        for (index, &(port, address)) in new.iter().enumerate() {
+            let Err(error) = self.host.add(port, address).await else { continue };
+            for &(port, address) in &new[..index] {
+                self.take_off(port, address).await;
+            }
+            return Err(Refusal::new(ErrorKind::Internal, self.host_error(port, address, &error)));
+        }
+        Ok(())
+    }
+
+    async fn take_off(&self, port: PortId, address: Ipv4Addr) {
+        if let Err(error) = self.host.remove(port, address).await {
+            tracing::warn!("{}", self.host_error(port, address, &error));
+        }
+    }
+
+    fn host_error(&self, port: PortId, address: Ipv4Addr, error: &str) -> String {
+        format!("local address {address} on port {}: {error}", self.model.port_name(port))
+    }
+
+    fn publish_if_due(&mut self) {
+        let before = Instant::now();
+        if self.pace.due && before >= self.pace.earliest {
+            let table = self.model.compile(self.timeouts);
+            self.publisher.publish_services(Arc::new(table));
+            let after = Instant::now();
+            self.pace = Pace { earliest: after + 2 * (after - before), due: false };
+            self.expect_exchange();
+        }
+    }
+
+    fn expect_exchange(&mut self) {
+        self.exchange_due = Some((Instant::now() + EXCHANGE_INTERVAL, EXCHANGE_INTERVAL));
+    }
+
+    fn deadline(&self) -> Instant {
+        let publish = self.pace.due.then_some(self.pace.earliest);
+        let exchange = self.exchange_due.map(|(at, _)| at);
+        let save = self.saving.due.filter(|_| self.saving.writing.is_none());
+        let others = [publish, exchange, save, self.reclaim_due];
+        others.into_iter().flatten().fold(self.busy.due, Instant::min)
+    }
+
+    async fn tick(&mut self) {
+        let now = Instant::now();
+        self.publish_if_due();
+        if let Some((at, interval)) = self.exchange_due.filter(|(at, _)| now >= *at) {
+            let next = (interval * 2).min(EXCHANGE_INTERVAL_MAX);
+            self.exchange_due = if self.publisher.exchange() { None } else { Some((at.max(now) + next, next)) };
+        }
+        if self.reclaim_due.is_some_and(|at| now >= at) {
+            self.reclaim().await;
+        }
+        if self.saving.due.is_some_and(|at| now >= at) && self.saving.writing.is_none() {
+            self.saving.start(self.model.to_config());
+        }
+        self.busy.sample(&self.counters, now);
+    }
+
+    async fn reclaim(&mut self) {
+        self.publisher.exchange();
+        let reclaimed = self.model.reclaim(self.publisher.adopted());
+        if reclaimed.publish {
+            self.pace.due = true;
+            self.publish_if_due();
+        }
+        for (port, address) in reclaimed.local_addresses {
+            self.take_off(port, address).await;
+        }
+        self.reclaim_due = self.model.has_departed().then(|| Instant::now() + RECLAIM_INTERVAL);
+    }
+
+    async fn save_at_the_end(&mut self) {
+        if let Some(writing) = self.saving.writing.take() {
+            self.saving.finish(writing.await);
+        }
+        if self.saving.due.take().is_some()
+            && let Some(store) = &self.saving.store
+            && let Err(error) = store.writer().save(&self.model.to_config())
+        {
+            tracing::error!(%error, "the last changes are not kept for the next start");
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dpdk: self.dpdk_version.clone(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            workers: self.counters.len(),
+            sessions: self.counters.iter().map(|own| own.sessions.get()).sum(),
+            session_capacity: u64::from(self.session_capacity) * self.counters.len() as u64,
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let nanoseconds = self.started.elapsed().as_nanos();
+        Stats {
+            at_nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX),
+            ports: self.ports.rows(),
+            workers: report::worker_rows(&self.counters, &self.cores, self.session_capacity.into()),
+            services: self.model.service_rows(None).unwrap_or_default(),
+            ..report::gateway_counters(self.counters.iter().chain(&self.other_counters))
+        }
+    }
+
+    fn measure(&self) -> Measurements {
+        Measurements {
+            version: env!("CARGO_PKG_VERSION"),
+            dpdk_version: self.dpdk_version.clone(),
+            stats: self.stats(),
+            local_pools: self.model.local_pool_rows(),
+            busy_ratios: self.busy.ratios.clone(),
+            state_write_failures: self.saving.failures,
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+impl Saving {
+    fn changed(&mut self) {
+        if self.store.is_some() && self.due.is_none() {
+            self.due = Some(Instant::now() + SAVE_DELAY);
+        }
+    }
+
+    fn start(&mut self, balance: BalanceConfig) {
+        self.due = None;
+        if let Some(writer) = self.store.as_ref().map(StateStore::writer) {
+            self.writing = Some(tokio::task::spawn_blocking(move || writer.save(&balance)));
+        }
+    }
+
+    fn finish(&mut self, result: Result<Result<(), StateError>, tokio::task::JoinError>) {
+        self.writing = None;
+        let failure = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.failures += 1;
+        let seconds = SAVE_RETRY.as_secs();
+        tracing::error!("the state was not written, trying again in {seconds} seconds: {failure}");
+        self.due = Some(Instant::now() + SAVE_RETRY);
+    }
+}
+
+/// What became of the write under way; forever, if there is none.
+async fn written(
+    writing: &mut Option<JoinHandle<Result<(), StateError>>>,
+) -> Result<Result<(), StateError>, tokio::task::JoinError> {
+    match writing {
+        Some(handle) => handle.await,
+        None => pending().await,
+    }
+}
+
+/// How busy workers were in the last whole second, so that every reader of `/metrics` sees the same.
+#[derive(Debug)]
+struct BusySampler {
+    /// Busy and total nanoseconds by worker, at the last sample.
+    last: Vec<(u64, u64)>,
+    ratios: Vec<f64>,
+    due: Instant,
+}
+
+impl BusySampler {
+    fn new(counters: &[Arc<WorkerCounters>], now: Instant) -> Self {
+        Self { last: vec![(0, 0); counters.len()], ratios: vec![0.0; counters.len()], due: now + SAMPLE_INTERVAL }
+    }
+
+    fn sample(&mut self, counters: &[Arc<WorkerCounters>], now: Instant) {
+        if now < self.due {
+            return;
+        }
+        self.due = now + SAMPLE_INTERVAL;
+        for ((last, ratio), own) in self.last.iter_mut().zip(&mut self.ratios).zip(counters) {
+            let (busy, total) = (own.busy_nanoseconds.get(), own.total_nanoseconds.get());
+            let (busy_since, total_since) = (busy.wrapping_sub(last.0), total.wrapping_sub(last.1));
+            *ratio = if total_since == 0 { 0.0 } else { (busy_since as f64 / total_since as f64).min(1.0) };
+            *last = (busy, total);
+        }
+    }
+}
+
+/// As many slots as every worker has counters for.
+fn slot_limits(counters: &[Arc<WorkerCounters>]) -> SlotLimits {
+    let default = SlotLimits::default();
+    let smallest = |of: fn(&WorkerCounters) -> usize, default: u32| {
+        let least = counters.iter().map(|own| of(own)).min();
+        least.map_or(default, |least| u32::try_from(least).unwrap_or(u32::MAX))
+    };
+    SlotLimits {
+        real_servers: smallest(|own| own.real_servers.len(), default.real_servers),
+        local_addresses: smallest(|own| own.local_addresses.len(), default.local_addresses),
+    }
+}

@@ -1,0 +1,191 @@
+//! Listing and counting sessions: walks through the workers' tables, step by step.
+//!
+//! A worker looks at a part of its table between bursts and answers with what it found, so that neither it nor the
+//! control thread is held up by millions of sessions. Sessions that come, go or change during a walk may be missed.
+//! One walk at a time runs on a worker; others wait for it. A walk that is given up leaves its last step to come
+//! back later: the next walk waits for that first.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use super::protocol::{ErrorKind, MAX_LINE, Refusal, SessionCount, SessionFilter, SessionRow, VERSION};
+use crate::session::SessionView;
+use crate::worker::link::{SessionQuery, WorkerLink};
+
+/// Sessions that a worker may give at once.
+const BATCH: usize = 4096;
+
+/// A worker that has not answered for so long is taken for stuck.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Walks through the sessions of all workers.
+#[derive(Debug)]
+pub struct SessionWalks<F, E> {
+    workers: Vec<Turn<F, E>>,
+}
+
+#[derive(Debug)]
+struct Turn<F, E> {
+    link: Arc<WorkerLink<F, E>>,
+    /// Whether a step is with the worker. Locked by the walk whose turn it is.
+    away: Mutex<bool>,
+}
+
+/// Whether a walk goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Continue,
+    Stop,
+}
+
+impl<F, E> SessionWalks<F, E> {
+    /// Walks through the sessions of these workers.
+    pub fn new(links: &[Arc<WorkerLink<F, E>>]) -> Self {
+        let turn = |link: &Arc<WorkerLink<F, E>>| Turn { link: link.clone(), away: Mutex::new(false) };
+        Self { workers: links.iter().map(turn).collect() }
+    }
+
+    /// The reply line to `session.list`: rows are written as they come, since there may be millions of them.
+    ///
+    /// Refuses with [`ErrorKind::Limit`] where they would not fit in a line.
+    pub async fn list_line(&self, filter: &SessionFilter, limit: Option<usize>) -> Result<String, Refusal> {
+        let mut line = format!("{{\"version\":{VERSION},\"ok\":{{\"sessions\":[");
+        let (mut listed, limit) = (0_usize, limit.unwrap_or(usize::MAX));
+        let mut failure = None;
+        for (worker, turn) in self.workers.iter().enumerate() {
+            let visit = |view: &SessionView| {
+                if listed >= limit {
+                    return Step::Stop;
+                }
+                listed += 1;
+                match push_row(&mut line, &row(view, worker), listed) {
+                    Ok(()) => Step::Continue,
+                    Err(refusal) => {
+                        failure = Some(refusal);
+                        Step::Stop
+                    }
+                }
+            };
+            turn.walk(filter, visit).await?;
+            if let Some(refusal) = failure {
+                return Err(refusal);
+            }
+        }
+        line.push_str("]}}");
+        Ok(line)
+    }
+
+    /// How many sessions match.
+    pub async fn count(&self, filter: &SessionFilter) -> Result<SessionCount, Refusal> {
+        let mut count = SessionCount::default();
+        let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for turn in &self.workers {
+            let mut of_worker = 0;
+            let visit = |view: &SessionView| {
+                of_worker += 1;
+                *states.entry(view.state).or_default() += 1;
+                Step::Continue
+            };
+            turn.walk(filter, visit).await?;
+            count.total += of_worker;
+            count.by_worker.push(of_worker);
+        }
+        count.by_state = states.into_iter().map(|(state, number)| (state.to_owned(), number)).collect();
+        Ok(count)
+    }
+}
+
+impl<F, E> Turn<F, E> {
+    /// Shows `visit` every session of the worker that matches, until it has seen enough.
+    async fn walk(&self, filter: &SessionFilter, mut visit: impl FnMut(&SessionView) -> Step) -> Result<(), Refusal> {
+        let mut away = self.away.lock().await;
+        if *away {
+            self.answer().await?;
+            *away = false;
+        }
+        let mut query = SessionQuery { next: 0, found: Vec::with_capacity(BATCH), done: false };
+        while !query.done {
+            query.found.clear();
+            *away = true;
+            if self.link.queries.push(query).is_err() {
+                return Err(self.stuck());
+            }
+            query = self.answer().await?;
+            *away = false;
+            let mut matching = query.found.iter().filter(|view| matches(filter, view));
+            if matching.any(|view| visit(view) == Step::Stop) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The worker's answer, waited for in sleeps: it comes within a few bursts.
+    async fn answer(&self) -> Result<SessionQuery, Refusal> {
+        let asked = Instant::now();
+        for attempt in 0_u32.. {
+            if let Some(answer) = self.link.answers.pop() {
+                return Ok(answer);
+            }
+            if asked.elapsed() > PATIENCE {
+                break;
+            }
+            if attempt < 4 { tokio::task::yield_now().await } else { sleep(Duration::from_millis(1)).await }
+        }
+        Err(self.stuck())
+    }
+
+    fn stuck(&self) -> Refusal {
+        let worker = self.link.worker.index();
+        let message = format!("worker {worker} has not answered for {} seconds", PATIENCE.as_secs());
+        Refusal::new(ErrorKind::Internal, message)
+    }
+}
+
+fn matches(filter: &SessionFilter, view: &SessionView) -> bool {
+    let SessionFilter { protocol, client, vip, real_server } = filter;
+    let is_at = |wanted: &Option<SocketAddrV4>, (address, port): (Ipv4Addr, u16)| {
+        wanted.is_none_or(|wanted| *wanted.ip() == address && (wanted.port() == 0 || wanted.port() == port))
+    };
+    protocol.is_none_or(|protocol| protocol == view.protocol)
+        && client.is_none_or(|client| client == view.client.0)
+        && is_at(vip, view.virtual_)
+        && is_at(real_server, view.real)
+}
+
+fn row(view: &SessionView, worker: usize) -> SessionRow {
+    let endpoint = |(address, port)| SocketAddrV4::new(address, port);
+    SessionRow {
+        protocol: view.protocol,
+        client: endpoint(view.client),
+        vip: endpoint(view.virtual_),
+        local: endpoint(view.local),
+        real_server: endpoint(view.real),
+        state: view.state.to_owned(),
+        expires_seconds: view.expires_seconds,
+        worker,
+    }
+}
+
+/// Adds the row that is the `number`th in its list.
+fn push_row(line: &mut String, row: &SessionRow, number: usize) -> Result<(), Refusal> {
+    let text = serde_json::to_string(row).map_err(|error| Refusal::new(ErrorKind::Internal, error.to_string()))?;
+    // Room for the separator and the closing brackets.
+    if line.len() + text.len() + 8 > MAX_LINE {
+        let message = format!(
+            "more sessions match than fit in a reply of {MAX_LINE} bytes: give a limit of at most {}, or a filter",
+            number - 1
+        );
+        return Err(Refusal::new(ErrorKind::Limit, message));
+    }
+    if number > 1 {
+        line.push(',');
+    }
+    line.push_str(&text);
+    Ok(())
+}
