@@ -3,8 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fullgate::cli::main(|_config, _options| {
-        eprintln!("fullgate: this build has no data path");
-        ExitCode::FAILURE
-    })
+    fullgate::cli::main(fullgate::control::daemon::run)
 }

@@ -87,10 +87,10 @@ idle = "sleep"
 [session]
 capacity = 1_024
 [control]
-socket = "/tmp/s"
+socket = "/run/s"
 group = "adm"
 metrics = false
-state_dir = "/tmp/state"
+state_dir = "/srv/state"
 [punt]
 arp = 1
 icmp = 2

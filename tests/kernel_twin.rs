@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use fullgate::config::{Device, InterfaceAddress, PortConfig, RouteConfig};
 use fullgate::control::mirror::{Mirror, MirroredPort};
-use fullgate::control::pump::{self, ControlCounters};
+use fullgate::control::pump;
 use fullgate::control::twin::{Twin, TwinPort};
 use fullgate::control::wake::{EventFd, Sleeper};
+use fullgate::forward::DropReason;
 use fullgate::forward::{Hop, PuntClass};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{Resolution, RouteInput, RouteNextHop, RouteTable};
+use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 use fullgate::worker::link::{Punt, Waker, WorkerLink};
 use tokio::sync::watch;
@@ -105,7 +107,7 @@ struct Lab {
     mirror: Mirror,
     input: watch::Receiver<Arc<RouteInput>>,
     links: Links,
-    counters: Arc<ControlCounters>,
+    counters: Arc<WorkerCounters>,
     _tasks: JoinSet<()>,
 }
 
@@ -123,7 +125,7 @@ impl Lab {
                 Arc::new(WorkerLink::new(worker, counters, Arc::clone(&waker)))
             })
             .into();
-        let counters = Arc::new(ControlCounters::default());
+        let counters = Arc::new(WorkerCounters::new(SlotLimits { real_servers: 0, local_addresses: 0 }));
         let ports: Vec<MirroredPort> =
             twin.taps().map(|(port, tap, mtu)| MirroredPort { port, ifindex: tap.ifindex(), mtu }).collect();
         let mirror = Mirror::start(&ports).await.unwrap();
@@ -132,7 +134,7 @@ impl Lab {
     }
 
     /// Moves frames as the control thread does.
-    fn pump(twin: Twin, links: &Links, counters: &Arc<ControlCounters>, waker: Arc<Waker<EventFd>>) -> JoinSet<()> {
+    fn pump(twin: Twin, links: &Links, counters: &Arc<WorkerCounters>, waker: Arc<Waker<EventFd>>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let source = Arc::new(|bytes: &[u8]| Some(MemoryFrame::new(bytes)));
         for (port, tap, _) in twin.taps() {
@@ -140,12 +142,15 @@ impl Lab {
             let source = Arc::clone(&source);
             tasks.spawn(async move { drop(pump::inject(tap, port, links, source, counters).await) });
         }
+        let taps: Vec<_> = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
         let (links, counters) = (Arc::clone(links), Arc::clone(counters));
         let sleeper = Sleeper::new(waker).unwrap();
         tasks.spawn(async move {
+            // The twin lives as long as its frames are moved.
+            let _twin = twin;
             loop {
                 sleeper.woken(|| links.iter().any(|link| !link.punts.is_empty())).await.unwrap();
-                while pump::write_punts(&twin, &links, &counters) > 0 {
+                while pump::write_punts(&taps, &links, &counters) > 0 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -472,7 +477,11 @@ fn the_kernel_resolves_what_the_data_path_needs() {
         let other = MacAddress([2, 0xa, 0, 0, 0, 0x77]);
         lab.punt(LAN, PuntClass::Arp, &arp_reply(&question, other));
         lab.until("the other card", |input| mac_of(input, LAN, "10.1.0.11") == Some(other)).await;
-        assert_eq!(lab.counters.punt_refused.get() + lab.counters.inject_full.get(), 0);
+        assert_eq!(
+            lab.counters.drops[DropReason::PuntRefused as usize].get()
+                + lab.counters.drops[DropReason::InjectFull as usize].get(),
+            0
+        );
     });
 }
 
@@ -546,7 +555,7 @@ fn the_kernel_answers_pings_and_arp_for_its_addresses() {
         ip("link set fg-wan down");
         lab.punt(WAN, PuntClass::Icmp, &echo_request(WAN_MAC, client, address("10.0.0.1")));
         lab.punt(PortId(9), PuntClass::Icmp, &echo_request(WAN_MAC, client, address("10.0.0.1")));
-        let counted = || (lab.counters.punt_refused.get() == 2).then_some(());
+        let counted = || (lab.counters.drops[DropReason::PuntRefused as usize].get() == 2).then_some(());
         until_some(SOON, counted).await.expect("both are counted");
     });
 }
@@ -585,7 +594,7 @@ fn frames_that_find_no_room_are_counted() {
             for _ in 0..64 {
                 socket.send_to(b"more than the ring takes", "10.1.0.9:9").unwrap();
             }
-            (lab.counters.inject_full.get() >= 100).then_some(())
+            (lab.counters.drops[DropReason::InjectFull as usize].get() >= 100).then_some(())
         };
         until_some(10 * SOON, full).await.expect("the ring fills up");
         let link = &lab.links[usize::from(LAN.0)];

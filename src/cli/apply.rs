@@ -13,8 +13,9 @@ use crate::control::protocol::Request;
 /// Make the running gateway's services and local pools equal to a file's, all or nothing
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints what changed, one line each; nothing where all was equal. Sessions of services and real servers that stay are
-not disturbed. Ports, workers and all else in FILE need a restart and are not looked at, only checked.
+Prints what changed, one line each; nothing where all was equal. Sessions of services and real
+servers that stay are not disturbed. Ports, workers and all else in FILE are checked, but need a
+restart to change.
 
 Examples:
   fullgate apply --config /etc/fullgate/fullgate.toml --dry-run

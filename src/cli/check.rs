@@ -12,7 +12,8 @@ use crate::config::{Config, ConfigError};
 /// Check a configuration file; the running gateway is not touched
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every error is a line on standard error: FILE:LINE: KEY: what is wrong; what is allowed. The exit status is then 1.
+Every error is a line on standard error: FILE:LINE: KEY: what is wrong; what is allowed. The exit
+status is then 1.
 
 Examples:
   fullgate check --config /etc/fullgate/fullgate.toml

@@ -51,7 +51,7 @@ pub(super) struct Del {
 
 #[derive(Clone, Debug, Args)]
 struct Addresses {
-    /// Name of the [[local_pool]]
+    /// Name of the local pool
     pool: String,
 
     /// Addresses, and ranges of them
@@ -137,7 +137,7 @@ fn table(pools: &[LocalPoolRow]) -> Table {
                 pool.ports.clone(),
                 address.address.to_string(),
                 address.ports_used.to_string(),
-                if address.withdrawn { "withdrawn" } else { "in use" }.to_owned(),
+                if address.withdrawn { "withdrawn" } else { "active" }.to_owned(),
             ]);
         }
     }

@@ -22,8 +22,8 @@ pub(super) enum Port {
 /// Show ports: device, TAP, link, queues, steering, offloads, counters
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Steering says how a packet finds the worker that owns its session: rss (the NIC brings it there), software (another
-worker hands it over) or single (there is one worker).
+Steering says how a packet finds the worker that owns its session: rss (the NIC brings it there),
+software (another worker hands it over) or single (there is one worker).
 
 Examples:
   fullgate port show

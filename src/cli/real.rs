@@ -96,7 +96,8 @@ pub(super) struct Edit {
 /// Remove a real server from a service
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Packets of its sessions are dropped from then on. To let them end first: fullgate real edit ... -w 0.
+Packets of its sessions are dropped from then on. To let them end first, give it weight 0 with
+`fullgate real edit` and wait.
 
 Examples:
   fullgate real del -t 10.0.0.100:80 -r 10.1.0.11")]

@@ -23,10 +23,11 @@ pub struct RunOptions {
 /// Run the gateway in the foreground, logging to standard error
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Services and pools that were changed at run time are kept in [control] state_dir and win over FILE at the next start;
-with --discard-state they are FILE's again. Everything else is always FILE's.
+Services and pools that were changed at run time are kept in [control] state_dir and win over
+FILE at the next start; with --discard-state they are FILE's again. All else is always FILE's.
 
-SIGTERM and SIGINT end the gateway, SIGHUP makes services and pools equal to FILE's as `fullgate apply` does.
+SIGTERM and SIGINT end the gateway. SIGHUP makes services and pools equal to FILE's, as
+`fullgate apply` does.
 
 Examples:
   fullgate run --config /etc/fullgate/fullgate.toml

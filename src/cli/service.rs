@@ -77,7 +77,8 @@ pub(super) struct Edit {
 /// Delete a service with its real servers
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Packets of its sessions are dropped from then on. To let them end, give its real servers weight 0 and wait.
+Packets of its sessions are dropped from then on. To let them end first, give its real servers
+weight 0 and wait.
 
 Examples:
   fullgate service del -t 10.0.0.100:80")]

@@ -161,7 +161,7 @@ impl Count {
 }
 
 fn count_table(count: &SessionCount) -> Table {
-    let mut table = Table::new(&[("", Left), ("Sessions", Right)]);
+    let mut table = Table::new(&[("Group", Left), ("Sessions", Right)]);
     table.row(["total".to_owned(), count.total.to_string()]);
     for (state, sessions) in &count.by_state {
         table.row([format!("state {state}"), sessions.to_string()]);

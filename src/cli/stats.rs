@@ -19,6 +19,7 @@ use crate::control::protocol::{PortRow, Reply, Request, ServiceRow, Stats as Sam
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Drops and punts are listed where they are not 0. With --json --watch each line is one JSON object.
+Bytes and bits of services are those of IP packets.
 
 Examples:
   fullgate stats

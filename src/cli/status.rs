@@ -32,6 +32,8 @@ impl Status {
 
 fn describe(status: &StatusReply) -> String {
     let StatusReply { version, dpdk, pid, uptime_seconds, workers, sessions, session_capacity } = status;
+    // DPDK's own version text begins with its name.
+    let dpdk = dpdk.trim_start_matches("DPDK ");
     format!(
         "fullgate {version}, DPDK {dpdk}, process {pid}\n\
          up        {uptime_seconds:.1} s\n\

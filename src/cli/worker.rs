@@ -21,8 +21,8 @@ pub(super) enum Worker {
 /// Show workers: CPU, load, sessions, packets, hand-overs
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Busy% is the share of time since the start that was spent on packets and housekeeping; `fullgate stats --watch` shows
-it as it is now.
+Busy% is the share of time since the start that was spent on packets and housekeeping;
+`fullgate stats --watch` shows it as it is now.
 
 Examples:
   fullgate worker show

@@ -29,6 +29,22 @@ pub struct Config {
     pub balance: BalanceConfig,
 }
 
+impl Config {
+    /// The sections, services and local pools apart, in which `other` differs.
+    pub fn sections_changed(&self, other: &Self) -> Vec<&'static str> {
+        let sections = [
+            ("[dpdk]", self.dpdk == other.dpdk),
+            ("[worker]", self.worker == other.worker),
+            ("[session]", self.session == other.session),
+            ("[control]", self.control == other.control),
+            ("[punt]", self.punt == other.punt),
+            ("[timeouts]", self.timeouts == other.timeouts),
+            ("[[port]]", self.ports == other.ports),
+        ];
+        sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
+    }
+}
+
 /// `[dpdk]`: what goes to the Environment Abstraction Layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DpdkConfig {

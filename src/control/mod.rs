@@ -34,7 +34,11 @@ pub mod daemon;
 #[cfg(feature = "dpdk")]
 pub mod data_plane;
 #[cfg(feature = "dpdk")]
+pub mod kernel_side;
+#[cfg(feature = "dpdk")]
 pub mod mirror;
+#[cfg(feature = "dpdk")]
+pub mod port_report;
 #[cfg(feature = "dpdk")]
 pub mod pump;
 #[cfg(feature = "dpdk")]

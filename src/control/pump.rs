@@ -1,15 +1,16 @@
 //! Moves frames between the TAPs and the workers' rings.
 //!
 //! It looks into no frame: what comes here was chosen and rate-limited by the workers, what comes from the kernel is
-//! sent as it is. Invariant: each frame that is not passed on is counted once in [`ControlCounters`].
+//! sent as it is. Invariant: each frame that is not passed on is counted once, as [`DropReason::PuntRefused`] or
+//! [`DropReason::InjectFull`], in counters that the control thread alone writes.
 
 use std::io;
 use std::sync::Arc;
 
 use super::tap::Tap;
-use super::twin::Twin;
+use crate::forward::DropReason;
 use crate::port::{Frame, PortId};
-use crate::telemetry::counters::Counter;
+use crate::telemetry::counters::WorkerCounters;
 use crate::worker::link::{Event, Inject, WorkerLink};
 
 /// Punted frames that are written in a row before the control thread looks at its other work.
@@ -17,15 +18,6 @@ pub const PUNT_BATCH: usize = 256;
 
 /// The longest frame read from a TAP: the kernel's largest MTU for one, its Ethernet header and a VLAN tag.
 const MAX_FRAME: usize = 65_535 + 18;
-
-/// What the control thread counts of frames. Written on the control thread alone.
-#[derive(Debug, Default)]
-pub struct ControlCounters {
-    /// [`DropReason::PuntRefused`](crate::forward::DropReason::PuntRefused): frames that the kernel did not take.
-    pub punt_refused: Counter,
-    /// [`DropReason::InjectFull`](crate::forward::DropReason::InjectFull): frames from the kernel that found no room.
-    pub inject_full: Counter,
-}
 
 /// Where buffers for frames from the kernel come from: the packet pool in the gateway.
 pub trait FrameSource<F>: Send + Sync {
@@ -39,18 +31,22 @@ impl<F, S: Fn(&[u8]) -> Option<F> + Send + Sync> FrameSource<F> for S {
     }
 }
 
-/// Workers -> kernel: writes up to [`PUNT_BATCH`] frames from each ring to the TAPs and returns how many it took. Call
+/// Workers -> kernel: writes up to [`PUNT_BATCH`] frames from each ring to the TAPs (by port) and returns how many it took. Call
 /// again, after other work, until it returns 0.
-pub fn write_punts<F: Frame, E>(twin: &Twin, links: &[Arc<WorkerLink<F, E>>], counters: &ControlCounters) -> usize {
+pub fn write_punts<F: Frame, E>(
+    taps: &[Arc<Tap>],
+    links: &[Arc<WorkerLink<F, E>>],
+    counters: &WorkerCounters,
+) -> usize {
     let mut taken = 0;
     for link in links {
         for punt in std::iter::from_fn(|| link.punts.pop()).take(PUNT_BATCH) {
             taken += 1;
             // A frame of several segments cannot be written from its first.
             let whole = punt.frame.bytes().len() == punt.frame.packet_len();
-            let written = whole && twin.tap(punt.port).is_some_and(|tap| tap.write(punt.frame.bytes()).is_ok());
+            let written = whole && taps.get(punt.port.index()).is_some_and(|tap| tap.write(punt.frame.bytes()).is_ok());
             if !written {
-                counters.punt_refused.add(1);
+                counters.drop_packets(DropReason::PuntRefused, 1);
             }
         }
     }
@@ -67,7 +63,7 @@ pub async fn inject<F, E, S>(
     port: PortId,
     links: Arc<[Arc<WorkerLink<F, E>>]>,
     source: Arc<S>,
-    counters: Arc<ControlCounters>,
+    counters: Arc<WorkerCounters>,
 ) -> io::Result<()>
 where
     F: Frame + Send,
@@ -84,7 +80,7 @@ where
         let frame = buffer.get(..len).and_then(|bytes| source.frame(bytes));
         let injected = frame.is_some_and(|frame| link.injects.push(Inject { port, frame }).is_ok());
         if !injected {
-            counters.inject_full.add(1);
+            counters.drop_packets(DropReason::InjectFull, 1);
         }
     }
 }

@@ -1,3 +1,7 @@
 //! What the gateway tells of itself: per-worker counters (pure) and the metrics made of them.
 
 pub mod counters;
+#[cfg(feature = "dpdk")]
+pub mod http;
+#[cfg(feature = "dpdk")]
+pub mod prometheus;

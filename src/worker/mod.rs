@@ -311,7 +311,6 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             let old = std::mem::replace(&mut self.snapshot, snapshot);
             // There is room: this thread alone fills the ring.
             let _ = self.link.retired.push(old);
-            self.wake_control = true;
             self.settle_pending(now);
         }
     }

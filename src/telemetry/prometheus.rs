@@ -1,0 +1,256 @@
+//! The metrics, in Prometheus' text format.
+//!
+//! Every scrape fills a fresh recorder with absolute values, so that what was removed is gone from the next scrape;
+//! a counter goes backwards only where its service or real server was removed and made again. Bytes are those of IP
+//! packets. `direction` of services is `in` (client to real server) or `out`, of ports `rx` or `tx`.
+
+use metrics::{Label, SharedString, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use crate::control::Measurements;
+use crate::control::protocol::{LocalPoolRow, PortRow, RealServerRow, ServiceRow, Stats, TrafficTotals, WorkerRow};
+
+/// The text that `/metrics` answers with. Takes about a microsecond a series: not for the control thread where there
+/// are thousands of services.
+pub fn render(measured: &Measurements) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    with_local_recorder(&recorder, || {
+        describe();
+        record_build(measured);
+        record_gateway(&measured.stats);
+        for port in &measured.stats.ports {
+            record_port(port);
+        }
+        for (worker, row) in measured.stats.workers.iter().enumerate() {
+            record_worker(row, measured.busy_ratios.get(worker).copied().unwrap_or_default());
+        }
+        for service in &measured.stats.services {
+            record_service(service);
+        }
+        for pool in &measured.local_pools {
+            record_local_pool(pool);
+        }
+    });
+    recorder.handle().render()
+}
+
+/// Every metric's HELP, counters first.
+fn describe() {
+    for (name, help) in COUNTERS {
+        describe_counter!(*name, *help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(*name, *help);
+    }
+}
+
+const COUNTERS: &[(&str, &str)] = &[
+    ("fullgate_drops_total", "Packets dropped, by reason."),
+    ("fullgate_punts_total", "Packets given to the kernel, by class."),
+    ("fullgate_resets_sent_total", "TCP resets answered to packets of no session."),
+    ("fullgate_icmp_errors_sent_total", "ICMP errors made by the gateway."),
+    ("fullgate_injected_total", "Packets from the kernel sent out."),
+    ("fullgate_state_write_failures_total", "Failed attempts to write the state file."),
+    ("fullgate_port_packets_total", "Packets received or sent by the workers, by port."),
+    ("fullgate_port_bytes_total", "Bytes of IP packets received or sent by the workers, by port."),
+    ("fullgate_port_errors_total", "Packets that the device received with errors or failed to send."),
+    ("fullgate_port_missed_total", "Packets that the device missed for want of descriptors."),
+    ("fullgate_worker_bursts_total", "Bursts that held at least one packet."),
+    ("fullgate_worker_handovers_total", "Packets handed to other workers."),
+    ("fullgate_worker_handovers_received_total", "Packets taken over from other workers."),
+    ("fullgate_sessions_created_total", "Sessions set up."),
+    ("fullgate_sessions_expired_total", "Sessions whose time ran out or that were replaced."),
+    ("fullgate_service_connections_total", "Sessions set up, by service."),
+    ("fullgate_service_packets_total", "Packets forwarded, by service."),
+    ("fullgate_service_bytes_total", "Bytes of IP packets forwarded, by service."),
+    ("fullgate_real_server_connections_total", "Sessions set up, by real server."),
+    ("fullgate_real_server_packets_total", "Packets forwarded, by real server."),
+    ("fullgate_real_server_bytes_total", "Bytes of IP packets forwarded, by real server."),
+];
+
+const GAUGES: &[(&str, &str)] = &[
+    ("fullgate_build_info", "Always 1; versions of fullgate and DPDK."),
+    ("fullgate_uptime_seconds", "Time since the gateway started."),
+    ("fullgate_port_link_up", "1 if the port's link is up."),
+    ("fullgate_worker_busy_ratio", "Part of the last second that the worker was busy, 0-1."),
+    ("fullgate_sessions", "Sessions now, by worker."),
+    ("fullgate_session_capacity", "Sessions that fit, by worker."),
+    ("fullgate_real_server_active_connections", "Sessions that IPVS would call active."),
+    ("fullgate_real_server_inactive_connections", "Sessions that IPVS would call inactive."),
+    ("fullgate_real_server_weight", "Weight; 0 takes no new sessions."),
+    ("fullgate_local_ports_used", "Local ports in use, over all addresses of the pool and all real servers."),
+    ("fullgate_local_addresses", "Addresses of the pool that new sessions can get."),
+];
+
+fn label(name: &'static str, value: impl Into<SharedString>) -> Label {
+    Label::new(name, value)
+}
+
+fn count(name: &'static str, labels: &[Label], value: u64) {
+    counter!(name, labels.iter()).absolute(value);
+}
+
+/// Gauges are floating-point numbers: exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+fn show(name: &'static str, labels: &[Label], value: u64) {
+    gauge!(name, labels.iter()).set(value as f64);
+}
+
+fn record_build(measured: &Measurements) {
+    let labels = [label("version", measured.version), label("dpdk", measured.dpdk_version.clone())];
+    show("fullgate_build_info", &labels, 1);
+    gauge!("fullgate_uptime_seconds").set(measured.uptime_seconds);
+    count("fullgate_state_write_failures_total", &[], measured.state_write_failures);
+}
+
+fn record_gateway(stats: &Stats) {
+    for (reason, value) in &stats.drops {
+        count("fullgate_drops_total", &[label("reason", reason.clone())], *value);
+    }
+    for (class, value) in &stats.punts {
+        count("fullgate_punts_total", &[label("class", class.clone())], *value);
+    }
+    count("fullgate_resets_sent_total", &[], stats.resets_sent);
+    count("fullgate_icmp_errors_sent_total", &[], stats.icmp_errors_sent);
+    count("fullgate_injected_total", &[], stats.injected);
+}
+
+fn record_port(row: &PortRow) {
+    let port = label("port", row.name.clone());
+    let directions =
+        [("rx", row.rx_packets, row.rx_bytes, row.rx_errors), ("tx", row.tx_packets, row.tx_bytes, row.tx_errors)];
+    for (direction, packets, bytes, errors) in directions {
+        let labels = [port.clone(), label("direction", direction)];
+        count("fullgate_port_packets_total", &labels, packets);
+        count("fullgate_port_bytes_total", &labels, bytes);
+        count("fullgate_port_errors_total", &labels, errors);
+    }
+    count("fullgate_port_missed_total", std::slice::from_ref(&port), row.rx_missed);
+    show("fullgate_port_link_up", &[port], u64::from(row.link_up));
+}
+
+fn record_worker(row: &WorkerRow, busy_ratio: f64) {
+    let labels = [label("worker", row.worker.to_string())];
+    count("fullgate_worker_bursts_total", &labels, row.bursts);
+    count("fullgate_worker_handovers_total", &labels, row.handovers);
+    count("fullgate_worker_handovers_received_total", &labels, row.handovers_received);
+    count("fullgate_sessions_created_total", &labels, row.sessions_created);
+    count("fullgate_sessions_expired_total", &labels, row.sessions_expired);
+    show("fullgate_sessions", &labels, row.sessions);
+    show("fullgate_session_capacity", &labels, row.session_capacity);
+    gauge!("fullgate_worker_busy_ratio", labels.iter()).set(busy_ratio);
+}
+
+/// The names of the metrics of one kind of thing that carries traffic.
+struct TrafficNames {
+    connections: &'static str,
+    packets: &'static str,
+    bytes: &'static str,
+}
+
+const SERVICE: TrafficNames = TrafficNames {
+    connections: "fullgate_service_connections_total",
+    packets: "fullgate_service_packets_total",
+    bytes: "fullgate_service_bytes_total",
+};
+const REAL_SERVER: TrafficNames = TrafficNames {
+    connections: "fullgate_real_server_connections_total",
+    packets: "fullgate_real_server_packets_total",
+    bytes: "fullgate_real_server_bytes_total",
+};
+
+fn record_traffic(names: &TrafficNames, labels: &[Label], traffic: &TrafficTotals) {
+    count(names.connections, labels, traffic.connections);
+    let directions = [("in", traffic.in_packets, traffic.in_bytes), ("out", traffic.out_packets, traffic.out_bytes)];
+    for (direction, packets, bytes) in directions {
+        let mut labels = labels.to_vec();
+        labels.push(label("direction", direction));
+        count(names.packets, &labels, packets);
+        count(names.bytes, &labels, bytes);
+    }
+}
+
+fn record_service(row: &ServiceRow) {
+    let labels = [label("service", row.vip.to_string()), label("protocol", row.protocol.name())];
+    record_traffic(&SERVICE, &labels, &row.traffic);
+    for real_server in &row.real_servers {
+        record_real_server(&labels, real_server);
+    }
+}
+
+fn record_real_server(service: &[Label], row: &RealServerRow) {
+    let mut labels = service.to_vec();
+    labels.push(label("real_server", row.address.to_string()));
+    record_traffic(&REAL_SERVER, &labels, &row.traffic);
+    show("fullgate_real_server_active_connections", &labels, row.active_connections);
+    show("fullgate_real_server_inactive_connections", &labels, row.inactive_connections);
+    show("fullgate_real_server_weight", &labels, row.weight.0.into());
+}
+
+fn record_local_pool(row: &LocalPoolRow) {
+    let labels = [label("pool", row.name.clone())];
+    show("fullgate_local_ports_used", &labels, row.addresses.iter().map(|address| address.ports_used).sum());
+    let usable = row.addresses.iter().filter(|address| !address.withdrawn).count();
+    show("fullgate_local_addresses", &labels, usable as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::report::gateway_counters;
+    use crate::forward::{DropReason, PuntClass};
+
+    #[test]
+    fn every_reason_and_class_is_there_with_help_and_type() {
+        let stats = Stats { resets_sent: 3, ..gateway_counters(std::iter::empty()) };
+        let text = render(&Measurements {
+            version: "1.2.3",
+            dpdk_version: "DPDK 22.11".to_owned(),
+            stats,
+            ..Measurements::default()
+        });
+        for reason in DropReason::ALL {
+            assert!(text.contains(&format!("fullgate_drops_total{{reason=\"{}\"}} 0\n", reason.label())), "{text}");
+        }
+        for class in PuntClass::ALL {
+            assert!(text.contains(&format!("fullgate_punts_total{{class=\"{}\"}} 0\n", class.label())), "{text}");
+        }
+        let head = "# HELP fullgate_drops_total Packets dropped, by reason.\n# TYPE fullgate_drops_total counter\n";
+        assert!(text.contains(head), "{text}");
+        assert!(text.contains("fullgate_resets_sent_total 3\n"), "{text}");
+        assert!(text.contains("fullgate_build_info{version=\"1.2.3\",dpdk=\"DPDK 22.11\"} 1\n"), "{text}");
+    }
+
+    #[test]
+    fn names_say_whether_they_count() {
+        assert!(COUNTERS.iter().all(|(name, _)| name.starts_with("fullgate_") && name.ends_with("_total")));
+        assert!(GAUGES.iter().all(|(name, _)| name.starts_with("fullgate_") && !name.ends_with("_total")));
+    }
+
+    #[test]
+    fn services_and_their_real_servers_are_shown_as_they_are() {
+        let service: ServiceRow = serde_json::from_value(serde_json::json!({
+            "vip": "10.0.0.1:80", "protocol": "tcp", "scheduler": "rr", "mode": "fullnat", "local_pool": "lan",
+            "traffic": {"connections": 9, "in_packets": 1, "in_bytes": 2, "out_packets": 3, "out_bytes": 18446744073709551615_u64},
+            "real_servers": [{
+                "address": "10.1.0.1:8080", "weight": 5, "upper_threshold": 0, "lower_threshold": 0,
+                "active_connections": 4, "inactive_connections": 2,
+                "traffic": {"connections": 7, "in_packets": 0, "in_bytes": 0, "out_packets": 0, "out_bytes": 0},
+            }],
+        }))
+        .unwrap();
+        let stats = Stats { services: vec![service], ..Stats::default() };
+        let text = render(&Measurements { stats, ..Measurements::default() });
+        let of_service = "service=\"10.0.0.1:80\",protocol=\"tcp\"";
+        for line in [
+            format!("fullgate_service_connections_total{{{of_service}}} 9\n"),
+            format!("fullgate_service_packets_total{{{of_service},direction=\"in\"}} 1\n"),
+            format!("fullgate_service_bytes_total{{{of_service},direction=\"out\"}} 18446744073709551615\n"),
+            format!("fullgate_real_server_connections_total{{{of_service},real_server=\"10.1.0.1:8080\"}} 7\n"),
+            format!("fullgate_real_server_active_connections{{{of_service},real_server=\"10.1.0.1:8080\"}} 4\n"),
+            format!("fullgate_real_server_weight{{{of_service},real_server=\"10.1.0.1:8080\"}} 5\n"),
+        ] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,778 @@
+//! The command line as a user or script meets it: the real program, against a daemon made of canned answers.
+
+#![cfg(feature = "dpdk")]
+// The whole crate is a test; clippy only sees the functions marked so.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const GOOD: &str = r#"[worker]
+cores = [1]
+[[port]]
+name = "wan"
+device = "net_null0"
+addresses = ["10.0.0.1/24"]
+[[local_pool]]
+name = "lan"
+port = "wan"
+addresses = ["10.0.0.200"]
+[[service]]
+vip = "10.0.0.100:80"
+protocol = "tcp"
+"#;
+
+fn fullgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fullgate"));
+    command.args(arguments).env_remove("FULLGATE_SOCKET").env_remove("RUST_LOG").env("COLUMNS", "100");
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    finish(fullgate(arguments).output().unwrap())
+}
+
+fn finish(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A daemon that answers each line with the next of its answers and remembers the lines.
+struct FakeDaemon {
+    socket: PathBuf,
+    thread: JoinHandle<Vec<Value>>,
+    _directory: TempDir,
+}
+
+impl FakeDaemon {
+    fn new(answers: Vec<String>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let mut requests = Vec::new();
+            for answer in answers {
+                let Some(line) = lines.next() else { break };
+                requests.push(serde_json::from_str(&line.unwrap()).unwrap());
+                // A client that has left is part of some tests.
+                let _ = (&stream).write_all(answer.as_bytes());
+            }
+            requests
+        });
+        Self { socket, thread, _directory: directory }
+    }
+
+    fn ok(reply: Value) -> Self {
+        Self::new(vec![line(&reply)])
+    }
+
+    /// What the command did, and what it had asked.
+    fn run(self, arguments: &[&str]) -> (i32, String, String, Vec<Value>) {
+        let (code, out, err) = finish(fullgate(arguments).env("FULLGATE_SOCKET", &self.socket).output().unwrap());
+        (code, out, err, self.thread.join().unwrap())
+    }
+}
+
+fn line(reply: &Value) -> String {
+    format!("{}\n", json!({ "version": 1, "ok": reply }))
+}
+
+#[track_caller]
+fn assert_request(arguments: &[&str], request: Value) {
+    let daemon = FakeDaemon::ok(json!({ "changed": ["something changed"] }));
+    let (code, out, err, requests) = daemon.run(arguments);
+    assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+    assert_eq!(out, "something changed\n");
+    assert_eq!(requests, [request], "{arguments:?}");
+}
+
+#[track_caller]
+fn assert_table(arguments: &[&str], reply: Value, request: Value, table: &str) {
+    let (code, out, err, requests) = FakeDaemon::ok(reply).run(arguments);
+    assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+    assert_eq!(requests, [request]);
+    assert_eq!(out, table, "\n{out}");
+}
+
+/// With --json, what is in the reply comes out as it is.
+#[track_caller]
+fn assert_json(arguments: &[&str], reply: Value) {
+    let inner = reply.as_object().unwrap().values().next().unwrap().clone();
+    let (code, out, err, _) = FakeDaemon::ok(reply).run(arguments);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), inner);
+}
+
+const COMMANDS: &[&str] = &[
+    "run",
+    "check",
+    "apply",
+    "service add",
+    "service edit",
+    "service del",
+    "service list",
+    "real add",
+    "real edit",
+    "real del",
+    "real list",
+    "local add",
+    "local del",
+    "local list",
+    "session list",
+    "session count",
+    "port show",
+    "worker show",
+    "stats",
+    "status",
+    "completion",
+    "man",
+];
+
+#[test]
+fn every_command_has_help_with_examples() {
+    for command in COMMANDS.iter().chain(&["", "service", "real", "local", "session", "port", "worker"]) {
+        let mut arguments: Vec<&str> = command.split_whitespace().collect();
+        arguments.push("--help");
+        let (code, out, err) = run(&arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{command}");
+        assert!(out.contains(&format!("Examples:\n  fullgate {command}").trim_end().to_owned()), "{command}: {out}");
+        assert!(out.lines().all(|line| line.chars().count() <= 200), "{command}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "Usage: fullgate"),
+        (&["servce"], "tip: a similar subcommand exists: 'service'"),
+        (&["service"], "Usage: fullgate service"),
+        (&["service", "add"], "<--tcp <VIP:PORT>|--udp <VIP:PORT>>"),
+        (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: A.B.C.D:PORT"),
+        (&["service", "add", "-t", "10.0.0.1:0"], "has port 0"),
+        (&["service", "add", "-t", "[::1]:80"], "only IPv4 is supported so far"),
+        (&["service", "add", "-t", "10.0.0.1:80", "-u", "10.0.0.1:80"], "cannot be used with"),
+        (&["service", "add", "-t", "10.0.0.1:80", "-s", "wwr"], "[possible values: rr, wrr, lc, wlc]"),
+        (&["service", "edit", "-t", "10.0.0.1:80"], "--scheduler <SCHEDULER>|--local-pool <POOL>"),
+        (&["real", "add", "-t", "10.0.0.1:80"], "--real-server <RIP[:PORT]>"),
+        (&["real", "add", "-t", "10.0.0.1:80", "-r", "10.1.0.1", "-w", "65536"], "65536 is not in 0..=65535"),
+        (&["real", "edit", "-t", "10.0.0.1:80", "-r", "10.1.0.1"], "--weight <WEIGHT>|--upper"),
+        (&["local", "add", "lan"], "<A|A-B>..."),
+        (&["local", "add", "lan", "10.0.0.9-10.0.0.1"], "ends before it begins"),
+        (&["session", "list", "--limit", "0"], "--limit"),
+        (&["session", "list", "--protocol", "sctp"], "[possible values: tcp, udp]"),
+        (&["stats", "--watch", "0"], "allowed: 0.1 to 86400 seconds"),
+        (&["stats", "--count", "1"], "--watch"),
+        (&["run"], "--config <FILE>"),
+        (&["run", "--config", "x", "--log-format", "xml"], "[possible values: text, json]"),
+    ];
+    for (arguments, message) in cases {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert!(err.contains(message), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn no_daemon_is_3_and_says_where_and_how() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none.sock");
+    let left_over = directory.path().join("left-over.sock");
+    drop(UnixListener::bind(&left_over).unwrap());
+    for (socket, kernel) in [
+        (missing.as_path(), "No such file or directory (os error 2)"),
+        (left_over.as_path(), "Connection refused (os error 111)"),
+        (Path::new("/dev/null/x"), "Not a directory (os error 20)"),
+    ] {
+        let socket = socket.to_str().unwrap();
+        for command in
+            [&["status"][..], &["service", "list"], &["stats", "--watch"], &["local", "del", "a", "10.0.0.1"]]
+        {
+            let (code, out, err) = run(&[command, &["--socket", socket]].concat());
+            assert_eq!((code, out.as_str()), (3, ""));
+            assert_eq!(
+                err,
+                format!(
+                    "fullgate: no daemon listens on {socket} ({kernel}): start one with `fullgate run --config FILE`, \
+                     or name its socket with --socket or FULLGATE_SOCKET\n"
+                )
+            );
+        }
+    }
+}
+
+#[test]
+fn refusals_and_broken_daemons_are_1() {
+    let refusal = json!({ "version": 1, "error": { "kind": "not_found", "message": "there is no service" } });
+    let cases = [
+        (format!("{refusal}\n"), "fullgate: there is no service\n"),
+        ("{\"version\":9,\"ok\":{}}\n".to_owned(), "version 9 of the control protocol; this side speaks version 1"),
+        ("{}\n".to_owned(), "no version: every line has \"version\":1"),
+        ("HTTP/1.1 400\n".to_owned(), "not a line of the control protocol"),
+        (line(&json!({ "workers": [] })), "answers something else than was asked"),
+        ("{\"version\":1".to_owned(), "closed the connection without an answer"),
+        (String::new(), "closed the connection without an answer"),
+    ];
+    for (answer, message) in cases {
+        let (code, out, err, _) = FakeDaemon::new(vec![answer.clone()]).run(&["service", "del", "-t", "10.0.0.1:80"]);
+        assert_eq!((code, out.as_str()), (1, ""), "{answer}");
+        assert!(err.contains(message), "{answer}: {err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
+fn a_silent_daemon_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control.sock");
+    // Connections wait in the backlog: nobody ever accepts.
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let (code, _, err) = run(&["status", "--timeout", "0.2", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    assert!(err.contains("did not answer within 0.2 s"), "{err}");
+}
+
+#[test]
+fn check_says_ok_or_each_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("f.toml");
+    let name = file.to_str().unwrap();
+    let check = |text: &[u8], more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        run(&[&["check", "--config", name], more].concat())
+    };
+    let warning = "service tcp 10.0.0.100:80: no port has 10.0.0.100 among its addresses: \
+                   right if keepalived or a routing daemon adds it";
+    assert_eq!(check(GOOD.as_bytes(), &[]), (0, format!("{name}: ok\n"), format!("{name}: warning: {warning}\n")));
+
+    let bad = GOOD.replace("cores = [1]", "coers = [1]").replace("\"tcp\"", "\"sctp\"");
+    let (code, out, err) = check(bad.as_bytes(), &[]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    let expected = [
+        format!(
+            "{name}:1: [worker].cores: missing; allowed: a list of CPU numbers, one worker on each, like [1] or [2, 3]"
+        ),
+        format!("{name}:2: [worker].coers: unknown key \"coers\"; did you mean \"cores\"?"),
+        format!("{name}:13: service[0].protocol: \"sctp\" is not a protocol: allowed: tcp, udp"),
+    ];
+    assert_eq!(err.lines().collect::<Vec<_>>(), expected);
+
+    let (code, out, err) = check(bad.as_bytes(), &["--json"]);
+    assert_eq!((code, err.as_str()), (1, ""));
+    let out: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&out["ok"], &out["file"]), (&json!(false), &json!(name)));
+    assert_eq!(
+        out["errors"][1],
+        json!({ "line": 2, "key": "[worker].coers", "message": "unknown key \"coers\"; did you mean \"cores\"?" })
+    );
+    let (code, out, _) = check(GOOD.as_bytes(), &["--json"]);
+    let out: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, out), (0, json!({ "file": name, "ok": true, "errors": [], "warnings": [warning] })));
+
+    let (code, _, err) = check(b"[worker]\n\xff", &[]);
+    assert_eq!((code, err), (1, format!("{name}:2: not UTF-8; allowed: TOML, which is UTF-8 text\n")));
+    std::fs::remove_file(&file).unwrap();
+    let missing = format!("{name}: cannot be read: No such file or directory (os error 2)\n");
+    assert_eq!(run(&["check", "--config", name]), (1, String::new(), missing.clone()));
+    assert_eq!(run(&["run", "--config", name]), (1, String::new(), missing.clone()));
+    assert_eq!(run(&["apply", "--config", name]), (1, String::new(), missing));
+}
+
+#[test]
+fn apply_sends_services_and_pools_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("f.toml");
+    std::fs::write(&file, GOOD).unwrap();
+    let arguments = ["apply", "--config", file.to_str().unwrap(), "--dry-run"];
+    let daemon = FakeDaemon::ok(json!({ "changed": ["add service tcp 10.0.0.100:80"] }));
+    let (code, out, err, requests) = daemon.run(&arguments);
+    assert_eq!((code, out.as_str()), (0, "add service tcp 10.0.0.100:80\n"));
+    assert_eq!(err, "dry run: nothing was changed\n");
+    let pool = json!({ "name": "lan", "port": "wan", "addresses": ["10.0.0.200"], "ports": "1024-65535" });
+    let service = json!({
+        "vip": "10.0.0.100:80", "protocol": "tcp", "scheduler": "wlc", "mode": "fullnat", "local_pool": "lan",
+        "real_server": [],
+    });
+    let balance = json!({ "local_pool": [pool], "service": [service] });
+    assert_eq!(requests, [json!({ "version": 1, "command": "apply", "balance": balance, "dry_run": true })]);
+}
+
+#[test]
+fn changes_are_requests() {
+    let service = json!({ "vip": "10.0.0.100:80", "protocol": "tcp" });
+    assert_request(
+        &["service", "add", "-t", "10.0.0.100:80", "-s", "wrr", "--local-pool", "lan"],
+        json!({ "version": 1, "command": "service.add", "service": {
+            "vip": "10.0.0.100:80", "protocol": "tcp", "scheduler": "wrr", "mode": "fullnat", "local_pool": "lan",
+            "real_server": [],
+        }}),
+    );
+    assert_request(
+        &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
+        json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
+                "scheduler": "lc", "local_pool": null }),
+    );
+    assert_request(
+        &["service", "del", "--tcp-service", "10.0.0.100:80"],
+        json!({ "version": 1, "command": "service.del", "service": service }),
+    );
+    assert_request(
+        &["real", "add", "-t", "10.0.0.100:80", "-r", "10.1.0.11", "-w", "7", "-x", "9", "-y", "8"],
+        json!({ "version": 1, "command": "real.add", "service": service,
+                "real_server": { "address": "10.1.0.11:80", "weight": 7, "upper": 9, "lower": 8 } }),
+    );
+    assert_request(
+        &["real", "edit", "-t", "10.0.0.100:80", "-r", "10.1.0.11:8080", "-w", "0"],
+        json!({ "version": 1, "command": "real.edit", "service": service, "address": "10.1.0.11:8080",
+                "weight": 0, "upper": null, "lower": null }),
+    );
+    assert_request(
+        &["real", "del", "-t", "10.0.0.100:80", "-r", "10.1.0.11"],
+        json!({ "version": 1, "command": "real.del", "service": service, "address": "10.1.0.11:80" }),
+    );
+    assert_request(
+        &["local", "add", "lan", "10.1.0.254-10.1.1.1", "10.1.0.7"],
+        json!({ "version": 1, "command": "local.add", "pool": "lan",
+                "addresses": ["10.1.0.254", "10.1.0.255", "10.1.1.0", "10.1.1.1", "10.1.0.7"] }),
+    );
+    assert_request(
+        &["local", "del", "lan", "10.1.0.7"],
+        json!({ "version": 1, "command": "local.del", "pool": "lan", "addresses": ["10.1.0.7"] }),
+    );
+    assert_json_change();
+}
+
+fn assert_json_change() {
+    let daemon = FakeDaemon::ok(json!({ "changed": ["one", "two"] }));
+    let (code, out, _, _) = daemon.run(&["service", "del", "-t", "10.0.0.1:80", "--json"]);
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, json!({ "changed": ["one", "two"] })));
+}
+
+fn traffic(connections: u64, packets: u64, bytes: u64) -> Value {
+    json!({ "connections": connections, "in_packets": packets, "in_bytes": bytes,
+            "out_packets": 2 * packets, "out_bytes": 2 * bytes })
+}
+
+fn services() -> Value {
+    json!([
+        { "vip": "10.0.0.100:80", "protocol": "tcp", "scheduler": "wrr", "mode": "fullnat", "local_pool": "lan",
+          "traffic": traffic(30, 400, 50_000),
+          "real_servers": [
+            { "address": "10.1.0.11:80", "weight": 1, "upper": 0, "lower": 0, "active_connections": 3,
+              "inactive_connections": 12_345, "traffic": traffic(10, 100, 10_000) },
+            { "address": "10.1.0.112:8080", "weight": 65_535, "upper": 9, "lower": 8, "active_connections": 0,
+              "inactive_connections": 0, "traffic": traffic(20, 300, 40_000) },
+          ] },
+        { "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "rr", "mode": "fullnat", "local_pool": "lan",
+          "traffic": traffic(0, 0, 0), "real_servers": [] },
+    ])
+}
+
+#[test]
+fn service_list_reads_like_ipvsadm() {
+    let all = json!({ "version": 1, "command": "service.list", "service": null });
+    assert_table(
+        &["service", "list"],
+        json!({ "services": services() }),
+        all.clone(),
+        "\
+Prot LocalAddress:Port Scheduler LocalPool
+  -> RemoteAddress:Port  Forward  Weight  ActiveConn  InActConn
+TCP  10.0.0.100:80 wrr lan
+  -> 10.1.0.11:80        fullnat       1           3      12345
+  -> 10.1.0.112:8080     fullnat   65535           0          0
+UDP  10.0.0.100:53 rr lan
+",
+    );
+    let one =
+        json!({ "version": 1, "command": "service.list", "service": { "vip": "10.0.0.100:80", "protocol": "tcp" } });
+    assert_table(
+        &["service", "list", "--stats", "-t", "10.0.0.100:80"],
+        json!({ "services": services() }),
+        one,
+        "\
+Prot LocalAddress:Port  Conns  InPkts  OutPkts  InBytes  OutBytes
+  -> RemoteAddress:Port
+TCP  10.0.0.100:80         30     400      800    50000    100000
+  -> 10.1.0.11:80          10     100      200    10000     20000
+  -> 10.1.0.112:8080       20     300      600    40000     80000
+UDP  10.0.0.100:53          0       0        0        0         0
+",
+    );
+    assert_table(&["real", "list"], json!({ "services": services() }), all, "\
+Service            RealServer       Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
+tcp 10.0.0.100:80  10.1.0.11:80          1      0      0           3      12345     10     100      200    10000     20000
+tcp 10.0.0.100:80  10.1.0.112:8080   65535      9      8           0          0     20     300      600    40000     80000
+");
+    assert_json(&["service", "list", "--json"], json!({ "services": services() }));
+
+    let (_, out, _, _) = FakeDaemon::ok(json!({ "services": services() })).run(&["real", "list", "--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&out).unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!((&rows[1]["vip"], &rows[1]["real_server"]["weight"]), (&json!("10.0.0.100:80"), &json!(65_535)));
+}
+
+#[test]
+fn local_list() {
+    let pools = json!([
+        { "name": "lan", "port": "lan", "ports": "1024-65535", "addresses": [
+            { "address": "10.1.0.200", "ports_used": 64_512, "withdrawn": false },
+            { "address": "10.1.0.9", "ports_used": 1, "withdrawn": true },
+        ] },
+        { "name": "dmz", "port": "wan", "ports": "1-9", "addresses": [
+            { "address": "10.2.0.1", "ports_used": 0, "withdrawn": false },
+        ] },
+    ]);
+    let request = json!({ "version": 1, "command": "local.list" });
+    assert_table(
+        &["local", "list"],
+        json!({ "local_pools": pools }),
+        request.clone(),
+        "\
+Pool  Port  Ports       LocalAddress  PortsUsed  State
+lan   lan   1024-65535  10.1.0.200        64512  active
+lan   lan   1024-65535  10.1.0.9              1  withdrawn
+dmz   wan   1-9         10.2.0.1              0  active
+",
+    );
+    assert_table(
+        &["local", "list", "dmz"],
+        json!({ "local_pools": pools }),
+        request,
+        "\
+Pool  Port  Ports  LocalAddress  PortsUsed  State
+dmz   wan   1-9    10.2.0.1              0  active
+",
+    );
+    assert_json(&["local", "list", "--json"], json!({ "local_pools": pools }));
+    let (code, _, err, _) = FakeDaemon::ok(json!({ "local_pools": pools })).run(&["local", "list", "wan"]);
+    assert_eq!((code, err.as_str()), (1, "fullgate: there is no local pool \"wan\"; there are: lan, dmz\n"));
+}
+
+fn session(client: &str, expires_seconds: u32) -> Value {
+    json!({ "protocol": "tcp", "client": client, "vip": "10.0.0.100:80", "local": "10.1.0.200:1024",
+            "real_server": "10.1.0.11:80", "state": "ESTABLISHED", "expires_seconds": expires_seconds, "worker": 0 })
+}
+
+#[test]
+fn sessions() {
+    let rows = json!([session("192.0.2.7:40000", 899), session("192.0.2.123:5", 7)]);
+    let filter =
+        json!({ "protocol": "tcp", "client": "192.0.2.7", "vip": "10.0.0.100:0", "real_server": "10.1.0.11:80" });
+    let arguments =
+        ["session", "list", "--protocol", "tcp", "--client", "192.0.2.7", "--vip", "10.0.0.100", "-r", "10.1.0.11:80"];
+    let request = json!({ "version": 1, "command": "session.list", "filter": filter, "limit": null });
+    assert_table(
+        &arguments,
+        json!({ "sessions": rows }),
+        request,
+        "\
+Prot  Client           Virtual        Local            RealServer    State        Expires  Worker
+TCP   192.0.2.7:40000  10.0.0.100:80  10.1.0.200:1024  10.1.0.11:80  ESTABLISHED    14:59       0
+TCP   192.0.2.123:5    10.0.0.100:80  10.1.0.200:1024  10.1.0.11:80  ESTABLISHED    00:07       0
+",
+    );
+    assert_json(&["session", "list", "--json"], json!({ "sessions": rows }));
+    let (code, _, err, requests) =
+        FakeDaemon::ok(json!({ "sessions": rows })).run(&["session", "list", "--limit", "2"]);
+    assert_eq!((code, err.as_str()), (0, "the first 2 only, by --limit; there may be more\n"));
+    assert_eq!(requests[0]["limit"], json!(2));
+
+    let count = json!({ "total": 12, "by_worker": [5, 7], "by_state": [["ESTABLISHED", 10], ["FIN_WAIT", 2]] });
+    let none = json!({ "protocol": null, "client": null, "vip": null, "real_server": null });
+    let request = json!({ "version": 1, "command": "session.count", "filter": none });
+    assert_table(
+        &["session", "count"],
+        json!({ "session_count": count }),
+        request,
+        "\
+Group              Sessions
+total                    12
+state ESTABLISHED        10
+state FIN_WAIT            2
+worker 0                  5
+worker 1                  7
+",
+    );
+    assert_json(&["session", "count", "--json"], json!({ "session_count": count }));
+}
+
+fn port(name: &str, packets: u64) -> Value {
+    json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "driver": "net_af_xdp", "tap": format!("fg-{name}"),
+            "mac": "02:00:00:00:00:01", "mtu": 1500, "link_up": true, "link_speed_mbps": 10_000, "rx_queues": 2,
+            "tx_queues": 2, "steering": "software", "offloads": ["tx_ipv4_checksum"], "rx_packets": packets,
+            "rx_bytes": 100 * packets, "tx_packets": 2 * packets, "tx_bytes": 200 * packets, "rx_missed": 1,
+            "rx_errors": 2, "tx_errors": 3, "xstats": [["rx_good_packets", packets]] })
+}
+
+fn worker(worker: u64, packets: u64, nanoseconds: u64) -> Value {
+    json!({ "worker": worker, "core": worker + 2, "sessions": 5, "session_capacity": 1_048_576,
+            "sessions_created": packets / 10, "sessions_expired": 1, "rx_packets": packets, "tx_packets": packets,
+            "bursts": packets / 8, "handovers": packets / 4, "handovers_received": 0,
+            "busy_nanoseconds": nanoseconds / 4, "total_nanoseconds": nanoseconds })
+}
+
+#[test]
+fn ports_and_workers() {
+    let ports = json!([port("wan", 1000), port("lan", 7)]);
+    let request = json!({ "version": 1, "command": "port.show" });
+    assert_table(
+        &["port", "show"],
+        json!({ "ports": ports }),
+        request.clone(),
+        "\
+wan:
+  device    net_af_xdp0,iface=wan
+  driver    net_af_xdp
+  tap       fg-wan
+  mac       02:00:00:00:00:01
+  mtu       1500
+  link      up, 10000 Mbit/s
+  queues    2 receive, 2 transmit
+  steering  software
+  offloads  tx_ipv4_checksum
+      packets   bytes  errors  missed
+  rx     1000  100000       2       1
+  tx     2000  200000       3
+
+lan:
+  device    net_af_xdp0,iface=lan
+  driver    net_af_xdp
+  tap       fg-lan
+  mac       02:00:00:00:00:01
+  mtu       1500
+  link      up, 10000 Mbit/s
+  queues    2 receive, 2 transmit
+  steering  software
+  offloads  tx_ipv4_checksum
+      packets  bytes  errors  missed
+  rx        7    700       2       1
+  tx       14   1400       3
+",
+    );
+    assert_table(
+        &["port", "show", "lan", "--xstats"],
+        json!({ "ports": ports }),
+        request,
+        "\
+lan:
+  device    net_af_xdp0,iface=lan
+  driver    net_af_xdp
+  tap       fg-lan
+  mac       02:00:00:00:00:01
+  mtu       1500
+  link      up, 10000 Mbit/s
+  queues    2 receive, 2 transmit
+  steering  software
+  offloads  tx_ipv4_checksum
+      packets  bytes  errors  missed
+  rx        7    700       2       1
+  tx       14   1400       3
+  xstat
+  rx_good_packets  7
+",
+    );
+    assert_json(&["port", "show", "--json"], json!({ "ports": ports }));
+    let (code, _, err, _) = FakeDaemon::ok(json!({ "ports": ports })).run(&["port", "show", "dmz"]);
+    assert_eq!((code, err.as_str()), (1, "fullgate: there is no port \"dmz\"; there are: wan, lan\n"));
+
+    let workers = json!([worker(0, 1000, 4_000_000_000), worker(1, 0, 0)]);
+    let request = json!({ "version": 1, "command": "worker.show" });
+    assert_table(
+        &["worker", "show"],
+        json!({ "workers": workers }),
+        request,
+        "\
+Worker  Core  Busy%  Sessions  Capacity  Created  Expired  Rx-packets  Tx-packets  Bursts  Handovers  Taken-over
+     0     2   25.0         5   1048576      100        1        1000        1000     125        250           0
+     1     3    0.0         5   1048576        0        1           0           0       0          0           0
+",
+    );
+    assert_json(&["worker", "show", "--json"], json!({ "workers": workers }));
+}
+
+/// All counters after so many packets and seconds.
+fn stats(packets: u64, seconds: u64) -> Value {
+    let nanoseconds = seconds * 1_000_000_000;
+    let mut services = services();
+    services[0]["traffic"] = traffic(packets / 100, packets, 100 * packets);
+    json!({ "at_nanoseconds": nanoseconds, "ports": [port("wan", packets), port("lan", 2 * packets)],
+            "workers": [worker(0, packets, nanoseconds)], "services": services,
+            "drops": [["truncated", 0], ["no_route", packets / 2]], "punts": [["arp", 3], ["icmp", 0]],
+            "resets_sent": 1, "icmp_errors_sent": 2, "injected": 3 })
+}
+
+#[test]
+fn stats_as_totals_and_rates() {
+    let request = json!({ "version": 1, "command": "stats" });
+    assert_table(
+        &["stats"],
+        json!({ "stats": stats(1000, 10) }),
+        request.clone(),
+        "\
+Port  Link  Rx-packets  Rx-bytes  Tx-packets  Tx-bytes  Rx-missed  Rx-errors  Tx-errors
+wan   up          1000    100000        2000    200000          1          2          3
+lan   up          2000    200000        4000    400000          1          2          3
+
+Worker  Core  Busy%  Sessions  Capacity  Created  Expired  Rx-packets  Tx-packets  Bursts  Handovers  Taken-over
+     0     2   25.0         5   1048576      100        1        1000        1000     125        250           0
+
+Service            Conns  InPkts  OutPkts  InBytes  OutBytes
+tcp 10.0.0.100:80     10    1000     2000   100000    200000
+udp 10.0.0.100:53      0       0        0        0         0
+
+Drop      Packets
+no_route      500
+
+Punt  Packets
+arp         3
+
+Other             Total
+resets_sent           1
+icmp_errors_sent      2
+injected              3
+",
+    );
+    assert_json(&["stats", "--json"], json!({ "stats": stats(1000, 10) }));
+
+    let samples =
+        || [stats(1000, 10), stats(3000, 12), stats(3000, 13)].map(|stats| line(&json!({ "stats": stats }))).to_vec();
+    let arguments = ["stats", "--watch", "0.1", "--count", "2"];
+    let (code, out, err, requests) = FakeDaemon::new(samples()).run(&arguments);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(requests, [request.clone(), request.clone(), request]);
+    assert_eq!(
+        out,
+        "\
+==== at 12.0 s, over 2.0 s
+Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s
+wan   up      1000    800000    2000   1600000            0            0            0
+lan   up      2000   1600000    4000   3200000            0            0            0
+
+Worker  Core  Busy%  Rx-pps  Tx-pps  Pkts/burst  Handovers/s  Sessions  New/s
+     0     2   25.0    1000    1000           8          250         5    100
+
+Service            ActiveConn  Conns/s  In-pps  Out-pps  In-bit/s  Out-bit/s
+tcp 10.0.0.100:80           3       10    1000     2000    800000    1600000
+udp 10.0.0.100:53           0        0       0        0         0          0
+
+Drop      Packets/s  Total
+no_route        500   1500
+
+Punt  Packets/s  Total
+arp           0      3
+
+==== at 13.0 s, over 1.0 s
+Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s
+wan   up         0         0       0         0            0            0            0
+lan   up         0         0       0         0            0            0            0
+
+Worker  Core  Busy%  Rx-pps  Tx-pps  Pkts/burst  Handovers/s  Sessions  New/s
+     0     2   25.0       0       0           0            0         5      0
+
+Service            ActiveConn  Conns/s  In-pps  Out-pps  In-bit/s  Out-bit/s
+tcp 10.0.0.100:80           3        0       0        0         0          0
+udp 10.0.0.100:53           0        0       0        0         0          0
+
+Drop      Packets/s  Total
+no_route          0   1500
+
+Punt  Packets/s  Total
+arp           0      3
+
+",
+        "\n{out}"
+    );
+
+    let (code, out, _, _) = FakeDaemon::new(samples()).run(&[&arguments[..], &["--json"]].concat());
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, rows.len()), (0, 2));
+    assert_eq!(rows[0]["ports"][0]["rx_packets_per_second"], json!(1000));
+    assert_eq!(rows[0]["ports"][1]["tx_bits_per_second"], json!(3_200_000));
+    assert_eq!(rows[1]["services"][0]["connections_per_second"], json!(0));
+    assert_eq!(rows[0]["drops"], json!([{ "name": "no_route", "per_second": 500, "total": 1500 }]));
+}
+
+#[test]
+fn watching_ends_when_the_daemon_does() {
+    let samples = vec![line(&json!({ "stats": stats(1, 1) })), line(&json!({ "stats": stats(2, 2) }))];
+    let (code, out, err, _) = FakeDaemon::new(samples).run(&["stats", "--watch", "0.1"]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("==== at 2.0 s, over 1.0 s\n"), "{out}");
+    assert!(err.contains("closed the connection without an answer"), "{err}");
+}
+
+#[test]
+fn status() {
+    let status = json!({ "version": "0.1.0", "dpdk": "DPDK 22.11.7", "pid": 42, "uptime_seconds": 3.5, "workers": 2,
+                         "sessions": 10, "session_capacity": 2_097_152 });
+    let request = json!({ "version": 1, "command": "status" });
+    assert_table(
+        &["status"],
+        json!({ "status": status }),
+        request,
+        "\
+fullgate 0.1.0, DPDK 22.11.7, process 42
+up        3.5 s
+workers   2
+sessions  10 of 2097152
+",
+    );
+    assert_json(&["status", "--json"], json!({ "status": status }));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let rows: Vec<Value> = (0..20_000).map(|n| session(&format!("192.0.2.7:{}", n + 1), 7)).collect();
+    for more in [&[][..], &["--json"]] {
+        let daemon = FakeDaemon::ok(json!({ "sessions": rows }));
+        let mut command = fullgate(&[&["session", "list"], more].concat());
+        command.env("FULLGATE_SOCKET", &daemon.socket).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut first = String::new();
+        // The reader takes one line and is dropped with the pipe, as `head -1` would.
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(!first.is_empty());
+        let (code, _, err) = finish(child.wait_with_output().unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{more:?}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, out, err) = run(&["completion", shell]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.contains("scheduler"), "{shell}");
+    }
+    let (code, page, _) = run(&["man"]);
+    assert_eq!(code, 0);
+    assert!(page.contains(".TH fullgate 1"), "{page}");
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    assert_eq!(run(&["man", pages.to_str().unwrap()]).0, 0);
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(pages.join(format!("fullgate-{}.1", command.replace(' ', "-"))));
+        assert!(page.unwrap().contains("Examples:"), "{command}");
+    }
+    let (code, _, err) = run(&["man", "/dev/null/x"]);
+    assert_eq!((code, err.as_str()), (1, "fullgate: /dev/null/x: cannot be written: Not a directory (os error 20)\n"));
+}
+
+#[test]
+fn a_bad_log_filter_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("f.toml");
+    std::fs::write(&file, GOOD).unwrap();
+    let mut command = fullgate(&["run", "--config", file.to_str().unwrap()]);
+    let (code, out, err) = finish(command.env("RUST_LOG", "fullgate=loud").output().unwrap());
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with("fullgate: RUST_LOG: \"fullgate=loud\": "), "{err}");
+}
