@@ -50,7 +50,7 @@ end_process() {
         kill -TERM "$pid" 2>/dev/null || true
         for _ in $(seq 50); do
             # A zombie has no command line any more: it waits for this shell to notice.
-            [[ -n $(tr -d '\0' <"/proc/$pid/cmdline" 2>/dev/null || true) ]] || break
+            [[ -n $({ tr -d '\0' <"/proc/$pid/cmdline"; } 2>/dev/null || true) ]] || break
             sleep 0.1
         done
         kill -KILL "$pid" 2>/dev/null || true

@@ -6,8 +6,7 @@ use crate::lab::client::get_many;
 use crate::lab::gateway::{pool, port, real, vip};
 use crate::lab::{Configuration, Gateway, Lab, Load, Nginx, UdpEcho};
 
-fn serve_with_two_workers(configuration: Configuration, queues: usize) {
-    let lab = Lab::two_arm(2, queues);
+fn serve_with_two_workers(lab: &Lab, configuration: Configuration) {
     let _servers: Vec<_> = (0..2u8)
         .map(|index| Nginx::start(&lab.reals[usize::from(index)], lab.path(), &format!("rs{index}"), real(index, 80)))
         .collect();
@@ -15,7 +14,7 @@ fn serve_with_two_workers(configuration: Configuration, queues: usize) {
     let configuration = Configuration { cores: "[0, 1]".into(), ..configuration }
         .with_service("tcp", vip(80), "rr", &[(real(0, 80), 1), (real(1, 80), 1)])
         .with_service("udp", vip(53), "rr", &[(real(0, 53), 1), (real(1, 53), 1)]);
-    let gateway = Gateway::start(&lab, &configuration);
+    let gateway = Gateway::start(lab, &configuration);
 
     let load = Load::start(&lab.client, vip(80), 4);
     lab.client.enter(|| super::udp::exchange(200, 3));
@@ -36,15 +35,28 @@ fn serve_with_two_workers(configuration: Configuration, queues: usize) {
 
 #[test]
 fn af_xdp() {
-    serve_with_two_workers(Configuration::two_arm(), 2);
+    serve_with_two_workers(&Lab::two_arm(2, 2), Configuration::two_arm());
 }
 
 #[test]
 fn af_packet_with_two_queues() {
+    let lab = Lab::two_arm(2, 2);
+    // The kernel sees these interfaces' frames too, and the addresses that they are for are its own, on the TAPs. It
+    // must take none of them here: it would answer for the service.
+    lab.gateway.enter(|| {
+        for (interface, key) in [
+            ("veth-wan", "rp_filter"),
+            ("veth-lan", "rp_filter"),
+            ("veth-wan", "arp_ignore"),
+            ("veth-lan", "arp_ignore"),
+        ] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/{key}"), "1").unwrap();
+        }
+    });
     let wan = port("wan", "net_af_packet0,iface=veth-wan,qpairs=2", &["10.0.0.1/24", "10.0.0.100/32"]);
     let lan = port("lan", "net_af_packet1,iface=veth-lan,qpairs=2", &["10.1.0.1/24"]);
     let balance = pool("lan", "10.1.0.200-10.1.0.203");
-    serve_with_two_workers(Configuration { ports: wan + &lan, balance, ..Configuration::bare() }, 2);
+    serve_with_two_workers(&lab, Configuration { ports: wan + &lan, balance, ..Configuration::bare() });
 }
 
 #[test]
