@@ -105,7 +105,7 @@ mod tests {
             pending.push(hop(last), frame, Tick(frame)).unwrap();
         }
         assert_eq!(settle(&mut pending, Tick(10), &[hop(1)]), [Ok(1), Ok(3)]);
-        assert_eq!(settle(&mut pending, Tick(2 + PATIENCE - 1), &[]), []);
+        assert_eq!(settle(&mut pending, Tick(2 + PATIENCE - 1), &[]), [] as [Result<u32, u32>; 0]);
         assert_eq!(settle(&mut pending, Tick(2 + PATIENCE), &[hop(2)]), [Err(2)]);
         assert!(pending.is_empty());
     }

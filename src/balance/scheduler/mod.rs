@@ -229,7 +229,7 @@ mod tests {
         loads.overloaded = vec![0, 3];
         assert_eq!(picks(&mut cursor, &service, 1, &loads, 3), [1, 1, 1]);
         loads.overloaded.push(1);
-        assert_eq!(picks(&mut cursor, &service, 1, &loads, 1), []);
+        assert_eq!(picks(&mut cursor, &service, 1, &loads, 1), [0u32; 0]);
     }
 
     #[test]
@@ -266,15 +266,15 @@ mod tests {
     fn wrr_ends_when_nobody_takes_sessions() {
         let mut loads = Fixed::default();
         let mut cursor = Cursor::default();
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[]), 1, &loads, 1), []);
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[(1, 0)]), 2, &loads, 1), []);
+        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[]), 1, &loads, 1), [0u32; 0]);
+        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[(1, 0)]), 2, &loads, 1), [0u32; 0]);
         let service = service(SchedulerKind::Wrr, &[(1, 3), (2, 2)]);
         assert_eq!(picks(&mut cursor, &service, 3, &loads, 3).len(), 3);
         loads.overloaded = vec![1];
         assert_eq!(picks(&mut cursor, &service, 3, &loads, 3), [2, 2, 2]);
         loads.overloaded = vec![1, 2];
         for _ in 0..4 {
-            assert_eq!(picks(&mut cursor, &service, 3, &loads, 1), []);
+            assert_eq!(picks(&mut cursor, &service, 3, &loads, 1), [0u32; 0]);
         }
         loads.overloaded = vec![2];
         assert_eq!(picks(&mut cursor, &service, 3, &loads, 2), [1, 1]);
@@ -295,6 +295,6 @@ mod tests {
             "first of equals"
         );
         assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 1), (2, 2)]), 1, &loads, 1), [2]);
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 0), (2, 0)]), 1, &loads, 1), []);
+        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 0), (2, 0)]), 1, &loads, 1), [0u32; 0]);
     }
 }
