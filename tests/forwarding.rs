@@ -1,4 +1,5 @@
 //! The fast path, packet in, packet out, without DPDK. Expected bytes and checksums come from etherparse.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 #[path = "forwarding/lab.rs"]
 mod lab;

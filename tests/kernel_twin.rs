@@ -19,7 +19,6 @@ use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{Resolution, RouteInput, RouteNextHop, RouteTable};
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
-use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 use fullgate::worker::link::{Punt, Waker, WorkerLink};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

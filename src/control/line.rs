@@ -35,7 +35,9 @@ fn check_version(version: Option<Value>) -> Result<(), Refusal> {
     let message = match version {
         None => format!("no protocol version: \"version\":{VERSION} is wanted in every line"),
         Some(Value::Number(number)) if number.as_u64() == Some(u64::from(VERSION)) => return Ok(()),
-        Some(other) => format!("protocol version {other}; this side speaks version {VERSION}: use the same release on both"),
+        Some(other) => {
+            format!("protocol version {other}; this side speaks version {VERSION}: use the same release on both")
+        }
     };
     Err(Refusal::new(ErrorKind::Version, message))
 }

@@ -281,8 +281,8 @@ mod tests {
             let mut gone = BTreeSet::new();
             let from = from % count;
             // Cluster what is taken behind `from`, where it matters.
-            for (step, number) in taken.iter().enumerate() {
-                let number = if step % 2 == 0 { number % count } else { (from + step as u32 / 2) % count };
+            for (step, number) in (0u32..).zip(&taken) {
+                let number = if step % 2 == 0 { number % count } else { (from + step / 2) % count };
                 set.take(number);
                 gone.insert(number);
             }

@@ -131,9 +131,9 @@ impl SessionTable {
         None
     }
 
+    /// The bucket so many after `home`, past the end at the front again.
     fn probe(&self, home: u32, probe: u32) -> usize {
-        let bucket = u64::from(home) + u64::from(probe);
-        (bucket % u64::from(self.bucket_count)) as usize
+        (home as usize + probe as usize) % self.buckets.len()
     }
 
     /// The session of an index that [`Self::find`] or [`Self::insert`] gave and that was not removed since.

@@ -99,7 +99,7 @@ mod tests {
         while total > 0xffff {
             total = (total & 0xffff) + (total >> 16);
         }
-        total as u16
+        u16::try_from(total).unwrap()
     }
 
     #[test]

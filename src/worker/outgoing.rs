@@ -33,7 +33,7 @@ impl<F: Frame> Outgoing<F> {
             return;
         }
         self.frames.push(frame);
-        if self.frames.len() % BURST_SIZE == 0 {
+        if self.frames.len().is_multiple_of(BURST_SIZE) {
             self.flush(queue, counters, port);
         }
     }
