@@ -286,6 +286,7 @@ fn initialise(arguments: &[String]) -> Result<(), EalError> {
     // SAFETY: `count` strings that are never freed, and a null pointer behind them. A second call fails cleanly.
     let result = unsafe { dpdk_sys::rte_eal_init(count, list.leak().as_mut_ptr()) };
     if result >= 0 {
+        log::redirect_bpf();
         return Ok(());
     }
     let errno = Errno::last();

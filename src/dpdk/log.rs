@@ -41,6 +41,12 @@ pub(super) fn redirect() -> Result<(), Errno> {
     Errno::check(unsafe { dpdk_sys::dpdk_shim_log_to(Some(sink)) }).map(|_| ())
 }
 
+/// Sends what the BPF libraries of AF_XDP ports print here too. Call when the drivers are loaded.
+pub(super) fn redirect_bpf() {
+    // SAFETY: the sink is a function that lives as long as the program.
+    unsafe { dpdk_sys::dpdk_shim_bpf_log_to(Some(sink)) };
+}
+
 /// Forgets what was logged so far: an operation begins whose failure should show its own lines only.
 pub(super) fn forget() {
     recent().clear();

@@ -41,6 +41,9 @@ const ICMP_ERRORS_PER_SECOND: u32 = 1000;
 /// Bytes of the shortest Ethernet frame without its FCS: what pads a packet up to it is not cut off.
 const MIN_FRAME: usize = 60;
 
+/// Pairs of local ports that one sweep looks at.
+const PAIRS_SWEPT: u32 = 64;
+
 /// How packets of one flow come to one worker on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steering {
@@ -419,12 +422,18 @@ impl Forwarder {
         }
     }
 
-    /// Ends sessions whose time is over, at most `budget` in one call, and lets one idle pair of local ports go.
+    /// Ends sessions whose time is over; looks at `budget` of them at most.
     pub fn expire(&mut self, now: Now, mut budget: u32) {
         while let Some(index) = self.sessions.next_expired(now.tick, &mut budget) {
             self.end(index, now);
         }
-        self.local_ports.sweep(now.tick);
+    }
+
+    /// Lets idle pairs of local ports go; looks at a few. To be called once a tick.
+    pub fn sweep(&mut self, now: Now) {
+        for _pair in 0..PAIRS_SWEPT {
+            self.local_ports.sweep(now.tick);
+        }
     }
 
     /// Copies sessions for showing; see [`SessionTable::walk`].

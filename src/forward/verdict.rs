@@ -99,8 +99,6 @@ named_enum! {
         TooBig = "too_big",
         /// The outgoing queue stayed full.
         TransmitFull = "transmit_full",
-        /// The outgoing link is down.
-        LinkDown = "link_down",
         /// The ring to the owning worker was full.
         HandOverFull = "hand_over_full",
         /// More packets of this class for the kernel than its rate allows.

@@ -4,8 +4,10 @@
 #define _GNU_SOURCE
 #include "shim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <net/if.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -132,4 +134,38 @@ int dpdk_shim_log_to(dpdk_shim_log_sink sink)
 		return -errno;
 	/* rte_vlog flushes after each message: a message is one write. */
 	return rte_openlog_stream(stream);
+}
+
+static dpdk_shim_log_sink bpf_sink;
+
+/* The level is the library's own: what it calls a warning is mostly news of a feature that the kernel lacks. */
+static int bpf_print(int level, const char *format, va_list arguments)
+{
+	char line[512];
+	int length = vsnprintf(line, sizeof(line), format, arguments);
+
+	(void)level;
+	if (length > 0)
+		bpf_sink(RTE_LOG_DEBUG, line, (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1);
+	return length;
+}
+
+static void set_bpf_print(const char *library, const char *function)
+{
+	void *handle = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
+	void *(*set_print)(int (*print)(int, const char *, va_list));
+
+	if (handle == NULL)
+		return;
+	*(void **)&set_print = dlsym(handle, function);
+	if (set_print != NULL)
+		set_print(bpf_print);
+	dlclose(handle);
+}
+
+void dpdk_shim_bpf_log_to(dpdk_shim_log_sink sink)
+{
+	bpf_sink = sink;
+	set_bpf_print("libbpf.so.1", "libbpf_set_print");
+	set_bpf_print("libxdp.so.1", "libxdp_set_print");
 }

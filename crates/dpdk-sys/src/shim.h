@@ -84,5 +84,8 @@ int dpdk_shim_interface_running(unsigned int index);
 typedef void (*dpdk_shim_log_sink)(uint32_t level, const char *message, size_t length);
 /* Sends DPDK's log to `sink` from here on; negative errno on failure. */
 int dpdk_shim_log_to(dpdk_shim_log_sink sink);
+/* Sends what libbpf and libxdp would print to stderr to the same place, as RTE_LOG_DEBUG. Does nothing for a library
+ * that no PMD has loaded. */
+void dpdk_shim_bpf_log_to(dpdk_shim_log_sink sink);
 
 #endif
