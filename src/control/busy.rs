@@ -9,6 +9,7 @@ use crate::telemetry::counters::WorkerCounters;
 
 /// From sample to sample.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How busy workers were in the last whole second, so that every reader of `/metrics` sees the same.
 #[derive(Debug)]
 pub(super) struct BusySampler {

@@ -14,6 +14,7 @@ use crate::config::BalanceConfig;
 const SAVE_DELAY: Duration = Duration::from_millis(100);
 /// From a failed write to the next attempt.
 const SAVE_RETRY: Duration = Duration::from_secs(5);
+
 /// What became of a write.
 type Written = Result<Result<(), StateError>, JoinError>;
 
