@@ -4,11 +4,15 @@
 //! servers and local pools, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
 //! of it, [`report`] the rows of listings.
 
+#[cfg(feature = "dpdk")]
+mod busy;
 pub mod change;
 mod check;
 mod compile;
 mod departed;
 mod difference;
+#[cfg(feature = "dpdk")]
+mod handle;
 pub mod line;
 pub mod model;
 #[cfg(feature = "dpdk")]
@@ -19,6 +23,8 @@ pub mod plane;
 pub mod protocol;
 pub mod publish;
 pub mod report;
+#[cfg(feature = "dpdk")]
+mod saving;
 #[cfg(feature = "dpdk")]
 pub mod server;
 #[cfg(feature = "dpdk")]

@@ -6,21 +6,24 @@
 //! than tables can be made, several share a table, and the answer comes before it (see `Pace`). State is written
 //! at most 100 ms after a change, by another thread, and when the plane ends.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::busy::BusySampler;
 use super::change::Change;
+use super::handle::Job;
+pub use super::handle::{ControlHandle, Measurements};
 use super::model::Model;
-use super::persistence::{StateError, StateStore};
-use super::protocol::{ErrorKind, LocalPoolRow, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
+use super::persistence::StateStore;
+use super::protocol::{ErrorKind, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
 use super::publish::Publisher;
 use super::report;
+use super::saving::Saving;
 use super::sessions::SessionWalks;
 use crate::balance::Timeouts;
 use crate::config::BalanceConfig;
@@ -72,74 +75,6 @@ pub struct Parts<F, E, P, H> {
     pub dpdk_version: String,
 }
 
-/// What `/metrics` is made of.
-#[derive(Clone, Debug, Default)]
-pub struct Measurements {
-    /// fullgate's version.
-    pub version: &'static str,
-    /// DPDK's version.
-    pub dpdk_version: String,
-    /// All counters.
-    pub stats: Stats,
-    /// The local pools.
-    pub local_pools: Vec<LocalPoolRow>,
-    /// By worker: the part of the last whole second that it was busy, 0-1.
-    pub busy_ratios: Vec<f64>,
-    /// How often the state could not be written.
-    pub state_write_failures: u64,
-    /// Seconds since the gateway started.
-    pub uptime_seconds: f64,
-}
-
-/// What the plane's task is asked.
-#[derive(Debug)]
-enum Job {
-    Request(Box<Request>, oneshot::Sender<Outcome>),
-    Measure(oneshot::Sender<Measurements>),
-}
-
-/// Asks a running control plane; ends with [`ErrorKind::Internal`] once that has ended.
-#[derive(Debug)]
-pub struct ControlHandle<F, E> {
-    jobs: mpsc::Sender<Job>,
-    walks: Arc<SessionWalks<F, E>>,
-}
-
-impl<F, E> Clone for ControlHandle<F, E> {
-    fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone(), walks: self.walks.clone() }
-    }
-}
-
-impl<F, E> ControlHandle<F, E> {
-    /// Does a request. `session.list` is refused: its reply is a line only, see [`ControlHandle::walks`].
-    pub async fn request(&self, request: Request) -> Outcome {
-        if let Request::SessionCount { filter } = &request {
-            return self
-                .walks
-                .count(filter)
-                .await
-                .map_or_else(Outcome::Error, |count| Outcome::Ok(Reply::SessionCount(count)));
-        }
-        let (answer, answered) = oneshot::channel();
-        // Either error means that the plane has ended.
-        let _ = self.jobs.send(Job::Request(Box::new(request), answer)).await;
-        answered.await.unwrap_or_else(|_| Outcome::Error(Refusal::new(ErrorKind::Internal, "the gateway is stopping")))
-    }
-
-    /// Walks through the sessions.
-    pub fn walks(&self) -> &SessionWalks<F, E> {
-        &self.walks
-    }
-
-    /// What `/metrics` is made of; none when the plane has ended.
-    pub async fn measure(&self) -> Option<Measurements> {
-        let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Measure(answer)).await.ok()?;
-        answered.await.ok()
-    }
-}
-
 /// When the next table may be made. Making one takes time in proportion to the configuration; the plane spends at
 /// most a third of its time on it, which is nothing to notice with hundreds of services, and makes tens of thousands
 /// of changes in a row cost as many tables as there is time for instead of one each.
@@ -151,29 +86,12 @@ struct Pace {
     due: bool,
 }
 
-/// What is to be written, and how it goes.
-#[derive(Debug)]
-struct Saving {
-    store: Option<StateStore>,
-    /// A change waits to be written then.
-    due: Option<Instant>,
-    /// A write under way.
-    writing: Option<JoinHandle<Result<(), StateError>>>,
-    failures: u64,
-}
-
-/// From a change to its being written.
-const SAVE_DELAY: Duration = Duration::from_millis(100);
-/// From a failed write to the next attempt.
-const SAVE_RETRY: Duration = Duration::from_secs(5);
 /// While tables are on their way to workers.
 const EXCHANGE_INTERVAL: Duration = Duration::from_millis(1);
 /// While a worker takes long.
 const EXCHANGE_INTERVAL_MAX: Duration = Duration::from_millis(100);
 /// While removed real servers or addresses have sessions.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
-/// Of workers' busy time.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that can wait.
 const JOBS: usize = 64;
 
@@ -232,7 +150,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             jobs,
             jobs_sender,
             pace: Pace { earliest: now, due: false },
-            saving: Saving { store: parts.store, due: None, writing: None, failures: 0 },
+            saving: Saving::new(parts.store),
             exchange_due: None,
             reclaim_due: None,
         })
@@ -245,7 +163,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     /// What asks this plane once it runs.
     pub fn handle(&self) -> ControlHandle<F, E> {
-        ControlHandle { jobs: self.jobs_sender.clone(), walks: self.walks.clone() }
+        ControlHandle::new(self.jobs_sender.clone(), self.walks.clone())
     }
 
     /// Puts the local addresses that the plane begins with on their ports. At the first error, which it returns,
@@ -270,11 +188,11 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
                     self.publisher.publish_routes(routes);
                     self.expect_exchange();
                 }
-                result = written(&mut self.saving.writing) => self.saving.finish(result),
+                result = self.saving.written() => self.saving.finish(result),
                 () = sleep_until(deadline) => self.tick().await,
             }
         }
-        self.save_at_the_end().await;
+        self.saving.end(|| self.model.to_config()).await;
     }
 
     async fn answer(&mut self, job: Job) {
@@ -374,9 +292,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     fn deadline(&self) -> Instant {
         let publish = self.pace.due.then_some(self.pace.earliest);
         let exchange = self.exchange_due.map(|(at, _)| at);
-        let save = self.saving.due.filter(|_| self.saving.writing.is_none());
-        let others = [publish, exchange, save, self.reclaim_due];
-        others.into_iter().flatten().fold(self.busy.due, Instant::min)
+        let others = [publish, exchange, self.saving.due(), self.reclaim_due];
+        others.into_iter().flatten().fold(self.busy.due(), Instant::min)
     }
 
     async fn tick(&mut self) {
@@ -389,7 +306,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         if self.reclaim_due.is_some_and(|at| now >= at) {
             self.reclaim().await;
         }
-        if self.saving.due.is_some_and(|at| now >= at) && self.saving.writing.is_none() {
+        if self.saving.due().is_some_and(|at| now >= at) {
             self.saving.start(self.model.to_config());
         }
         self.busy.sample(&self.counters, now);
@@ -406,18 +323,6 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             self.take_off(port, address).await;
         }
         self.reclaim_due = self.model.has_departed().then(|| Instant::now() + RECLAIM_INTERVAL);
-    }
-
-    async fn save_at_the_end(&mut self) {
-        if let Some(writing) = self.saving.writing.take() {
-            self.saving.finish(writing.await);
-        }
-        if self.saving.due.take().is_some()
-            && let Some(store) = &self.saving.store
-            && let Err(error) = store.writer().save(&self.model.to_config())
-        {
-            tracing::error!(%error, "the last changes are not kept for the next start");
-        }
     }
 
     fn status(&self) -> Status {
@@ -449,75 +354,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             dpdk_version: self.dpdk_version.clone(),
             stats: self.stats(),
             local_pools: self.model.local_pool_rows(),
-            busy_ratios: self.busy.ratios.clone(),
-            state_write_failures: self.saving.failures,
+            busy_ratios: self.busy.ratios().to_vec(),
+            state_write_failures: self.saving.failures(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
-        }
-    }
-}
-
-impl Saving {
-    fn changed(&mut self) {
-        if self.store.is_some() && self.due.is_none() {
-            self.due = Some(Instant::now() + SAVE_DELAY);
-        }
-    }
-
-    fn start(&mut self, balance: BalanceConfig) {
-        self.due = None;
-        if let Some(writer) = self.store.as_ref().map(StateStore::writer) {
-            self.writing = Some(tokio::task::spawn_blocking(move || writer.save(&balance)));
-        }
-    }
-
-    fn finish(&mut self, result: Result<Result<(), StateError>, tokio::task::JoinError>) {
-        self.writing = None;
-        let failure = match result {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        self.failures += 1;
-        let seconds = SAVE_RETRY.as_secs();
-        tracing::error!("the state was not written, trying again in {seconds} seconds: {failure}");
-        self.due = Some(Instant::now() + SAVE_RETRY);
-    }
-}
-
-/// What became of the write under way; forever, if there is none.
-async fn written(
-    writing: &mut Option<JoinHandle<Result<(), StateError>>>,
-) -> Result<Result<(), StateError>, tokio::task::JoinError> {
-    match writing {
-        Some(handle) => handle.await,
-        None => pending().await,
-    }
-}
-
-/// How busy workers were in the last whole second, so that every reader of `/metrics` sees the same.
-#[derive(Debug)]
-struct BusySampler {
-    /// Busy and total nanoseconds by worker, at the last sample.
-    last: Vec<(u64, u64)>,
-    ratios: Vec<f64>,
-    due: Instant,
-}
-
-impl BusySampler {
-    fn new(counters: &[Arc<WorkerCounters>], now: Instant) -> Self {
-        Self { last: vec![(0, 0); counters.len()], ratios: vec![0.0; counters.len()], due: now + SAMPLE_INTERVAL }
-    }
-
-    fn sample(&mut self, counters: &[Arc<WorkerCounters>], now: Instant) {
-        if now < self.due {
-            return;
-        }
-        self.due = now + SAMPLE_INTERVAL;
-        for ((last, ratio), own) in self.last.iter_mut().zip(&mut self.ratios).zip(counters) {
-            let (busy, total) = (own.busy_nanoseconds.get(), own.total_nanoseconds.get());
-            let (busy_since, total_since) = (busy.wrapping_sub(last.0), total.wrapping_sub(last.1));
-            *ratio = if total_since == 0 { 0.0 } else { (busy_since as f64 / total_since as f64).min(1.0) };
-            *last = (busy, total);
         }
     }
 }
