@@ -40,6 +40,10 @@ impl Namespace {
             for scope in ["all", "default"] {
                 let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
             }
+            // Absent unless bridges go through netfilter, which would look at the frames and drop some.
+            for family in ["arptables", "iptables", "ip6tables"] {
+                let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), "0");
+            }
             std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "2048 65000").unwrap();
         });
         namespace

@@ -42,6 +42,11 @@ fn changes_survive(signal: Signal) {
     let before = shape(&gateway);
     assert_eq!(before.0.len(), 2);
     assert_eq!(before.1.len(), 4);
+    // Written within a tenth of a second: a kill before that would lose the last change.
+    wait_for("the state to be written", PATIENCE, || {
+        let state = std::fs::read_to_string(lab.path().join("state/services.json")).ok()?;
+        (state.contains("10.1.0.210") && !state.contains("10.1.0.203")).then_some(())
+    });
     gateway.signal(signal);
     gateway.wait(Duration::from_secs(5));
 
@@ -119,11 +124,15 @@ fn hugepage_files(pid: u32) -> Vec<String> {
 fn a_second_daemon_on_the_same_socket_is_refused() {
     let (lab, _servers, configuration) = lab();
     let gateway = Gateway::start(&lab, &configuration);
-    let output =
-        lab.gateway.command(FULLGATE).args(["run", "--config"]).arg(lab.path().join("fullgate.toml")).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("control.sock"), "the socket is named: {said}");
+    let second = lab.path().join("second.toml");
+    for (directory, named) in [("state", "/state/lock"), ("state-2", "control.sock")] {
+        let text = configuration.text(lab.path()).replace("/state\"", &format!("/{directory}\""));
+        std::fs::write(&second, text).unwrap();
+        let output = lab.gateway.command(FULLGATE).args(["run", "--config"]).arg(&second).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(named), "what is in use already: {said}");
+    }
     get_many(&lab.client, vip(80), 3);
     assert!(gateway.interfaces().contains(&"fg-wan".to_owned()), "the first one keeps its TAPs");
 }
