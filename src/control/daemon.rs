@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::data_plane::{DataPlane, DataPlaneError};
@@ -22,8 +22,9 @@ use super::server;
 use super::socket::{ControlSocket, SocketError};
 use super::wake::EventFd;
 use crate::cli::RunOptions;
-use crate::config::Config;
+use crate::config::{BalanceConfig, Config};
 use crate::dpdk::{Eal, Mbuf};
+use crate::route::RouteTable;
 use crate::telemetry::http::{self, MetricsError};
 use crate::worker::thread::Exit;
 
@@ -108,22 +109,8 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     let mut kernel_side = KernelSide::start(&data_plane, &config).await?;
     // Dropped, and so ended, before what it uses.
     let mut tasks = JoinSet::new();
-    let links = data_plane.links().to_vec();
-    let counters = links.iter().map(|link| Arc::clone(&link.counters)).collect();
-    let plane = Plane::new(Parts {
-        links,
-        other_counters: vec![Arc::clone(kernel_side.counters())],
-        cores: config.worker.cores.clone(),
-        session_capacity: config.session.capacity,
-        port_names: config.ports.iter().map(|port| port.name.clone()).collect(),
-        timeouts: config.timeouts,
-        balance,
-        store: Some(store),
-        routes: kernel_side.routes(&mut tasks),
-        ports: OpenPorts::new(Arc::clone(data_plane.ports()), Arc::clone(&config), counters),
-        host: kernel_side.address_host(),
-        dpdk_version: Eal::version(),
-    })?;
+    let routes = kernel_side.routes(&mut tasks);
+    let plane = Plane::new(parts(&config, balance, store, &data_plane, &kernel_side, routes))?;
     plane.put_local_addresses().await.map_err(DaemonError::LocalAddress)?;
     data_plane.start(&plane.first_snapshot())?;
     if let Some(listener) = metrics {
@@ -155,6 +142,33 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     plane.await;
     data_plane.stop();
     outcome
+}
+
+/// What the control plane is made of.
+fn parts(
+    config: &Arc<Config>,
+    balance: BalanceConfig,
+    store: StateStore,
+    data_plane: &DataPlane,
+    kernel_side: &KernelSide,
+    routes: watch::Receiver<Arc<RouteTable>>,
+) -> Parts<Mbuf, EventFd, OpenPorts, TapAddresses> {
+    let links = data_plane.links().to_vec();
+    let counters = links.iter().map(|link| Arc::clone(&link.counters)).collect();
+    Parts {
+        links,
+        other_counters: vec![Arc::clone(kernel_side.counters())],
+        cores: config.worker.cores.clone(),
+        session_capacity: config.session.capacity,
+        port_names: config.ports.iter().map(|port| port.name.clone()).collect(),
+        timeouts: config.timeouts,
+        balance,
+        store: Some(store),
+        routes,
+        ports: OpenPorts::new(Arc::clone(data_plane.ports()), Arc::clone(config), counters),
+        host: kernel_side.address_host(),
+        dpdk_version: Eal::version(),
+    }
 }
 
 /// Waits for the signal to end; reloads at each SIGHUP.

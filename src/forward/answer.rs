@@ -4,7 +4,9 @@
 //! machine that handed the packet over, so that they need no route.
 
 use super::parse::Packet;
-use crate::port::Frame;
+use super::{DropReason, Forwarder, Now, Verdict};
+use crate::balance::Protocol;
+use crate::port::{Frame, PortId};
 use crate::wire::checksum::{fold, pseudo_header, sum};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::{ethernet, icmp, ipv4};
@@ -16,9 +18,60 @@ const MAX_ICMP_PACKET: usize = 576;
 /// Bytes that an ICMP error puts before its quotation.
 const ICMP_FRONT: usize = ipv4::MIN_LEN + icmp::ERROR_LEN;
 
+impl Forwarder {
+    /// Answers a TCP segment of no session with a RST, but never a RST with one.
+    pub(super) fn answer_reset<F: Frame>(
+        &self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        otherwise: DropReason,
+    ) -> Verdict {
+        let is_tcp = packet.key.protocol == Protocol::Tcp;
+        if is_tcp && !packet.flags.has(Flags::RST) && reset(frame, packet) {
+            self.counters.resets_sent.add(1);
+            return Verdict::Transmit(port);
+        }
+        Verdict::Drop(otherwise)
+    }
+
+    /// Answers a packet with an ICMP error if their rate allows.
+    pub(super) fn answer_icmp<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        error: icmp::Error,
+        otherwise: DropReason,
+        now: Now,
+    ) -> Verdict {
+        if self.icmp_errors.take(now.nanoseconds) && icmp_error(frame, packet, error) {
+            self.counters.icmp_errors_sent.add(1);
+            return Verdict::Transmit(port);
+        }
+        Verdict::Drop(otherwise)
+    }
+
+    /// A packet larger than the outgoing link takes: its sender is told, if it asked not to have it cut (RFC 1191).
+    pub(super) fn too_big<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        mtu: u16,
+        now: Now,
+    ) -> Verdict {
+        if packet.dont_fragment {
+            let error = icmp::Error::FragmentationNeeded { mtu };
+            return self.answer_icmp(port, frame, packet, error, DropReason::TooBig, now);
+        }
+        Verdict::Drop(DropReason::TooBig)
+    }
+}
+
 /// Turns a TCP segment that belongs to nothing into the RST that it deserves (RFC 9293, 3.10.7.1). False, and the
 /// frame is of no use any more, where that cannot be done.
-pub fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> bool {
+fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> bool {
     let Some(segment) = frame.bytes().get(packet.l4_offset()..).and_then(Tcp::new) else { return false };
     let flags = segment.flags();
     let data = usize::from(packet.total_len) - usize::from(packet.header_len) - segment.header_len();
@@ -53,7 +106,7 @@ pub fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> bool {
 
 /// Turns a packet into the ICMP error about it, quoting as much of it as fits 576 bytes. False, and the frame is of
 /// no use any more, where that cannot be done.
-pub fn icmp_error<F: Frame>(frame: &mut F, packet: &Packet, error: icmp::Error) -> bool {
+fn icmp_error<F: Frame>(frame: &mut F, packet: &Packet, error: icmp::Error) -> bool {
     let in_first_segment = frame.bytes().len().saturating_sub(ethernet::LEN);
     let quoted = usize::from(packet.total_len).min(MAX_ICMP_PACKET - ICMP_FRONT).min(in_first_segment);
     let Some(ethernet_header) = frame.bytes().first_chunk::<{ ethernet::LEN }>().copied() else { return false };

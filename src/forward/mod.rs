@@ -7,6 +7,7 @@
 //!
 //! Nothing here allocates per packet, locks, logs or makes a system call, and no bytes make it panic.
 
+mod accounting;
 mod answer;
 mod balancer;
 mod fullnat;
@@ -24,13 +25,13 @@ pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
 
 use self::balancer::Balancer;
 use self::parse::{Packet, Parsed};
-use crate::balance::{Protocol, RealServerSlot, ServiceKey, ServiceTable};
+use crate::balance::{Protocol, ServiceKey, ServiceTable};
 use crate::flow::{Direction, FlowHash, FlowKey, HashSeed, local_port_owner};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use crate::route::{HopEntry, Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{Found, SessionIndex, SessionTable, SessionView, State, Tick};
+use crate::session::{Found, SessionTable, SessionView, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -174,22 +175,8 @@ impl Forwarder {
             verdicts.fill(Verdict::Drop(DropReason::NotLocal));
             return;
         };
-        let mut parsed = [Parsed::Decided(Verdict::Drop(DropReason::Truncated)); BURST_SIZE];
-        for (frame, parsed) in frames.iter().zip(&mut parsed) {
-            *parsed = parse::parse(frame, view.mac, view.promiscuous);
-        }
-        let mut hashes = [FlowHash(0); BURST_SIZE];
-        for (parsed, hash) in parsed.iter().zip(&mut hashes).take(frames.len()) {
-            if let Parsed::Flow(packet) = parsed {
-                *hash = self.sessions.hash(&packet.key);
-            }
-        }
-        let mut found = [None; BURST_SIZE];
-        for ((parsed, hash), found) in parsed.iter().zip(&hashes).zip(&mut found).take(frames.len()) {
-            if let Parsed::Flow(packet) = parsed {
-                *found = self.sessions.find(*hash, &packet.key);
-            }
-        }
+        let Looked { parsed, hashes, found } = Looked::up(&self.sessions, view, frames);
+        // The hits, in order; a bit for each of the rest.
         let mut misses = 0u32;
         for (index, frame) in frames.iter_mut().enumerate() {
             verdicts[index] = match (&parsed[index], found[index]) {
@@ -267,46 +254,6 @@ impl Forwarder {
         self.routes.hop(hop).copied().ok_or(Resolution::NoRoute)
     }
 
-    /// Counts a forwarded packet, and lets it move the session's state and end.
-    fn account(&mut self, found: Found, server: RealServerSlot, packet: &Packet, now: Now) {
-        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
-            let traffic = match found.direction {
-                Direction::Inbound => &counters.inbound,
-                Direction::Outbound => &counters.outbound,
-            };
-            traffic.packets.add(1);
-            traffic.bytes.add(packet.total_len.into());
-        }
-        let session = self.sessions.session_mut(found.index);
-        let before = session.state();
-        let after = match packet.key.protocol {
-            Protocol::Tcp => before.after(found.direction, packet.flags),
-            Protocol::Udp => State::Udp,
-        };
-        if after != before {
-            session.set_state(after);
-            self.count_activity(found.index, after);
-        }
-        self.sessions.set_end(found.index, now.tick.plus(self.timeouts.of(after)));
-    }
-
-    /// Moves a session between its real server's active and inactive connections.
-    fn count_activity(&mut self, index: SessionIndex, state: State) {
-        let session = self.sessions.session_mut(index);
-        if session.is_active() == state.is_active() {
-            return;
-        }
-        session.set_active(state.is_active());
-        let Some(counters) = self.counters.real_servers.get(session.real_server().0 as usize) else { return };
-        let (grows, shrinks) = if state.is_active() {
-            (&counters.active, &counters.inactive)
-        } else {
-            (&counters.inactive, &counters.active)
-        };
-        grows.add(1);
-        shrinks.subtract(1);
-    }
-
     /// A TCP or UDP packet for which the look-up found nothing to forward it by.
     fn miss<F: Frame>(
         &mut self,
@@ -374,42 +321,6 @@ impl Forwarder {
         Verdict::Drop(DropReason::NotLocal)
     }
 
-    /// Answers a TCP segment of no session with a RST, but never a RST with one.
-    fn answer_reset<F: Frame>(&self, port: PortId, frame: &mut F, packet: &Packet, otherwise: DropReason) -> Verdict {
-        let is_tcp = packet.key.protocol == Protocol::Tcp;
-        if is_tcp && !packet.flags.has(Flags::RST) && answer::reset(frame, packet) {
-            self.counters.resets_sent.add(1);
-            return Verdict::Transmit(port);
-        }
-        Verdict::Drop(otherwise)
-    }
-
-    /// Answers a packet with an ICMP error if their rate allows.
-    fn answer_icmp<F: Frame>(
-        &mut self,
-        port: PortId,
-        frame: &mut F,
-        packet: &Packet,
-        error: icmp::Error,
-        otherwise: DropReason,
-        now: Now,
-    ) -> Verdict {
-        if self.icmp_errors.take(now.nanoseconds) && answer::icmp_error(frame, packet, error) {
-            self.counters.icmp_errors_sent.add(1);
-            return Verdict::Transmit(port);
-        }
-        Verdict::Drop(otherwise)
-    }
-
-    /// A packet larger than the outgoing link takes: its sender is told, if it asked not to have it cut (RFC 1191).
-    fn too_big<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, mtu: u16, now: Now) -> Verdict {
-        if packet.dont_fragment {
-            let error = icmp::Error::FragmentationNeeded { mtu };
-            return self.answer_icmp(port, frame, packet, error, DropReason::TooBig, now);
-        }
-        Verdict::Drop(DropReason::TooBig)
-    }
-
     /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
     pub fn complete<F: Frame>(&self, frame: &mut F, hop: Hop) -> bool {
         let Some(index) = self.routes.hop_index(hop) else { return false };
@@ -439,6 +350,39 @@ impl Forwarder {
     /// Copies sessions for showing; see [`SessionTable::walk`].
     pub fn walk_sessions(&self, next: u32, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u32> {
         self.sessions.walk(next, steps, now.tick, into)
+    }
+}
+
+/// What the first three steps found out about a burst. Beyond its end nothing of it counts.
+struct Looked {
+    parsed: [Parsed; BURST_SIZE],
+    hashes: [FlowHash; BURST_SIZE],
+    found: [Option<Found>; BURST_SIZE],
+}
+
+impl Looked {
+    /// Parses all frames, hashes all flows, looks all of them up: one step over the whole burst after the other.
+    #[inline]
+    fn up<F: Frame>(sessions: &SessionTable, view: PortView, frames: &[F]) -> Self {
+        let mut looked = Self {
+            parsed: [Parsed::Decided(Verdict::Drop(DropReason::Truncated)); BURST_SIZE],
+            hashes: [FlowHash(0); BURST_SIZE],
+            found: [None; BURST_SIZE],
+        };
+        for (frame, parsed) in frames.iter().zip(&mut looked.parsed) {
+            *parsed = parse::parse(frame, view.mac, view.promiscuous);
+        }
+        for (parsed, hash) in looked.parsed.iter().zip(&mut looked.hashes) {
+            if let Parsed::Flow(packet) = parsed {
+                *hash = sessions.hash(&packet.key);
+            }
+        }
+        for ((parsed, hash), found) in looked.parsed.iter().zip(&looked.hashes).zip(&mut looked.found) {
+            if let Parsed::Flow(packet) = parsed {
+                *found = sessions.find(*hash, &packet.key);
+            }
+        }
+        looked
     }
 }
 

@@ -1,0 +1,49 @@
+//! What a forwarded packet does to counters, to its session's state, and to that session's end.
+
+use super::parse::Packet;
+use super::{Forwarder, Now};
+use crate::balance::{Protocol, RealServerSlot};
+use crate::flow::Direction;
+use crate::session::{Found, SessionIndex, State};
+
+impl Forwarder {
+    /// Counts a forwarded packet, and lets it move the session's state and end.
+    pub(super) fn account(&mut self, found: Found, server: RealServerSlot, packet: &Packet, now: Now) {
+        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
+            let traffic = match found.direction {
+                Direction::Inbound => &counters.inbound,
+                Direction::Outbound => &counters.outbound,
+            };
+            traffic.packets.add(1);
+            traffic.bytes.add(packet.total_len.into());
+        }
+        let session = self.sessions.session_mut(found.index);
+        let before = session.state();
+        let after = match packet.key.protocol {
+            Protocol::Tcp => before.after(found.direction, packet.flags),
+            Protocol::Udp => State::Udp,
+        };
+        if after != before {
+            session.set_state(after);
+            self.count_activity(found.index, after);
+        }
+        self.sessions.set_end(found.index, now.tick.plus(self.timeouts.of(after)));
+    }
+
+    /// Moves a session between its real server's active and inactive connections.
+    fn count_activity(&mut self, index: SessionIndex, state: State) {
+        let session = self.sessions.session_mut(index);
+        if session.is_active() == state.is_active() {
+            return;
+        }
+        session.set_active(state.is_active());
+        let Some(counters) = self.counters.real_servers.get(session.real_server().0 as usize) else { return };
+        let (grows, shrinks) = if state.is_active() {
+            (&counters.active, &counters.inactive)
+        } else {
+            (&counters.inactive, &counters.active)
+        };
+        grows.add(1);
+        shrinks.subtract(1);
+    }
+}
