@@ -1,4 +1,4 @@
-//! Every example in dpdk-config/ is what `fullgate check` accepts.
+//! Documentation and examples are what the program accepts and says.
 #![cfg(feature = "dpdk")]
 #![allow(missing_docs)]
 
@@ -22,10 +22,38 @@ fn examples_pass_check() {
     }
 }
 
+/// The text of a file of the project.
+fn text(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+#[test]
+fn the_configuration_in_the_readme_passes_check() {
+    let readme = text("README.md");
+    let example = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("readme.toml");
+    std::fs::write(&file, example).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fullgate")).args(["check", "--config"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_operators_guide_has_every_drop_reason_and_no_other() {
+    let guide = text("docs/operations.md");
+    let section = guide.split("\n## Drops\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let mut documented: Vec<_> = cells.flat_map(|cell| cell.split(", ")).map(|word| word.replace('`', "")).collect();
+    let mut known: Vec<_> = fullgate::forward::DropReason::ALL.iter().map(|reason| reason.label().to_owned()).collect();
+    documented.sort();
+    known.sort();
+    assert_eq!(documented, known);
+}
+
 #[test]
 fn a_wrong_key_in_an_example_is_found() {
     let directory = tempfile::tempdir().unwrap();
-    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dpdk-config/lab.toml")).unwrap();
+    let example = text("dpdk-config/lab.toml");
     let line = 1 + example.lines().position(|line| line.starts_with("capacity")).unwrap();
     let file = directory.path().join("wrong.toml");
     std::fs::write(&file, example.replace("\ncapacity =", "\ncapactiy =")).unwrap();

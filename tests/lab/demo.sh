@@ -187,15 +187,19 @@ explain_lab() {
 ${bold}== The lab stays up (KEEP=1). To play with it:$plain
   export FULLGATE_SOCKET=$FULLGATE_SOCKET
   fullgate=$FULLGATE
-  ${at}client curl http://$VIP/                          a request through the gateway
-  sudo -E \$fullgate stats --watch 1                      what it does, every second
-  sudo -E \$fullgate session list                         the sessions
-  sudo -E \$fullgate real edit --help                     weight 0 drains a real server
-  ${at}gateway ip addr show fg-wan                       a port's twin in the kernel
-  ${at}gateway ip neigh
-  ${at}gateway curl -s http://127.0.0.1:9469/metrics
-  $DIRECTORY/fullgate.log                      the gateway's log
-  $DIRECTORY/lab.toml                          its configuration (change it, then: sudo -E \$fullgate apply --config ...)
+  a request through the gateway
+      ${at}client curl http://$VIP/
+  what it does, every second; its sessions; draining a real server
+      sudo -E \$fullgate stats --watch 1
+      sudo -E \$fullgate session list
+      sudo -E \$fullgate real edit -t $VIP:80 -r 10.1.0.11:80 -w 0
+  the kernel's side of its ports
+      ${at}gateway ip addr show fg-wan
+      ${at}gateway ip neigh
+  its metrics, log and configuration
+      ${at}gateway curl -s http://127.0.0.1:9469/metrics
+      $DIRECTORY/fullgate.log
+      $DIRECTORY/lab.toml
 To end it:
   sudo make demo-end
 TEXT

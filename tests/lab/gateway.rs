@@ -151,11 +151,6 @@ impl Gateway {
         self.directory.join("control.sock")
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// `fullgate ARGUMENTS` against it.
     pub fn cli(&self, arguments: &str) -> Output {
         Command::new(FULLGATE)

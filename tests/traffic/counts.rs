@@ -60,6 +60,10 @@ fn sessions_counters_and_metrics_agree_with_what_was_sent() {
     );
 
     let metrics = gateway.metrics(&lab);
+    let readme = include_str!("../../README.md");
+    for name in metrics.keys().filter_map(|key| key.split('{').next()) {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in README");
+    }
     let service = |name: &str, direction: &str| {
         sum(&metrics, &format!("fullgate_service_{name}_total"), &["10.0.0.100:53", "udp", direction])
     };

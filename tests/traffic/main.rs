@@ -10,6 +10,7 @@ mod changes;
 mod counts;
 mod garbage;
 mod http;
+mod hugepages;
 mod packets;
 mod restart;
 mod start;
