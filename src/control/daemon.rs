@@ -121,6 +121,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
             }
         });
     }
+    data_plane.all_ready().await.map_err(|(worker, exit)| worker_error(worker.0, &exit, &config))?;
     announce(&config);
 
     let handle = plane.handle();

@@ -16,7 +16,7 @@ use crate::flow::{Direction, FlowHash, FlowKey, HashSeed};
 /// Entries in a bucket.
 const BUCKET_SIZE: usize = 10;
 /// Entries in a bucket on the average when the table is full.
-const BUCKET_LOAD: u64 = 5;
+const BUCKET_LOAD: usize = 5;
 /// Buckets that an entry may be in, counted from its home.
 const PROBES: u32 = 8;
 
@@ -69,14 +69,19 @@ impl SessionTable {
     /// The most sessions that a table can be made for: a reference has 31 bits for its record.
     pub const MAX_CAPACITY: u32 = 1 << 30;
 
+    /// Bytes of memory that a table for `capacity` sessions takes, all of it from the start.
+    pub fn memory_bytes(capacity: u32) -> u64 {
+        u64::from(capacity) * size_of::<Session>() as u64 + bucket_count(capacity) as u64 * size_of::<Bucket>() as u64
+    }
+
     /// An empty table for `capacity` sessions, at most [`Self::MAX_CAPACITY`].
     pub fn new(capacity: u32, seed: HashSeed, now: Tick) -> Self {
         let capacity = capacity.clamp(1, Self::MAX_CAPACITY);
-        let bucket_count = u32::try_from((u64::from(capacity) * 2).div_ceil(BUCKET_LOAD)).unwrap_or(u32::MAX);
+        let bucket_count = bucket_count(capacity);
         Self {
             sessions: bytemuck::zeroed_slice_box(capacity as usize),
-            buckets: bytemuck::zeroed_slice_box(bucket_count as usize),
-            bucket_count,
+            buckets: bytemuck::zeroed_slice_box(bucket_count),
+            bucket_count: u32::try_from(bucket_count).unwrap_or(u32::MAX),
             seed,
             wheel: TimerWheel::new(now),
             free: NIL,
@@ -267,6 +272,11 @@ impl SessionTable {
             }
         }
     }
+}
+
+/// Buckets of the index of a table for `capacity` sessions, each with two entries; below 2^30.
+fn bucket_count(capacity: u32) -> usize {
+    (capacity as usize * 2).div_ceil(BUCKET_LOAD)
 }
 
 /// The tag of a hash: 16 bits that `reduce` gives little weight to, never 0.

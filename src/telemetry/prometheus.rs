@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use crate::control::Measurements;
 use crate::control::protocol::{LocalPoolRow, PortRow, RealServerRow, ServiceRow, Stats, TrafficTotals, WorkerRow};
 
-/// The text that `/metrics` answers with. Takes about a microsecond a series: not for the control thread where there
+/// The text that `/metrics` answers with. Takes a few microseconds a series: not for the control thread where there
 /// are thousands of services.
 pub fn render(measured: &Measurements) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
