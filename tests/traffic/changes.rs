@@ -1,9 +1,10 @@
 //! What changes while traffic flows: real servers, neighbours, routes, addresses.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::lab::client::get_many;
+use crate::lab::client::{connect, get_many};
 use crate::lab::gateway::{real, vip};
 use crate::lab::{Configuration, Gateway, Lab, Load, Namespace, Nginx, PATIENCE, cable, get, wait_for};
 
@@ -51,6 +52,36 @@ fn real_servers_come_drain_and_go_under_load_without_a_failure() {
     assert!(connections(&gateway, real(0, 80)).unwrap().0 > 50, "it may come back");
     let failures = load.finish();
     assert!(failures.is_empty(), "{} failures, first: {}", failures.len(), failures[0]);
+}
+
+#[test]
+fn a_long_connection_outlives_draining_and_ends_with_its_real_server() {
+    let lab = Lab::two_arm(2, 1);
+    let _servers = web_servers(&lab);
+    let configuration = Configuration::two_arm().with_service("tcp", vip(80), "rr", &[(real(0, 80), 1)]);
+    let gateway = Gateway::start(&lab, &configuration);
+    let mut stream = lab.client.enter(|| connect(vip(80))).unwrap();
+    gateway.command("real add -t 10.0.0.100:80 -r 10.1.0.12");
+    gateway.command("real edit -t 10.0.0.100:80 -r 10.1.0.11 -w 0");
+    for path in ["/", "/"] {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+        let mut page = [0; 4096];
+        let size = stream.read(&mut page).unwrap();
+        assert!(String::from_utf8_lossy(&page[..size]).contains("rs0 "), "the drained server keeps its sessions");
+    }
+    let (names, _) = get_many(&lab.client, vip(80), 4);
+    assert_eq!(names["rs1"], 4, "and gets no new ones");
+
+    gateway.command("real del -t 10.0.0.100:80 -r 10.1.0.11");
+    write!(stream, "GET / HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+    wait_for("packets of a removed real server to be counted", PATIENCE, || {
+        (dropped(&gateway, "real_server_removed") > 0).then_some(())
+    });
+    get_many(&lab.client, vip(80), 4);
+}
+
+fn dropped(gateway: &Gateway, reason: &str) -> u64 {
+    gateway.stats().drops.iter().find(|(each, _)| each == reason).unwrap().1
 }
 
 #[test]
@@ -116,13 +147,10 @@ fn a_changed_route_is_followed() {
     assert!(routers[1].snmp("Ip", "ForwDatagrams") > before);
 
     lab.gateway.ip("route del 10.2.0.0/24");
-    let no_route = |stats: fullgate::control::protocol::Stats| {
-        stats.drops.iter().find(|(reason, _)| reason == "no_route").unwrap().1
-    };
-    let before = no_route(gateway.stats());
+    let before = dropped(&gateway, "no_route");
     wait_for("packets without a route to be dropped and counted", SOON, || {
         let answered = lab.client.enter(|| quick_get(vip(80))).is_some();
-        (!answered && no_route(gateway.stats()) > before).then_some(())
+        (!answered && dropped(&gateway, "no_route") > before).then_some(())
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::lab::gateway::{real, vip};
-use crate::lab::{Configuration, Gateway, Lab, UdpEcho};
+use crate::lab::{Configuration, Gateway, Lab, PATIENCE, UdpEcho, wait_for};
 
 use super::udp::exchange;
 
@@ -79,4 +79,25 @@ fn sessions_counters_and_metrics_agree_with_what_was_sent() {
     assert_eq!(sum(&metrics, "fullgate_local_ports_used", &[]), SOCKETS);
     assert!(sum(&metrics, "fullgate_port_packets_total", &[r#"port="wan""#, r#"direction="rx""#]) >= packets);
     assert!(sum(&metrics, "fullgate_port_packets_total", &[r#"port="lan""#, r#"direction="tx""#]) >= packets);
+}
+
+#[test]
+fn sessions_expire_and_give_their_local_ports_back() {
+    let lab = Lab::two_arm(1, 1);
+    let _server = UdpEcho::start(&lab.reals[0], real(0, 53));
+    let configuration = Configuration { timeouts: "udp = 2".into(), ..Configuration::two_arm() };
+    let gateway = Gateway::start(&lab, &configuration.with_service("udp", vip(53), "rr", &[(real(0, 53), 1)]));
+    lab.client.enter(|| exchange(SOCKETS as usize, 1));
+    let used = |gateway: &Gateway| -> u64 {
+        let pools = gateway.json("local list");
+        pools[0]["addresses"].as_array().unwrap().iter().map(|each| each["ports_used"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((gateway.sessions().len() as u64, used(&gateway)), (SOCKETS, SOCKETS));
+    wait_for("the sessions to expire", PATIENCE, || (gateway.stats().workers[0].sessions == 0).then_some(()));
+    assert_eq!((gateway.sessions().len(), used(&gateway)), (0, 0));
+    let stats = gateway.stats();
+    assert_eq!(stats.workers[0].sessions_expired, SOCKETS);
+    assert_eq!(stats.services[0].traffic.connections, SOCKETS, "counters keep what was");
+    assert_eq!(stats.services[0].real_servers[0].inactive_connections, 0);
+    lab.client.enter(|| exchange(1, 1));
 }

@@ -27,6 +27,12 @@ fn wrong_starts(lab: &Lab) -> Vec<(&'static str, String, i32, Vec<&'static str>)
         ("wrong address", text(good()).replace("10.1.0.11:80", "10.1.0.311:80"), 1, vec!["10.1.0.311:80"]),
         ("no such pool", text(good()).replace("local_pool = \"lan\"", "local_pool = \"dmz\""), 1, vec!["dmz"]),
         ("service twice", text(good().with_service("tcp", vip(80), "rr", &[])), 1, vec!["10.0.0.100:80"]),
+        (
+            "pool too small",
+            text(Configuration { cores: "[0, 1]".into(), ..good() }).replace("1024-65535", "7000-7000"),
+            1,
+            vec!["7000-7000", "2 workers"],
+        ),
         ("no such interface", one_port("net_af_xdp0,iface=nowhere0"), 1, vec!["wan", "nowhere0"]),
         ("no such PCI device", one_port("0000:7f:1e.6"), 1, vec!["wan", "0000:7f:1e.6"]),
         ("no such driver", one_port("net_teleport0"), 1, vec!["wan", "net_teleport0"]),
