@@ -634,12 +634,17 @@ fn bad_local_pools() {
         bad(
             "\"10.1.0.200-10.1.0.203\"",
             "\"10.1.0.200\",\n\"10.1.0.199-10.1.0.200\"",
-            "f.toml:18: local_pool[0].addresses[1]: 10.1.0.200 is in a pool already on line 17; allowed: each address once over all pools",
+            "f.toml:18: local_pool[0].addresses[1]: 10.1.0.200 is in local pool \"lan\" already on line 17; allowed: each address once over all pools",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
             "\"10.0.0.99-10.0.0.101\"",
             "f.toml:17: local_pool[0].addresses[0]: 10.0.0.100 is a service's VIP on line 20; allowed: addresses that the gateway uses for nothing else",
+        ),
+        bad(
+            "\"10.1.0.200-10.1.0.203\"",
+            "\"10.1.0.10-10.1.0.12\"",
+            "f.toml:17: local_pool[0].addresses[0]: 10.1.0.11 is a real server's address on line 24; allowed: addresses that the gateway uses for nothing else",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
@@ -664,7 +669,7 @@ fn bad_local_pools() {
         bad(
             "[[service]]",
             "[[local_pool]]\nname = \"lan2\"\nport = \"lan\"\naddresses = [\"10.1.0.203\"]\n[[service]]\nlocal_pool = \"lan\"",
-            "f.toml:22: local_pool[1].addresses[0]: 10.1.0.203 is in a pool already on line 17; allowed: each address once over all pools",
+            "f.toml:22: local_pool[1].addresses[0]: 10.1.0.203 is in local pool \"lan\" already on line 17; allowed: each address once over all pools",
         ),
     ]);
 }

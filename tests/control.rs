@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fullgate::balance::{Protocol, RealServerSlot, Timeouts};
-use fullgate::config::BalanceConfig;
+use fullgate::config::{BalanceConfig, BalanceScope};
 use fullgate::control::persistence::{StateStore, restore};
 use fullgate::control::protocol::{ErrorKind, MAX_LINE, Outcome, PortRow, Refusal, Reply, Request, ServiceRow};
 use fullgate::control::socket::ControlSocket;
@@ -57,6 +57,9 @@ impl PortReporter for OnePort {
 /// Remembers which addresses are on which port; refuses one.
 #[derive(Clone, Default)]
 struct Addresses(Arc<Mutex<HashSet<(PortId, Ipv4Addr)>>>);
+
+/// The address of port lan itself.
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 
 const REFUSED: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 250);
 
@@ -164,7 +167,11 @@ impl Gateway {
                     other_counters: Vec::new(),
                     cores: vec![2, 3],
                     session_capacity: 1000,
-                    port_names: vec!["wan".to_owned(), "lan".to_owned()],
+                    scope: BalanceScope {
+                        ports: vec!["wan".to_owned(), "lan".to_owned()],
+                        own_addresses: vec![OWN],
+                        workers: 2,
+                    },
                     timeouts: Timeouts::default(),
                     balance,
                     store: Some(store),
@@ -467,11 +474,19 @@ fn apply_does_the_difference_as_a_whole_or_nothing() {
         "vip": "10.0.0.102:80", "protocol": "tcp", "scheduler": "lc", "mode": "fullnat", "local_pool": "nowhere",
     }));
     let refusal = client.refusal(json!({"command": "apply", "balance": wanted}));
-    assert_eq!(refusal.kind, ErrorKind::Conflict);
-    assert!(refusal.message.contains("\"nowhere\": there is lan"), "{refusal}");
+    assert_eq!(refusal.kind, ErrorKind::Invalid);
+    let no_pool = "service tcp 10.0.0.102:80: local_pool: there is no local pool \"nowhere\"; allowed: lan";
+    assert_eq!(refusal.message, no_pool);
     assert_eq!(client.services()[0].real_servers[0].weight.0, 1, "nothing was changed");
 
-    wanted["service"][1]["local_pool"] = json!("lan");
+    wanted["local_pool"][0]["addresses"].as_array_mut().unwrap().push(json!(OWN));
+    let refusal = client.refusal(json!({"command": "apply", "balance": wanted, "dry_run": true}));
+    let own = "local pool \"lan\": 10.1.0.1 is a port's own address; \
+               allowed: addresses that the gateway uses for nothing else";
+    assert_eq!(refusal.message, format!("{own}\n{no_pool}"), "everything at once");
+
+    wanted["local_pool"] = serde_json::to_value(file_balance().local_pools).unwrap();
+    wanted["service"][1].as_object_mut().unwrap().remove("local_pool");
     let expected = [
         "service tcp 10.0.0.100:80: real server 10.1.0.11:80: weight 1 -> 9",
         "service tcp 10.0.0.102:80: added, scheduler lc, mode fullnat, local pool lan",
@@ -500,11 +515,12 @@ fn local_addresses_are_on_their_port_while_anything_uses_them() {
         ("10.1.0.11", ErrorKind::Conflict),
         ("10.1.0.200", ErrorKind::Exists),
         ("224.0.0.1", ErrorKind::Invalid),
+        ("10.1.0.1", ErrorKind::Conflict),
     ] {
         assert_eq!(client.refusal(local("local.add", &[address])).kind, kind, "{address}");
     }
     let both = client.refusal(local("local.del", &["10.1.0.200", "10.1.0.201"]));
-    assert_eq!(both.kind, ErrorKind::Conflict, "a service uses the pool");
+    assert_eq!(both.kind, ErrorKind::Conflict, "a pool without addresses would be refused at the next start");
 
     client.changed(local("local.add", &["10.1.0.203"]));
     assert!(on_port("10.1.0.203"));
@@ -525,6 +541,41 @@ fn local_addresses_are_on_their_port_while_anything_uses_them() {
     gateway.workers[1].counters().local_addresses[slot].ports_used.set(0);
     wait_until("the used address is gone", || !on_port("10.1.0.200"));
     gateway.wait_for_tables("no worker knows it", |table| !table.services.local_addresses.contains_key(&used));
+}
+
+#[test]
+fn a_service_that_names_no_pool_gets_the_only_one_also_from_the_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let unnamed = json!({"vip": "10.0.0.103:80", "protocol": "tcp", "scheduler": "rr", "mode": "fullnat"});
+    let mut file = serde_json::to_value(file_balance()).unwrap();
+    file["service"].as_array_mut().unwrap().push(unnamed.clone());
+    let state = json!({"version": 1, "balance": file});
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    std::fs::write(directory.path().join("state/services.json"), state.to_string()).unwrap();
+    let gateway = Gateway::start(directory.path());
+    let mut client = gateway.client();
+    let pools = |client: &mut Client| -> Vec<String> {
+        client.services().into_iter().map(|service| service.local_pool).collect()
+    };
+    assert_eq!(pools(&mut client), ["lan", "lan"]);
+    let mut other = unnamed;
+    other["vip"] = json!("10.0.0.104:80");
+    assert_eq!(
+        client.changed(json!({"command": "service.add", "service": other})),
+        ["service tcp 10.0.0.104:80: added, scheduler rr, mode fullnat, local pool lan"]
+    );
+    let mut second = file_balance().local_pools.remove(0);
+    (second.name, second.addresses) = ("dmz".to_owned(), vec![Ipv4Addr::new(10, 1, 0, 220)]);
+    let mut wanted = serde_json::to_value(file_balance()).unwrap();
+    wanted["local_pool"].as_array_mut().unwrap().push(serde_json::to_value(second).unwrap());
+    client.changed(json!({"command": "apply", "balance": wanted}));
+    let expected = "service tcp 10.0.0.104:80: local_pool: missing; allowed: lan, dmz";
+    let refusal = client.refusal(json!({"command": "service.add", "service": other}));
+    assert_eq!((refusal.kind, refusal.message.as_str()), (ErrorKind::Invalid, expected));
+    wanted["service"].as_array_mut().unwrap().push(other);
+    let refusal = client.refusal(json!({"command": "apply", "balance": wanted}));
+    assert_eq!((refusal.kind, refusal.message.as_str()), (ErrorKind::Invalid, expected));
+    assert_eq!(pools(&mut client), ["lan"], "nothing was changed");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The configuration file: TOML -> spanned tree -> validated [`Config`]. Pure: it reads text, not files.
 //!
 //! Read in this order: `raw` (tables and values with positions), `sections`, `ports` and `balance` (which keys there
-//! are, what each may be), `validate` (what must fit together, for the file and for changes at run time alike).
+//! are, what each may be), [`validate`] (what must fit together, for the file and for changes at run time alike),
+//! [`rules`] (the same for one thing, which is what a single command is checked by).
 //! Every error of a file is found in one run. What a [`Config`] holds needs no further check of form; whether the
 //! machine has the devices, cores and memory is for the daemon to find out at start.
 
@@ -10,6 +11,7 @@ mod error;
 pub mod model;
 mod ports;
 mod raw;
+pub mod rules;
 mod sections;
 mod suggest;
 pub mod syntax;

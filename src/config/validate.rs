@@ -1,16 +1,18 @@
 //! Whether local pools and services make sense together and on this gateway's ports.
 //!
 //! The same rules hold for the file, for `apply` and for each command at run time, so they know no lines of a file:
-//! each [`Violation`] names a [`Place`] in the [`BalanceConfig`], and the file's reader finds the line.
+//! each [`Violation`] names a [`Place`] in the [`BalanceConfig`], and the file's reader finds the line. What one thing
+//! must be by itself is in `rules`; this goes through all of them and finds what clashes.
 
 use std::net::Ipv4Addr;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use super::model::{BalanceConfig, LocalPoolConfig, ServiceConfig};
+use super::rules::{self, Fault};
 use super::syntax::{self, MAX_RANGE};
-use crate::balance::{ServiceKey, Weight};
+use crate::balance::ServiceKey;
 
 /// Real servers over all services that the counters have room for.
 pub const MAX_REAL_SERVERS: usize = 1 << 18;
@@ -55,15 +57,6 @@ pub struct Violation {
 }
 
 impl BalanceConfig {
-    /// Gives services that name no local pool the only pool there is.
-    pub fn fill_default_pool(&mut self) {
-        if let [pool] = self.local_pools.as_slice() {
-            for service in self.services.iter_mut().filter(|service| service.local_pool.is_empty()) {
-                service.local_pool.clone_from(&pool.name);
-            }
-        }
-    }
-
     /// Checks that everything fits together and onto the gateway.
     ///
     /// # Errors
@@ -114,9 +107,15 @@ impl Check<'_> {
         self.violations.push(Violation { place, wrong: wrong.into(), earlier: None, allowed: allowed.into() });
     }
 
-    fn clash(&mut self, place: Place, earlier: Place, wrong: impl Into<String>, allowed: &str) {
-        let violation = Violation { place, wrong: wrong.into(), earlier: Some(earlier), allowed: allowed.to_owned() };
-        self.violations.push(violation);
+    /// Faults of the thing whose keys these places are.
+    fn faults(&mut self, place: impl Fn(&'static str) -> Place, faults: impl IntoIterator<Item = Fault>) {
+        for Fault { key, wrong, allowed } in faults {
+            self.wrong(place(key), wrong, allowed);
+        }
+    }
+
+    fn clash(&mut self, place: Place, earlier: Place, Fault { wrong, allowed, .. }: Fault) {
+        self.violations.push(Violation { place, wrong, earlier: Some(earlier), allowed });
     }
 
     fn pools(&mut self) {
@@ -127,7 +126,7 @@ impl Check<'_> {
                 self.wrong(place, format!("{:?} {}", pool.name, error.wrong), error.allowed);
             }
             if let Some(earlier) = names.insert(pool.name.as_str(), place) {
-                self.clash(place, earlier, format!("{:?} is the name of another pool", pool.name), "each name once");
+                self.clash(place, earlier, rules::is_a_pool(&pool.name));
             }
             self.pool_port(index, pool);
         }
@@ -136,28 +135,26 @@ impl Check<'_> {
 
     fn pool_port(&mut self, index: usize, pool: &LocalPoolConfig) {
         if !self.scope.ports.contains(&pool.port) {
-            let allowed = one_of(self.scope.ports.iter().map(String::as_str), "port");
+            let allowed = rules::one_of(self.scope.ports.iter().map(String::as_str), "port");
             self.wrong(Place::Pool(index, "port"), format!("there is no port {:?}", pool.port), allowed);
         }
-        let count = usize::from(pool.ports.last).saturating_sub(usize::from(pool.ports.first)) + 1;
-        if count < self.scope.workers {
+        let count = (usize::from(pool.ports.last) + 1).saturating_sub(pool.ports.first.into());
+        if count < self.scope.workers.max(1) {
             let wrong = format!("{} are too few: {count} ports for {} workers", pool.ports, self.scope.workers);
             self.wrong(Place::Pool(index, "ports"), wrong, "at least one port for each worker");
         }
     }
 
     fn pool_addresses(&mut self) {
-        let vips: HashMap<Ipv4Addr, usize> =
-            self.balance.services.iter().enumerate().rev().map(|(index, service)| (*service.vip.ip(), index)).collect();
+        let users = self.users();
         let mut seen = HashMap::new();
         let mut total = 0;
         for (index, pool) in self.balance.local_pools.iter().enumerate() {
             if pool.addresses.is_empty() {
-                let allowed = "at least one IPv4 address, or range A-B";
-                self.wrong(Place::Pool(index, "addresses"), "the pool has no address", allowed);
+                self.faults(|key| Place::Pool(index, key), [rules::empty_pool()]);
             }
             for (at, &address) in pool.addresses.iter().enumerate() {
-                self.pool_address(Place::PoolAddress(index, at), address, &mut seen, &vips);
+                self.pool_address((index, at), address, &mut seen, &users);
             }
             let before = total;
             total += pool.addresses.len();
@@ -169,35 +166,43 @@ impl Check<'_> {
         }
     }
 
+    /// The first service and the first real server of each address.
+    fn users(&self) -> Users {
+        let mut users = Users::default();
+        for (index, service) in self.balance.services.iter().enumerate() {
+            users.vips.entry(*service.vip.ip()).or_insert(Place::Service(index, "vip"));
+            for (at, real) in service.real_servers.iter().enumerate() {
+                let place = Place::RealServer(index, at, "address");
+                users.real_servers.entry(*real.address.ip()).or_insert(place);
+            }
+        }
+        users
+    }
+
     fn pool_address(
         &mut self,
-        place: Place,
+        (pool, at): (usize, usize),
         address: Ipv4Addr,
-        seen: &mut HashMap<Ipv4Addr, Place>,
-        vips: &HashMap<Ipv4Addr, usize>,
+        seen: &mut HashMap<Ipv4Addr, (usize, usize)>,
+        users: &Users,
     ) {
-        const APART: &str = "addresses that the gateway uses for nothing else";
-        if !syntax::is_host(address) {
-            self.wrong(place, format!("{address} cannot be a source address"), HOST);
-        }
+        let place = Place::PoolAddress(pool, at);
         match seen.entry(address) {
             Entry::Occupied(earlier) => {
-                let earlier = *earlier.get();
-                self.clash(
-                    place,
-                    earlier,
-                    format!("{address} is in a pool already"),
-                    "each address once over all pools",
-                );
+                let (pool, at) = *earlier.get();
+                let fault = rules::in_a_pool(address, &self.balance.local_pools[pool].name);
+                self.clash(place, Place::PoolAddress(pool, at), fault);
             }
-            Entry::Vacant(vacant) => _ = vacant.insert(place),
+            Entry::Vacant(vacant) => _ = vacant.insert((pool, at)),
         }
-        if let Some(&service) = vips.get(&address) {
-            self.clash(place, Place::Service(service, "vip"), format!("{address} is a service's VIP"), APART);
+        if let Some(&service) = users.vips.get(&address) {
+            self.clash(place, service, rules::is_a_vip(address));
         }
-        if self.scope.own_addresses.contains(&address) {
-            self.wrong(place, format!("{address} is a port's own address"), APART);
+        if let Some(&real_server) = users.real_servers.get(&address) {
+            self.clash(place, real_server, rules::is_a_real_server(address));
         }
+        let own = rules::not_own(address, &self.scope.own_addresses);
+        self.faults(|_| place, rules::local_address(address).into_iter().chain(own));
     }
 
     fn services(&mut self) {
@@ -205,13 +210,9 @@ impl Check<'_> {
         let mut total = 0;
         for (index, service) in self.balance.services.iter().enumerate() {
             let place = Place::Service(index, "vip");
-            self.endpoint(place, *service.vip.ip(), service.vip.port());
+            self.faults(|key| Place::Service(index, key), rules::endpoint("vip", service.vip));
             match keys.entry(service.key()) {
-                Entry::Occupied(earlier) => {
-                    let earlier = *earlier.get();
-                    let wrong = format!("{} is a service already", service.key());
-                    self.clash(place, earlier, wrong, "each protocol, VIP and port once");
-                }
+                Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_a_service(service.key())),
                 Entry::Vacant(vacant) => _ = vacant.insert(place),
             }
             self.service_pool(index, service);
@@ -227,72 +228,36 @@ impl Check<'_> {
     }
 
     fn service_pool(&mut self, index: usize, service: &ServiceConfig) {
-        let pools = &self.balance.local_pools;
-        if pools.iter().any(|pool| pool.name == service.local_pool) {
-            return;
-        }
-        let wrong = if service.local_pool.is_empty() {
-            "missing".to_owned()
-        } else {
-            format!("there is no local pool {:?}", service.local_pool)
-        };
-        let allowed = one_of(pools.iter().map(|pool| pool.name.as_str()), "local_pool");
-        self.wrong(Place::Service(index, "local_pool"), wrong, allowed);
+        let pools = self.balance.local_pools.iter().map(|pool| pool.name.as_str());
+        let fault = rules::service_pool(&service.local_pool, pools);
+        self.faults(|key| Place::Service(index, key), fault);
     }
 
     fn real_servers(&mut self, index: usize, service: &ServiceConfig) {
         let mut seen = HashMap::new();
         for (at, real) in service.real_servers.iter().enumerate() {
+            self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, real));
             let place = Place::RealServer(index, at, "address");
-            self.endpoint(place, *real.address.ip(), real.address.port());
-            if real.address == service.vip {
-                self.wrong(place, format!("{} is the service itself", real.address), "an address of another host");
-            }
             match seen.entry(real.address) {
-                Entry::Occupied(earlier) => {
-                    let earlier = *earlier.get();
-                    let wrong = format!("{} is a real server of this service already", real.address);
-                    self.clash(place, earlier, wrong, "each address and port once in a service");
-                }
+                Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_in_service(real.address)),
                 Entry::Vacant(vacant) => _ = vacant.insert(place),
             }
-            self.limits(index, at, real);
-        }
-    }
-
-    fn limits(&mut self, index: usize, at: usize, real: &RealServerConfig) {
-        if real.weight.0 > Weight::MAX {
-            let allowed = format!("an integer from 0 to {}", Weight::MAX);
-            self.wrong(Place::RealServer(index, at, "weight"), format!("{} is out of range", real.weight.0), allowed);
-        }
-        if real.lower_threshold > real.upper_threshold {
-            let wrong = format!("{} is above upper, which is {}", real.lower_threshold, real.upper_threshold);
-            self.wrong(Place::RealServer(index, at, "lower"), wrong, "at most upper; 0 for three quarters of it");
-        }
-    }
-
-    fn endpoint(&mut self, place: Place, address: Ipv4Addr, port: u16) {
-        if !syntax::is_host(address) {
-            self.wrong(place, format!("{address} cannot be a host's address"), HOST);
-        }
-        if port == 0 {
-            self.wrong(place, format!("{address}:0 has port 0"), "a port of 1-65535");
         }
     }
 }
 
-const HOST: &str = "neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4";
-
-/// The names that there are, or how to make one.
-fn one_of<'a>(names: impl Iterator<Item = &'a str>, table: &str) -> String {
-    let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
-    if names.is_empty() { format!("the name of a [[{table}]], of which there is none") } else { names.join(", ") }
+/// Where addresses are used for something else than a pool.
+#[derive(Default)]
+struct Users {
+    vips: HashMap<Ipv4Addr, Place>,
+    real_servers: HashMap<Ipv4Addr, Place>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind};
+    use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Weight};
+    use crate::config::RealServerConfig;
 
     fn balance() -> (BalanceConfig, BalanceScope) {
         let pool = LocalPoolConfig {
@@ -354,6 +319,16 @@ mod tests {
             |b| b.local_pools[0].addresses.push(Ipv4Addr::new(10, 1, 0, 1)),
             "local pool \"lan\": 10.1.0.1 is a port's own address; \
              allowed: addresses that the gateway uses for nothing else",
+        );
+        assert_refused(
+            |b| b.local_pools[0].addresses.push(Ipv4Addr::new(10, 1, 0, 11)),
+            "local pool \"lan\": 10.1.0.11 is a real server's address; \
+             allowed: addresses that the gateway uses for nothing else",
+        );
+        assert_refused(
+            |b| b.local_pools[0].ports = PortRange { first: 6, last: 5 },
+            "local pool \"lan\": ports: 6-5 are too few: 0 ports for 2 workers; \
+             allowed: at least one port for each worker",
         );
         assert_refused(
             |b| b.local_pools[0].ports = PortRange { first: 5, last: 5 },

@@ -161,7 +161,7 @@ fn parts(
         other_counters: vec![Arc::clone(kernel_side.counters())],
         cores: config.worker.cores.clone(),
         session_capacity: config.session.capacity,
-        port_names: config.ports.iter().map(|port| port.name.clone()).collect(),
+        scope: config.balance_scope(),
         timeouts: config.timeouts,
         balance,
         store: Some(store),
@@ -200,7 +200,10 @@ async fn reload(handle: &Handle, running: &Config, path: &Path) {
     match handle.request(Request::Apply { balance: wanted.balance, dry_run: false }).await {
         Outcome::Ok(Reply::Changed(lines)) => tracing::info!("reloaded: {}", lines.join("; ")),
         Outcome::Ok(_) => {}
-        Outcome::Error(refusal) => tracing::error!("nothing was changed: {refusal}"),
+        Outcome::Error(refusal) => {
+            refusal.message.lines().for_each(|line| tracing::error!("{line}"));
+            tracing::error!("nothing was changed");
+        }
     }
 }
 

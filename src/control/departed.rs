@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Timeouts;
-    use crate::config::BalanceConfig;
+    use crate::config::{BalanceConfig, BalanceScope};
     use crate::control::protocol::{ErrorKind, Request};
     use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 
@@ -149,7 +149,8 @@ mod tests {
     fn model() -> (Model, Arc<WorkerCounters>) {
         let counters = Arc::new(WorkerCounters::new(LIMITS));
         let ports = vec!["wan".to_owned(), "lan".to_owned()];
-        (Model::new(ports, vec![counters.clone()], LIMITS, &balance()).unwrap(), counters)
+        let scope = BalanceScope { ports, own_addresses: Vec::new(), workers: 1 };
+        (Model::new(scope, vec![counters.clone()], LIMITS, &balance()).unwrap(), counters)
     }
 
     fn run(model: &mut Model, request: serde_json::Value) {

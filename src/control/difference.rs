@@ -10,18 +10,17 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use hashbrown::{HashMap, HashSet};
 
 use super::change::{Change, PoolSettings, ServiceSettings};
-use super::check::check_balance;
 use super::model::{Model, Pool, ServiceEntry};
-use super::plan::{real_edit, service_add, with_pool};
-use super::protocol::Refusal;
+use super::plan::{real_edit, service_add};
+use super::protocol::{ErrorKind, Refusal};
 use crate::balance::ServiceKey;
 use crate::config::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
 
 impl Model {
-    /// The steps that make the model equal to `wanted`, or why that is refused.
+    /// The steps that make the model equal to `wanted`, or why that is refused: every rule broken, one a line.
     pub fn plan_apply(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
-        let wanted = &*with_pools(wanted)?;
-        check_balance(&self.ports, self.counters.len(), wanted)?;
+        let wanted = &*with_default_pool(wanted);
+        wanted.validate(&self.scope).map_err(|broken| Refusal::new(ErrorKind::Invalid, broken.join("\n")))?;
         let mut changes = self.pool_changes(&wanted.local_pools);
         self.service_changes(&wanted.services, &mut changes);
         let names: HashSet<&str> = wanted.local_pools.iter().map(|pool| pool.name.as_str()).collect();
@@ -36,9 +35,7 @@ impl Model {
     fn check_against_sessions(&self, changes: &[Change]) -> Result<(), Refusal> {
         for change in changes {
             match change {
-                Change::ServiceAdd { key, .. } => {
-                    self.not_local(key.address, &format!("service {key}: its address"))?
-                }
+                Change::ServiceAdd { key, .. } => self.vip_not_local(*key)?,
                 Change::RealAdd { key, real_server } => self.real_server_not_local(*key, real_server)?,
                 _ => {}
             }
@@ -85,14 +82,12 @@ impl Model {
 }
 
 /// The wanted state, with the only pool there is for services that name none.
-fn with_pools(wanted: &BalanceConfig) -> Result<Cow<'_, BalanceConfig>, Refusal> {
-    if wanted.services.iter().all(|service| !service.local_pool.is_empty()) {
-        return Ok(Cow::Borrowed(wanted));
+fn with_default_pool(wanted: &BalanceConfig) -> Cow<'_, BalanceConfig> {
+    let mut wanted = Cow::Borrowed(wanted);
+    if wanted.services.iter().any(|service| service.local_pool.is_empty()) {
+        wanted.to_mut().fill_default_pool();
     }
-    let names = wanted.local_pools.iter().map(|pool| pool.name.as_str());
-    let services = wanted.services.iter().map(|service| with_pool(service, names.clone()));
-    let services = services.collect::<Result<_, _>>()?;
-    Ok(Cow::Owned(BalanceConfig { local_pools: wanted.local_pools.clone(), services }))
+    wanted
 }
 
 /// All addresses of a pool that goes or changes its port, else those that are not wanted any more.
@@ -148,6 +143,7 @@ mod tests {
 
     use super::*;
     use crate::balance::{Timeouts, Weight};
+    use crate::config::BalanceScope;
     use crate::control::protocol::ErrorKind;
     use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 
@@ -177,10 +173,28 @@ mod tests {
         BalanceConfig { local_pools: vec![pool], services: (0..services).map(service).collect() }
     }
 
-    fn model(balance: &BalanceConfig) -> Model {
+    const OWN: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 254);
+
+    fn try_model(balance: &BalanceConfig) -> Result<Model, Refusal> {
         let limits = SlotLimits::default();
         let counters = vec![Arc::new(WorkerCounters::new(limits))];
-        Model::new(vec!["wan".to_owned(), "lan".to_owned()], counters, limits, balance).unwrap()
+        let ports = vec!["wan".to_owned(), "lan".to_owned()];
+        Model::new(BalanceScope { ports, own_addresses: vec![OWN], workers: 1 }, counters, limits, balance)
+    }
+
+    fn model(balance: &BalanceConfig) -> Model {
+        try_model(balance).unwrap()
+    }
+
+    fn plan(model: &Model, request: serde_json::Value) -> Result<Vec<Change>, Refusal> {
+        model.plan(&serde_json::from_value(request).unwrap()).unwrap()
+    }
+
+    fn two_pools() -> BalanceConfig {
+        let mut two = many(1, 1);
+        let addresses = vec![Ipv4Addr::new(10, 64, 0, 9)];
+        two.local_pools.push(LocalPoolConfig { name: "two".to_owned(), addresses, ..two.local_pools[0].clone() });
+        two
     }
 
     fn lines(changes: &[Change]) -> Vec<String> {
@@ -230,79 +244,133 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_state_that_contradicts_itself_is_refused() {
+    fn a_wanted_state_that_breaks_rules_is_refused_with_all_of_them() {
         let model = model(&many(2, 2));
-        type Spoil = fn(&mut BalanceConfig);
-        let cases: [(Spoil, ErrorKind, &str); 15] = [
-            (
-                |b| b.services[1].real_servers[0].address = b.services[1].vip,
-                ErrorKind::Invalid,
-                "10.0.1.1:80 is the service itself",
-            ),
-            (
-                |b| b.local_pools[0].ports = "5-4".parse().unwrap_or(crate::balance::PortRange { first: 5, last: 4 }),
-                ErrorKind::Invalid,
-                "5-4 are 0 for 1 workers",
-            ),
-            (
-                |b| {
-                    b.services[0].local_pool.clear();
-                    b.local_pools.push(LocalPoolConfig {
-                        name: "two".to_owned(),
-                        addresses: vec![],
-                        ..b.local_pools[0].clone()
-                    });
-                },
-                ErrorKind::Invalid,
-                "names no local pool, and there is not exactly one: there is lan, two",
-            ),
-            (
-                |b| b.services[0].local_pool = "wan".to_owned(),
-                ErrorKind::Conflict,
-                "there is no local pool \"wan\": there is lan",
-            ),
-            (|b| b.local_pools.clear(), ErrorKind::Conflict, "there is no local pool \"lan\": there is none"),
-            (
-                |b| b.local_pools[0].port = "dmz".to_owned(),
-                ErrorKind::NotFound,
-                "there is no port \"dmz\": there is wan, lan",
-            ),
-            (|b| b.local_pools[0].addresses.clear(), ErrorKind::Conflict, "local pool lan has no address"),
-            (
-                |b| b.local_pools[0].addresses[1] = b.local_pools[0].addresses[0],
-                ErrorKind::Invalid,
-                "10.64.0.1 is in local pool lan already",
-            ),
-            (
-                |b| b.local_pools[0].addresses[1] = *b.services[0].vip.ip(),
-                ErrorKind::Conflict,
-                "10.0.1.0 is in local pool lan",
-            ),
-            (
-                |b| b.local_pools[0].addresses[1] = *b.services[0].real_servers[0].address.ip(),
-                ErrorKind::Conflict,
-                "10.128.0.0:80 is in local pool lan",
-            ),
-            (|b| b.services[1].vip = b.services[0].vip, ErrorKind::Invalid, "service tcp 10.0.1.0:80 is given twice"),
-            (
-                |b| b.services[1].real_servers[1] = b.services[1].real_servers[0].clone(),
-                ErrorKind::Invalid,
-                "10.128.0.2:80 is given twice",
-            ),
-            (
-                |b| b.services[1].real_servers[1].weight = Weight(65_536),
-                ErrorKind::Invalid,
-                "weight 65536 is too high: 0-65535",
-            ),
-            (|b| b.services[1].real_servers[1].lower_threshold = 1, ErrorKind::Invalid, "above the upper threshold 0"),
-            (|b| b.services[1].vip.set_port(0), ErrorKind::Invalid, "has port 0: allowed are 1-65535"),
+        let mut wanted = many(2, 2);
+        wanted.local_pools[0].addresses.push(OWN);
+        wanted.local_pools[0].addresses.push(*wanted.services[0].vip.ip());
+        wanted.local_pools[0].addresses.push(*wanted.services[0].real_servers[0].address.ip());
+        wanted.services[0].local_pool = "wan".to_owned();
+        wanted.services[1].real_servers[0].address = wanted.services[1].vip;
+        wanted.services[1].real_servers[1].weight = Weight(65_536);
+        let expected = [
+            "local pool \"lan\": 10.64.0.254 is a port's own address; allowed: addresses that the gateway uses for \
+             nothing else",
+            "local pool \"lan\": 10.0.1.0 is a service's VIP; allowed: addresses that the gateway uses for nothing else",
+            "local pool \"lan\": 10.128.0.0 is a real server's address; allowed: addresses that the gateway uses for \
+             nothing else",
+            "service tcp 10.0.1.0:80: local_pool: there is no local pool \"wan\"; allowed: lan",
+            "service tcp 10.0.1.1:80: real server 10.0.1.1:80: address: 10.0.1.1:80 is the service itself; \
+             allowed: an address of another host",
+            "service tcp 10.0.1.1:80: real server 10.128.0.3:80: weight: 65536 is out of range; \
+             allowed: an integer from 0 to 65535",
         ];
-        for (spoil, kind, words) in cases {
-            let mut wanted = many(2, 2);
-            spoil(&mut wanted);
-            let refusal = model.plan_apply(&wanted).unwrap_err();
-            assert_eq!((refusal.kind, refusal.message.contains(words)), (kind, true), "{refusal} / {words}");
+        let refusal = model.plan_apply(&wanted).unwrap_err();
+        assert_eq!(
+            (refusal.kind, refusal.message.lines().collect::<Vec<_>>()),
+            (ErrorKind::Invalid, expected.to_vec())
+        );
+        assert_eq!(try_model(&wanted).unwrap_err(), refusal, "no model begins with it either");
+    }
+
+    /// What one command that breaks a rule is refused with, an `apply` of the same is refused with too.
+    #[test]
+    fn single_commands_are_held_to_the_same_rules_in_the_same_words() {
+        let before = many(1, 1);
+        let model = model(&before);
+        let service = |change: fn(&mut ServiceConfig)| {
+            let mut wanted = many(2, 1);
+            change(&mut wanted.services[1]);
+            let request = serde_json::json!({"command": "service.add", "service": wanted.services[1]});
+            (request, wanted)
+        };
+        let real = |change: fn(&mut RealServerConfig)| {
+            let mut wanted = many(1, 1);
+            let mut added = RealServerConfig {
+                address: "10.128.0.9:80".parse().unwrap(),
+                ..many(1, 1).services[0].real_servers[0].clone()
+            };
+            change(&mut added);
+            wanted.services[0].real_servers.push(added.clone());
+            let of = serde_json::json!({"vip": "10.0.1.0:80", "protocol": "tcp"});
+            (serde_json::json!({"command": "real.add", "service": of, "real_server": added}), wanted)
+        };
+        let local = |address: &str| {
+            let mut wanted = many(1, 1);
+            wanted.local_pools[0].addresses.push(address.parse().unwrap());
+            (serde_json::json!({"command": "local.add", "pool": "lan", "addresses": [address]}), wanted)
+        };
+        let cases = [
+            (service(|s| s.vip = "224.0.0.1:80".parse().unwrap()), ErrorKind::Invalid),
+            (service(|s| s.vip.set_port(0)), ErrorKind::Invalid),
+            (service(|s| s.vip.set_ip(Ipv4Addr::new(10, 0, 1, 0))), ErrorKind::Exists),
+            (service(|s| s.local_pool = "wan".to_owned()), ErrorKind::NotFound),
+            (service(|s| s.real_servers[0].address = s.vip), ErrorKind::Invalid),
+            (service(|s| s.real_servers[0].address.set_port(0)), ErrorKind::Invalid),
+            (service(|s| s.real_servers[0].weight = Weight(70_000)), ErrorKind::Invalid),
+            (service(|s| s.real_servers.push(s.real_servers[0].clone())), ErrorKind::Invalid),
+            (real(|r| r.address = "10.0.1.0:80".parse().unwrap()), ErrorKind::Invalid),
+            (real(|r| r.address = "10.128.0.0:80".parse().unwrap()), ErrorKind::Exists),
+            (real(|r| r.address = "127.0.0.1:0".parse().unwrap()), ErrorKind::Invalid),
+            (real(|r| (r.weight, r.lower_threshold) = (Weight(65_536), 1)), ErrorKind::Invalid),
+            (local("10.64.0.254"), ErrorKind::Conflict),
+            (local("10.0.1.0"), ErrorKind::Conflict),
+            (local("10.128.0.0"), ErrorKind::Conflict),
+            (local("10.64.0.2"), ErrorKind::Exists),
+            (local("240.0.0.1"), ErrorKind::Invalid),
+        ];
+        for ((request, wanted), kind) in cases {
+            let refusal = plan(&model, request.clone()).unwrap_err();
+            let whole = model.plan_apply(&wanted).unwrap_err();
+            assert_eq!((refusal.kind, &refusal.message), (kind, &whole.message), "{request}");
         }
+        assert_eq!(model.to_config(), before);
+    }
+
+    #[test]
+    fn what_clashes_with_a_local_address_is_refused() {
+        let model = model(&many(1, 1));
+        let mut service = many(2, 1).services.remove(1);
+        service.vip.set_ip(Ipv4Addr::new(10, 64, 0, 1));
+        let refusal = plan(&model, serde_json::json!({"command": "service.add", "service": service})).unwrap_err();
+        assert_eq!(
+            (refusal.kind, refusal.message.as_str()),
+            (
+                ErrorKind::Conflict,
+                "service tcp 10.64.0.1:80: vip: 10.64.0.1 is in local pool \"lan\"; \
+                 allowed: an address that is in no local pool"
+            )
+        );
+        let of = serde_json::json!({"vip": "10.0.1.0:80", "protocol": "tcp"});
+        let real_server = serde_json::json!({"address": "10.64.0.2:80", "weight": 1});
+        let add = serde_json::json!({"command": "real.add", "service": of, "real_server": real_server});
+        let refusal = plan(&model, add).unwrap_err();
+        assert_eq!(
+            (refusal.kind, refusal.message.as_str()),
+            (
+                ErrorKind::Conflict,
+                "service tcp 10.0.1.0:80: real server 10.64.0.2:80: address: 10.64.0.2 is in local pool \"lan\"; \
+                 allowed: an address that is in no local pool"
+            )
+        );
+    }
+
+    /// A pool without addresses would be refused at the next start.
+    #[test]
+    fn a_pool_keeps_an_address_even_if_no_service_uses_it() {
+        let two = two_pools();
+        let model = model(&two);
+        let del = |pool: &str, addresses: &[&str]| {
+            plan(&model, serde_json::json!({"command": "local.del", "pool": pool, "addresses": addresses}))
+        };
+        let refusal = del("two", &["10.64.0.9"]).unwrap_err();
+        assert_eq!(refusal.kind, ErrorKind::Conflict);
+        assert!(refusal.message.starts_with("local pool \"two\": addresses: the pool would have no address left"));
+        assert_eq!(del("lan", &["10.64.0.1"]).unwrap().len(), 1);
+        let mut empty = two;
+        empty.local_pools[1].addresses.clear();
+        let refusal = model.plan_apply(&empty).unwrap_err();
+        assert!(refusal.message.starts_with("local pool \"two\": addresses: the pool has no address; allowed"));
     }
 
     #[test]
@@ -319,6 +387,31 @@ mod tests {
         let changes = model.plan(&add).unwrap().unwrap();
         model.commit(changes);
         assert_eq!(model.to_config(), many(3, 1));
+        let mut first = many(2, 1);
+        first.services.iter_mut().for_each(|service| service.local_pool.clear());
+        assert_eq!(try_model(&first).unwrap().to_config(), many(2, 1), "what it begins with likewise");
+    }
+
+    #[test]
+    fn of_several_pools_or_none_a_service_names_one() {
+        let (several, mut none) = (two_pools(), many(0, 0));
+        none.local_pools.clear();
+        for (balance, allowed) in
+            [(several, "lan, two"), (none, "the name of a [[local_pool]], of which there is none")]
+        {
+            let model = model(&balance);
+            let mut wanted = balance;
+            let mut service = many(3, 1).services.remove(2);
+            service.local_pool.clear();
+            wanted.services.push(service.clone());
+            let expected = format!("service tcp 10.0.1.2:80: local_pool: missing; allowed: {allowed}");
+            let add = plan(&model, serde_json::json!({"command": "service.add", "service": service})).unwrap_err();
+            let applied = model.plan_apply(&wanted).unwrap_err();
+            let begun = try_model(&wanted).unwrap_err();
+            for refusal in [add, applied, begun] {
+                assert_eq!((refusal.kind, &refusal.message), (ErrorKind::Invalid, &expected));
+            }
+        }
     }
 
     #[test]

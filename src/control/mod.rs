@@ -7,7 +7,6 @@
 #[cfg(feature = "dpdk")]
 mod busy;
 pub mod change;
-mod check;
 mod compile;
 mod departed;
 mod difference;
@@ -22,6 +21,7 @@ pub mod plan;
 pub mod plane;
 pub mod protocol;
 pub mod publish;
+mod refusal;
 pub mod report;
 #[cfg(feature = "dpdk")]
 mod saving;

@@ -20,15 +20,15 @@ use super::protocol::{Refusal, TrafficTotals};
 use super::slots::Slots;
 use super::totals;
 use crate::balance::{LocalAddress, LocalAddressSlot, RealServerSlot, ServiceKey};
-use crate::config::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, RealServerConfig, ServiceConfig};
 use crate::port::PortId;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 
 /// The state. See the module's description.
 #[derive(Debug)]
 pub struct Model {
-    /// Names of the ports, by [`PortId`].
-    pub(super) ports: Vec<String>,
+    /// What of the gateway the rules need to know; its ports are in the order of [`PortId`].
+    pub(super) scope: BalanceScope,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) pools: Vec<Pool>,
     /// By order of addition, which is also what tells a service from a later one of the same key.
@@ -84,17 +84,17 @@ pub(super) struct RealServerEntry {
 }
 
 impl Model {
-    /// A model that holds `balance`, on ports of these names (by [`PortId`]), with workers that count in `counters`.
+    /// A model that holds `balance`, on a gateway with these ports (by [`PortId`]), whose workers count in `counters`.
     ///
-    /// Refuses what [`Model::plan`] would refuse.
+    /// Services that name no local pool get the only one there is. Refuses what [`Model::plan`] would refuse.
     pub fn new(
-        ports: Vec<String>,
+        scope: BalanceScope,
         counters: Vec<Arc<WorkerCounters>>,
         limits: SlotLimits,
         balance: &BalanceConfig,
     ) -> Result<Self, Refusal> {
         let mut model = Self {
-            ports,
+            scope,
             counters,
             pools: Vec::new(),
             services: BTreeMap::new(),
@@ -265,13 +265,13 @@ impl Model {
 
     /// The port of this name.
     pub(super) fn port_id(&self, name: &str) -> Option<PortId> {
-        let index = self.ports.iter().position(|port| port == name)?;
+        let index = self.scope.ports.iter().position(|port| port == name)?;
         u8::try_from(index).ok().map(PortId)
     }
 
     /// The name of a port.
     pub fn port_name(&self, port: PortId) -> &str {
-        self.ports.get(port.index()).map_or("?", String::as_str)
+        self.scope.ports.get(port.index()).map_or("?", String::as_str)
     }
 
     pub(super) fn pool_index(&self, name: &str) -> Option<usize> {

@@ -2,19 +2,20 @@
 //!
 //! Each single command is checked against the model by itself, so that its cost does not grow with the number of
 //! services; `apply` (in `difference`) checks the wanted state as a whole and finds the difference. Either way the
-//! steps that come out lead to a state that fulfils the rules of `check`; besides, no address becomes virtual or a
-//! real server's while sessions still use it as a local one.
+//! steps that come out lead to a state that fulfils the configuration's rules, so that the next start accepts it;
+//! besides, no address becomes virtual or a real server's while sessions still use it as a local one.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use hashbrown::{HashMap, HashSet};
 
 use super::change::{Change, ServiceSettings};
-use super::check::{check_host, check_real_server, check_service, list, refuse};
 use super::model::{Model, Pool, ServiceEntry};
 use super::protocol::{ErrorKind, Refusal, Request};
+use super::refusal::{broken, check, list, refuse};
 use crate::balance::ServiceKey;
-use crate::config::{RealServerConfig, ServiceConfig};
+use crate::config::{RealServerConfig, ServiceConfig, rules};
 use crate::port::PortId;
 
 impl Model {
@@ -89,24 +90,30 @@ impl Model {
     }
 
     fn plan_service_add(&self, config: &ServiceConfig) -> Result<Vec<Change>, Refusal> {
-        let config = &with_pool(config, self.pools.iter().map(|pool| pool.name.as_str()))?;
+        let mut config = config.clone();
+        config.fill_default_pool(self.pool_names());
         let key = config.key();
         if self.by_key.contains_key(&key) {
-            return refuse(ErrorKind::Exists, format!("service {key} exists already"));
+            return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
-        check_service(config)?;
-        self.known_pool_with_addresses(key, &config.local_pool)?;
-        self.not_local(key.address, &format!("service {key}: its virtual address"))?;
+        check(ErrorKind::Invalid, format_args!("service {key}"), rules::endpoint("vip", config.vip))?;
+        self.known_pool_of(key, &config.local_pool)?;
+        self.vip_not_local(key)?;
+        let mut seen = HashSet::new();
         for real_server in &config.real_servers {
+            check_real_server(key, real_server)?;
+            if !seen.insert(real_server.address) {
+                return real_server_twice(ErrorKind::Invalid, key, real_server.address);
+            }
             self.real_server_not_local(key, real_server)?;
         }
-        let changes = service_add(config);
+        let changes = service_add(&config);
         self.enough_slots(&changes)?;
         Ok(changes)
     }
 
     fn plan_service_edit(&self, entry: &ServiceEntry, to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
-        self.known_pool_with_addresses(entry.key, &to.local_pool)?;
+        self.known_pool_of(entry.key, &to.local_pool)?;
         if to == entry.settings {
             return Ok(Vec::new());
         }
@@ -117,7 +124,7 @@ impl Model {
         let entry = self.known_service(key)?;
         let address = real_server.address;
         if entry.real_servers.iter().any(|existing| existing.config.address == address) {
-            return refuse(ErrorKind::Exists, format!("service {key} has a real server {address} already"));
+            return real_server_twice(ErrorKind::Exists, *key, address);
         }
         check_real_server(*key, real_server)?;
         self.real_server_not_local(*key, real_server)?;
@@ -130,27 +137,30 @@ impl Model {
         self.known_pool(pool)?;
         let mut seen = HashSet::new();
         for &address in addresses {
-            check_host(address, &format!("local pool {pool}: address"))?;
             if !seen.insert(address) {
-                return refuse(ErrorKind::Invalid, format!("local pool {pool}: address {address} is given twice"));
+                let message =
+                    format!("local pool {pool:?}: {address} is given twice; allowed: each address once over all pools");
+                return refuse(ErrorKind::Invalid, message);
             }
-            if let Some(owner) = self.pool_of(address) {
-                let message = format!("local pool {pool}: address {address} is in local pool {owner} already");
-                return refuse(ErrorKind::Exists, message);
-            }
-            if self.virtual_uses.contains_key(&address) {
-                let message = format!("local pool {pool}: address {address} is the virtual address of a service");
-                return refuse(ErrorKind::Conflict, message);
-            }
-            if self.real_uses.contains_key(&address) {
-                let message = format!("local pool {pool}: address {address} is the address of a real server");
-                return refuse(ErrorKind::Conflict, message);
-            }
+            self.check_new_local(pool, address)?;
         }
         let add = |&address| Change::LocalAdd { pool: pool.to_owned(), address };
         let changes = addresses.iter().map(add).collect::<Vec<_>>();
         self.enough_slots(&changes)?;
         Ok(changes)
+    }
+
+    /// A new local address is used for nothing else.
+    fn check_new_local(&self, pool: &str, address: Ipv4Addr) -> Result<(), Refusal> {
+        let subject = format_args!("local pool {pool:?}");
+        check(ErrorKind::Invalid, subject, rules::local_address(address))?;
+        if let Some(owner) = self.pool_of(address) {
+            return broken(ErrorKind::Exists, subject, &rules::in_a_pool(address, owner));
+        }
+        let vip = self.virtual_uses.contains_key(&address).then(|| rules::is_a_vip(address));
+        let real_server = self.real_uses.contains_key(&address).then(|| rules::is_a_real_server(address));
+        let own = rules::not_own(address, &self.scope.own_addresses);
+        check(ErrorKind::Conflict, subject, [vip, real_server, own].into_iter().flatten())
     }
 
     fn plan_local_del(&self, pool: &str, addresses: &[Ipv4Addr]) -> Result<Vec<Change>, Refusal> {
@@ -163,9 +173,11 @@ impl Model {
                 return refuse(ErrorKind::NotFound, message);
             }
         }
-        let user = self.services.values().find(|service| service.settings.local_pool == pool);
-        if let Some(service) = user.filter(|_| left.is_empty() && !addresses.is_empty()) {
-            let message = format!("local pool {pool} would have no address left, and service {} uses it", service.key);
+        if left.is_empty() && !addresses.is_empty() {
+            let message = format!(
+                "local pool {pool:?}: addresses: the pool would have no address left; allowed: at least one: add \
+                 another first, or apply a configuration without the pool"
+            );
             return refuse(ErrorKind::Conflict, message);
         }
         let remove = |&address| Change::LocalRemove { pool: pool.to_owned(), address };
@@ -197,37 +209,38 @@ impl Model {
 
     fn known_pool(&self, name: &str) -> Result<&Pool, Refusal> {
         self.pools.iter().find(|pool| pool.name == name).ok_or_else(|| {
-            let has = list(self.pools.iter().map(|pool| &pool.name));
-            Refusal::new(ErrorKind::NotFound, format!("there is no local pool {name:?}: there is {has}"))
+            let allowed = rules::one_of(self.pool_names(), "local_pool");
+            Refusal::new(ErrorKind::NotFound, format!("there is no local pool {name:?}; allowed: {allowed}"))
         })
     }
 
-    fn known_pool_with_addresses(&self, key: ServiceKey, name: &str) -> Result<(), Refusal> {
-        let pool = self
-            .known_pool(name)
-            .map_err(|refusal| Refusal { message: format!("service {key}: {}", refusal.message), ..refusal })?;
-        if pool.addresses.is_empty() {
-            let message = format!("service {key}: local pool {name} has no address: add one to it first");
-            return refuse(ErrorKind::Conflict, message);
-        }
-        Ok(())
+    fn known_pool_of(&self, key: ServiceKey, name: &str) -> Result<(), Refusal> {
+        let kind = if name.is_empty() { ErrorKind::Invalid } else { ErrorKind::NotFound };
+        check(kind, format_args!("service {key}"), rules::service_pool(name, self.pool_names()))
+    }
+
+    fn pool_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.pools.iter().map(|pool| pool.name.as_str())
+    }
+
+    pub(super) fn vip_not_local(&self, key: ServiceKey) -> Result<(), Refusal> {
+        self.not_local(key.address, format_args!("service {key}: vip"))
     }
 
     pub(super) fn real_server_not_local(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
         let address = real_server.address;
-        self.not_local(*address.ip(), &format!("service {key}: real server {address}: its address"))
+        self.not_local(*address.ip(), format_args!("service {key}: real server {address}: address"))
     }
 
-    pub(super) fn not_local(&self, address: Ipv4Addr, what: &str) -> Result<(), Refusal> {
-        if let Some(departed) = self.departed_locals.get(&address) {
-            let pool = &departed.pool;
-            let message = format!("{what} {address} was withdrawn from local pool {pool}, and sessions still use it");
-            return refuse(ErrorKind::Conflict, message);
-        }
-        match self.pool_of(address) {
-            Some(pool) => refuse(ErrorKind::Conflict, format!("{what} {address} is in local pool {pool}")),
-            None => Ok(()),
-        }
+    fn not_local(&self, address: Ipv4Addr, what: impl Display) -> Result<(), Refusal> {
+        let why = match (self.departed_locals.get(&address), self.pool_of(address)) {
+            (Some(departed), _) => {
+                format!("was withdrawn from local pool {:?}, and sessions still use it", departed.pool)
+            }
+            (None, Some(pool)) => format!("is in local pool {pool:?}"),
+            (None, None) => return Ok(()),
+        };
+        refuse(ErrorKind::Conflict, format!("{what}: {address} {why}; allowed: an address that is in no local pool"))
     }
 
     /// The pool that an address is in, withdrawn addresses not.
@@ -281,22 +294,14 @@ fn removed_address(change: &Change) -> Option<Ipv4Addr> {
     if let Change::LocalRemove { address, .. } = change { Some(*address) } else { None }
 }
 
-/// The service, with the only pool there is where it names none.
-pub(super) fn with_pool<'a>(
-    config: &ServiceConfig,
-    mut pools: impl Iterator<Item = &'a str> + Clone,
-) -> Result<ServiceConfig, Refusal> {
-    let mut config = config.clone();
-    if config.local_pool.is_empty() {
-        let has = list(pools.clone());
-        let (Some(only), None) = (pools.next(), pools.next()) else {
-            let message =
-                format!("service {} names no local pool, and there is not exactly one: there is {has}", config.key());
-            return refuse(ErrorKind::Invalid, message);
-        };
-        only.clone_into(&mut config.local_pool);
-    }
-    Ok(config)
+fn check_real_server(key: ServiceKey, config: &RealServerConfig) -> Result<(), Refusal> {
+    let vip = SocketAddrV4::new(key.address, key.port);
+    let subject = format_args!("service {key}: real server {}", config.address);
+    check(ErrorKind::Invalid, subject, rules::real_server(vip, config))
+}
+
+fn real_server_twice<T>(kind: ErrorKind, key: ServiceKey, address: SocketAddrV4) -> Result<T, Refusal> {
+    broken(kind, format_args!("service {key}: real server {address}"), &rules::is_in_service(address))
 }
 
 /// A service with its real servers, as steps.

@@ -26,7 +26,7 @@ use super::report;
 use super::saving::Saving;
 use super::sessions::SessionWalks;
 use crate::balance::Timeouts;
-use crate::config::BalanceConfig;
+use crate::config::{BalanceConfig, BalanceScope};
 use crate::port::PortId;
 use crate::route::RouteTable;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
@@ -57,8 +57,8 @@ pub struct Parts<F, E, P, H> {
     pub cores: Vec<u16>,
     /// Sessions that fit into each worker.
     pub session_capacity: u32,
-    /// Names of the ports, by [`PortId`].
-    pub port_names: Vec<String>,
+    /// What of the gateway the rules for services and pools need to know; its ports are in the order of [`PortId`].
+    pub scope: BalanceScope,
     /// Session timeouts.
     pub timeouts: Timeouts,
     /// What to begin with (see [`super::persistence::restore`]).
@@ -126,7 +126,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     /// Refuses a balance configuration that contradicts itself or does not fit.
     pub fn new(parts: Parts<F, E, P, H>) -> Result<Self, Refusal> {
         let counters: Vec<_> = parts.links.iter().map(|link| link.counters.clone()).collect();
-        let mut model = Model::new(parts.port_names, counters.clone(), slot_limits(&counters), &parts.balance)?;
+        let mut model = Model::new(parts.scope, counters.clone(), slot_limits(&counters), &parts.balance)?;
         let mut routes = parts.routes;
         let services = Arc::new(model.compile(parts.timeouts));
         let first = Arc::new(Snapshot { services, routes: routes.borrow_and_update().clone() });

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::check::list;
 use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use super::protocol::{
     ErrorKind, LocalAddressRow, LocalPoolRow, RealServerRow, Refusal, ServiceName, ServiceRow, Stats, WorkerRow,
 };
+use super::refusal::list;
 use super::totals;
 use crate::balance::{LocalAddressSlot, ServiceKey};
 use crate::forward::{DropReason, PuntClass};

@@ -1,0 +1,151 @@
+//! The rules for one thing at a time: an endpoint, a real server, a local address, the pool that a service names.
+//!
+//! What `validate` asks of a whole configuration and what the control plane asks of a single command are the same
+//! functions, so that a state that commands led to is one that the next start accepts. Pure; what is right is no
+//! [`Fault`] and costs no allocation.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::model::{BalanceConfig, RealServerConfig, ServiceConfig};
+use super::syntax;
+use crate::balance::{ServiceKey, Weight};
+
+/// What is wrong with one thing. Prints as `KEY: WHAT IS WRONG; allowed: WHAT IS ALLOWED`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key that is wrong; empty where the thing is a value without a key.
+    pub key: &'static str,
+    /// What is wrong.
+    pub wrong: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl Fault {
+    fn new(key: &'static str, wrong: impl Into<String>, allowed: impl Into<String>) -> Self {
+        Self { key, wrong: wrong.into(), allowed: allowed.into() }
+    }
+
+    fn unless(holds: bool, fault: impl FnOnce() -> Self) -> Option<Self> {
+        (!holds).then(fault)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, wrong, allowed } = self;
+        let separator = if key.is_empty() { "" } else { ": " };
+        write!(f, "{key}{separator}{wrong}; allowed: {allowed}")
+    }
+}
+
+const HOST: &str = "neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4";
+const APART: &str = "addresses that the gateway uses for nothing else";
+
+/// An address and port that something can listen on.
+pub fn endpoint(key: &'static str, endpoint: SocketAddrV4) -> Vec<Fault> {
+    let address = endpoint.ip();
+    let host = Fault::unless(syntax::is_host(*address), || {
+        Fault::new(key, format!("{address} cannot be a host's address"), HOST)
+    });
+    let port =
+        Fault::unless(endpoint.port() != 0, || Fault::new(key, format!("{endpoint} has port 0"), "a port of 1-65535"));
+    host.into_iter().chain(port).collect()
+}
+
+/// A real server of the service at `vip`.
+pub fn real_server(vip: SocketAddrV4, real: &RealServerConfig) -> Vec<Fault> {
+    let mut faults = endpoint("address", real.address);
+    faults.extend(Fault::unless(real.address != vip, || {
+        Fault::new("address", format!("{} is the service itself", real.address), "an address of another host")
+    }));
+    faults.extend(Fault::unless(real.weight.0 <= Weight::MAX, || {
+        let allowed = format!("an integer from 0 to {}", Weight::MAX);
+        Fault::new("weight", format!("{} is out of range", real.weight.0), allowed)
+    }));
+    faults.extend(Fault::unless(real.lower_threshold <= real.upper_threshold, || {
+        let wrong = format!("{} is above upper, which is {}", real.lower_threshold, real.upper_threshold);
+        Fault::new("lower", wrong, "at most upper; 0 for three quarters of it")
+    }));
+    faults
+}
+
+/// An address of a pool by itself.
+pub fn local_address(address: Ipv4Addr) -> Option<Fault> {
+    Fault::unless(syntax::is_host(address), || Fault::new("", format!("{address} cannot be a source address"), HOST))
+}
+
+/// An address of a pool on a gateway whose ports have these addresses.
+pub fn not_own(address: Ipv4Addr, own_addresses: &[Ipv4Addr]) -> Option<Fault> {
+    Fault::unless(!own_addresses.contains(&address), || {
+        Fault::new("", format!("{address} is a port's own address"), APART)
+    })
+}
+
+/// The pool that a service names is one of these.
+pub fn service_pool<'a>(name: &str, pools: impl Iterator<Item = &'a str> + Clone) -> Option<Fault> {
+    Fault::unless(pools.clone().any(|pool| pool == name), || {
+        let wrong = if name.is_empty() { "missing".to_owned() } else { format!("there is no local pool {name:?}") };
+        Fault::new("local_pool", wrong, one_of(pools, "local_pool"))
+    })
+}
+
+/// The name of a pool that there is already.
+pub fn is_a_pool(name: &str) -> Fault {
+    Fault::new("name", format!("{name:?} is the name of another pool"), "each name once")
+}
+
+/// A pool without any address.
+pub fn empty_pool() -> Fault {
+    Fault::new("addresses", "the pool has no address", "at least one IPv4 address, or range A-B")
+}
+
+/// A local address that is in this pool already.
+pub fn in_a_pool(address: Ipv4Addr, pool: &str) -> Fault {
+    Fault::new("", format!("{address} is in local pool {pool:?} already"), "each address once over all pools")
+}
+
+/// A local address that is a service's.
+pub fn is_a_vip(address: Ipv4Addr) -> Fault {
+    Fault::new("", format!("{address} is a service's VIP"), APART)
+}
+
+/// A local address that is a real server's: packets to it would never leave the gateway.
+pub fn is_a_real_server(address: Ipv4Addr) -> Fault {
+    Fault::new("", format!("{address} is a real server's address"), APART)
+}
+
+/// A service that there is already.
+pub fn is_a_service(key: ServiceKey) -> Fault {
+    Fault::new("vip", format!("{key} is a service already"), "each protocol, VIP and port once")
+}
+
+/// A real server that its service has already.
+pub fn is_in_service(address: SocketAddrV4) -> Fault {
+    let wrong = format!("{address} is a real server of this service already");
+    Fault::new("address", wrong, "each address and port once in a service")
+}
+
+/// The names that there are, or how to make one.
+pub fn one_of<'a>(names: impl Iterator<Item = &'a str>, table: &str) -> String {
+    let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+    if names.is_empty() { format!("the name of a [[{table}]], of which there is none") } else { names.join(", ") }
+}
+
+impl ServiceConfig {
+    /// Gives a service that names no local pool the only one of these, if there is only one.
+    pub fn fill_default_pool<'a>(&mut self, mut pools: impl Iterator<Item = &'a str>) {
+        if let (true, Some(only), None) = (self.local_pool.is_empty(), pools.next(), pools.next()) {
+            only.clone_into(&mut self.local_pool);
+        }
+    }
+}
+
+impl BalanceConfig {
+    /// Gives services that name no local pool the only pool there is.
+    pub fn fill_default_pool(&mut self) {
+        let pools = self.local_pools.iter().map(|pool| pool.name.as_str());
+        self.services.iter_mut().for_each(|service| service.fill_default_pool(pools.clone()));
+    }
+}
