@@ -1,5 +1,7 @@
 //! Packets that wait for their next hop's link-layer address: a bounded queue with a time limit.
 
+use hashbrown::HashMap;
+
 use super::verdict::Hop;
 use crate::session::Tick;
 
@@ -14,6 +16,8 @@ const PATIENCE: u32 = 3 * Tick::PER_SECOND;
 #[derive(Debug)]
 pub struct Pending<F> {
     waiting: Vec<Waiting<F>>,
+    /// How many wait for each hop, so that a flood to a dead one costs a look-up a packet and no more. No hop has 0.
+    by_hop: HashMap<Hop, usize>,
 }
 
 #[derive(Debug)]
@@ -34,19 +38,20 @@ pub enum Fate {
 
 impl<F> Default for Pending<F> {
     fn default() -> Self {
-        Self { waiting: Vec::with_capacity(CAPACITY) }
+        Self { waiting: Vec::with_capacity(CAPACITY), by_hop: HashMap::with_capacity(CAPACITY) }
     }
 }
 
 impl<F> Pending<F> {
-    /// Lets a packet wait. Gives it back if too many wait already.
-    pub fn push(&mut self, hop: Hop, frame: F, now: Tick) -> Result<(), F> {
-        let for_hop = self.waiting.iter().filter(|waiting| waiting.hop == hop).count();
+    /// Lets a packet wait, and says whether it is the first for its hop. Gives it back if too many wait already.
+    pub fn push(&mut self, hop: Hop, frame: F, now: Tick) -> Result<bool, F> {
+        let for_hop = self.by_hop.get(&hop).copied().unwrap_or(0);
         if self.waiting.len() >= CAPACITY || for_hop >= PER_HOP {
             return Err(frame);
         }
+        self.by_hop.insert(hop, for_hop + 1);
         self.waiting.push(Waiting { hop, until: now.plus(PATIENCE), frame });
-        Ok(())
+        Ok(for_hop == 0)
     }
 
     /// Whether none waits.
@@ -65,18 +70,24 @@ impl<F> Pending<F> {
             .waiting
             .extract_if(.., |waiting| waiting.until <= now || fate(waiting.hop, &mut waiting.frame) == Fate::Go);
         for waiting in settled {
+            if let Some(count) = self.by_hop.get_mut(&waiting.hop) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_hop.remove(&waiting.hop);
+                }
+            }
             out(if waiting.until <= now { Err(waiting.frame) } else { Ok((waiting.hop, waiting.frame)) });
         }
     }
 
-    /// Hops that are waited for, each once for each packet.
+    /// Hops that are waited for.
     pub fn hops(&self) -> impl Iterator<Item = Hop> {
-        self.waiting.iter().map(|waiting| waiting.hop)
+        self.by_hop.keys().copied()
     }
 
-    /// Takes everything out.
-    pub fn drain(&mut self) -> impl Iterator<Item = F> {
-        self.waiting.drain(..).map(|waiting| waiting.frame)
+    /// Packets that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
     }
 }
 
@@ -102,7 +113,7 @@ mod tests {
     fn packets_leave_in_order_when_their_hop_answers_or_their_time_is_over() {
         let mut pending = Pending::default();
         for (frame, last) in [(1, 1), (2, 2), (3, 1)] {
-            pending.push(hop(last), frame, Tick(frame)).unwrap();
+            assert_eq!(pending.push(hop(last), frame, Tick(frame)), Ok(frame < 3));
         }
         assert_eq!(settle(&mut pending, Tick(10), &[hop(1)]), [Ok(1), Ok(3)]);
         assert_eq!(settle(&mut pending, Tick(2 + PATIENCE - 1), &[]), [] as [Result<u32, u32>; 0]);
@@ -120,6 +131,8 @@ mod tests {
                 let _ = pending.push(hop(last), 0, Tick(0));
             }
         }
-        assert_eq!(pending.hops().count(), CAPACITY);
+        assert_eq!((pending.len(), pending.hops().count()), (CAPACITY, CAPACITY / PER_HOP));
+        let gone = settle(&mut pending, Tick(PATIENCE), &[]);
+        assert_eq!((gone.len(), pending.hops().count()), (CAPACITY, 0));
     }
 }

@@ -269,10 +269,9 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     }
 
     fn await_neighbour(&mut self, hop: Hop, frame: Q::Frame, now: Now) {
-        let first = !self.pending.hops().any(|waited_for| waited_for == hop);
         match self.pending.push(hop, frame, now.tick) {
-            Ok(()) if first => self.ask_for(hop),
-            Ok(()) => {}
+            Ok(true) => self.ask_for(hop),
+            Ok(false) => {}
             Err(_) => self.counters.drop_packets(DropReason::NeighbourQueueFull, 1),
         }
     }
@@ -350,11 +349,9 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
 
     /// Asks once more for every hop that is still waited for.
     fn ask_again(&mut self) {
-        let mut hops: Vec<Hop> = self.pending.hops().collect();
-        hops.sort_unstable_by_key(|hop| (hop.port, hop.address));
-        hops.dedup();
-        for hop in hops {
-            self.ask_for(hop);
+        for hop in self.pending.hops() {
+            let _ = self.link.unresolved.push(hop);
+            self.wake_control = true;
         }
     }
 
@@ -391,7 +388,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             self.inject();
             self.flush();
         }
-        let mut left = self.pending.drain().count() + self.outgoing.iter().map(Outgoing::len).sum::<usize>();
+        let mut left = self.pending.len() + self.outgoing.iter().map(Outgoing::len).sum::<usize>();
         for from in self.rings.iter().filter_map(|row| row.get(self.worker.index())) {
             left += std::iter::from_fn(|| from.pop()).count();
         }
