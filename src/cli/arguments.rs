@@ -15,8 +15,9 @@ use super::CliError;
 use super::client::Client;
 use super::output::{print_json, print_lines};
 use crate::balance::{Protocol, SchedulerKind};
+use crate::config::DEFAULT_SOCKET;
 use crate::config::syntax::{self, SyntaxError};
-use crate::control::protocol::{DEFAULT_SOCKET, Reply, Request, ServiceName};
+use crate::control::protocol::{Reply, Request, ServiceName};
 
 /// How to reach the daemon, and how to print what it says
 #[derive(Clone, Debug, Args)]

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Weight};
 use crate::forward::PuntClass;
 
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/fullgate/control.sock";
+
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

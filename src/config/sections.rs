@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::model::{ControlConfig, DpdkConfig, Idle, PuntRates, SessionConfig, WorkerConfig};
+use super::model::{ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, WorkerConfig};
 use super::raw::{Section, Value};
 use super::syntax;
 use crate::balance::Timeouts;
@@ -96,7 +96,7 @@ pub(super) fn control(mut section: Section<'_>) -> ControlConfig {
         let given = section.get(name).and_then(|value| value.parsed("an absolute path", parse));
         PathBuf::from(given.unwrap_or_else(|| default.to_owned()))
     };
-    let socket = path("socket", crate::control::protocol::DEFAULT_SOCKET, syntax::socket_path);
+    let socket = path("socket", DEFAULT_SOCKET, syntax::socket_path);
     let state_dir = path("state_dir", "/var/lib/fullgate", syntax::absolute_path);
     let group = section.get("group").and_then(|value| value.parsed("the name of a group", group));
     let metrics = section.get("metrics").map_or(Some(DEFAULT_METRICS), |value| metrics(&value));

@@ -44,7 +44,10 @@ enum DaemonError {
     KernelSide(#[from] KernelSideError),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    #[error("the configuration cannot be used: {0}")]
+    // The file's own services and pools have passed the same rules before this.
+    #[error(
+        "the services kept in state_dir do not fit this configuration; start with --discard-state to have the file's: {0}"
+    )]
     Refused(#[from] Refusal),
     #[error("{0}")]
     LocalAddress(String),

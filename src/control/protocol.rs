@@ -14,9 +14,6 @@ use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig};
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
 pub const VERSION: u32 = 1;
 
-/// Where the daemon listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/fullgate/control.sock";
-
 /// The longest line that either side takes, in bytes.
 pub const MAX_LINE: usize = 64 << 20;
 

@@ -24,8 +24,8 @@ impl Forwarder {
         let table = &*self.services;
         let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
         let server = self.balancer.choose(service, table.generation).ok_or(DropReason::NoRealServer)?;
-        let pool = table.pools.get(service.pool).ok_or(DropReason::NoLocalAddress)?;
-        let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::NoLocalAddress)?;
+        let pool = table.pools.get(service.pool).ok_or(DropReason::LocalPortsExhausted)?;
+        let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
         let start = self.seed.hash(&packet.key).low_bits();
         let local = take_local_port(&mut self.local_ports, pool, turn, server, packet.key.protocol, start)?;
         let real = (server.address, server.port);
@@ -85,9 +85,6 @@ fn take_local_port(
     start: u32,
 ) -> Result<LocalPort, DropReason> {
     let count = pool.addresses.len();
-    if count == 0 {
-        return Err(DropReason::NoLocalAddress);
-    }
     for step in 1..=count {
         let index = (*turn + step) % count;
         let address = pool.addresses[index].address;

@@ -83,8 +83,6 @@ named_enum! {
         NoRealServer = "no_real_server",
         /// The session's real server was removed.
         RealServerRemoved = "real_server_removed",
-        /// The service's local pool has no address.
-        NoLocalAddress = "no_local_address",
         /// Every local port towards this real server is in use.
         LocalPortsExhausted = "local_ports_exhausted",
         /// The session table is full.
