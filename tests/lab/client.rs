@@ -23,7 +23,8 @@ pub fn connect(target: SocketAddrV4) -> io::Result<TcpStream> {
 
 /// Sends a request on an open connection, which the server closes after its answer.
 pub fn ask(stream: &mut TcpStream, path: &str) -> io::Result<()> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")
+    // One write, one packet.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 /// Reads a whole answer and gives its body; an error where it is not 200 or not as long as it says.

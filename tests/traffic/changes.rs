@@ -63,8 +63,8 @@ fn a_long_connection_outlives_draining_and_ends_with_its_real_server() {
     let mut stream = lab.client.enter(|| connect(vip(80))).unwrap();
     gateway.command("real add -t 10.0.0.100:80 -r 10.1.0.12");
     gateway.command("real edit -t 10.0.0.100:80 -r 10.1.0.11 -w 0");
-    for path in ["/", "/"] {
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
         let mut page = [0; 4096];
         let size = stream.read(&mut page).unwrap();
         assert!(String::from_utf8_lossy(&page[..size]).contains("rs0 "), "the drained server keeps its sessions");
@@ -73,7 +73,7 @@ fn a_long_connection_outlives_draining_and_ends_with_its_real_server() {
     assert_eq!(names["rs1"], 4, "and gets no new ones");
 
     gateway.command("real del -t 10.0.0.100:80 -r 10.1.0.11");
-    write!(stream, "GET / HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").unwrap();
     wait_for("packets of a removed real server to be counted", PATIENCE, || {
         (dropped(&gateway, "real_server_removed") > 0).then_some(())
     });

@@ -66,6 +66,10 @@ fn a_port_without_link_is_named() {
     let lab = Lab::two_arm(0, 1);
     // The other end of the cable is down, so there is no carrier here.
     lab.client.ip("link set eth0 down");
+    // The kernel tells this end up to a second later.
+    wait_for("the carrier to be gone", PATIENCE, || {
+        lab.gateway.ip("-br link show dev veth-wan").contains("NO-CARRIER").then_some(())
+    });
     let mut configuration = Configuration::two_arm();
     configuration.ports =
         configuration.ports.replace("name = \"wan\"\n", "name = \"wan\"\nlink_timeout_milliseconds = 500\n");

@@ -9,6 +9,9 @@ use crate::lab::{Configuration, Gateway, Lab, UdpEcho};
 
 /// Sends `packets` numbered packets from each of `sockets` sockets over twenty client addresses, waits for every echo.
 pub fn exchange(sockets: usize, packets: usize) {
+    // All stay open to the end: a port that is free again could be a later socket's, whose packets would be of the
+    // earlier one's session.
+    let mut open = Vec::new();
     for number in 0..sockets {
         let source = Ipv4Addr::new(10, 0, 0, 10 + u8::try_from(number % 20).unwrap());
         let socket = UdpSocket::bind((source, 0)).unwrap();
@@ -21,6 +24,7 @@ pub fn exchange(sockets: usize, packets: usize) {
             let size = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no echo of {sent}: {error}"));
             assert_eq!(&buffer[..size], sent.as_bytes());
         }
+        open.push(socket);
     }
 }
 
