@@ -145,7 +145,7 @@ real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
     assert_eq!(config.session.capacity, 1024);
     assert_eq!(config.control.metrics, None);
     assert_eq!(config.control.group.as_deref(), Some("adm"));
-    assert_eq!(config.punt.0, [1, 2, 3, 4, 0]);
+    assert_eq!(config.punt.0, [1, 2, 3, 4, 0, 2000]);
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));

@@ -361,14 +361,14 @@ fn the_rest_is_punted_or_dropped_by_name() {
         ("UDP length too long", broken(39, 99), Verdict::Drop(DropReason::BadL4Header)),
         ("UDP length too short", broken(39, 7), Verdict::Drop(DropReason::BadL4Header)),
         ("a fragment for the VIP", refitted(20, 0x20), Verdict::Drop(DropReason::Fragment)),
-        ("a VIP's port without a service", to(VIP), Verdict::Punt(PuntClass::Local)),
+        ("a VIP's port without a service", to(VIP), Verdict::Punt(PuntClass::Virtual)),
         ("the gateway's own address", to(Ipv4Addr::new(10, 0, 0, 1)), Verdict::Punt(PuntClass::Local)),
         ("a LIP without session", to(LIP), Verdict::Drop(DropReason::LocalAddressNoSession)),
         ("subnet broadcast", to(Ipv4Addr::new(10, 0, 0, 255)), Verdict::Punt(PuntClass::Multicast)),
         ("multicast", to(Ipv4Addr::new(224, 0, 0, 18)), Verdict::Punt(PuntClass::Multicast)),
         ("another network", to(Ipv4Addr::new(8, 8, 8, 8)), Verdict::Drop(DropReason::NotLocal)),
         ("ICMP to the VIP", refitted(23, 1), Verdict::Punt(PuntClass::Icmp)),
-        ("another protocol to the VIP", refitted(23, 112), Verdict::Punt(PuntClass::Local)),
+        ("another protocol to the VIP", refitted(23, 112), Verdict::Punt(PuntClass::Virtual)),
     ];
     let mut gateway = udp_gateway();
     for (description, packet, verdict) in cases {

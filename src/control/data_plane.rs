@@ -198,7 +198,7 @@ impl DataPlane {
         let view = |(port, config): (&Port, &crate::config::PortConfig)| PortView {
             mac: port.mac(),
             promiscuous: config.promiscuous,
-            steering: match port.steering() {
+            steering: match effective_steering(&self.ports, port) {
                 Steering::Rss => forward::Steering::Rss,
                 Steering::Software | Steering::Single => forward::Steering::Software,
             },
@@ -254,6 +254,13 @@ impl Drop for DataPlane {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// How packets of a port really find their worker. A client's flow may move between ports (two uplinks, a changed
+/// path) and must stay with its worker: so the devices' own choice counts only where all of them make the same one.
+pub fn effective_steering(ports: &[Port], port: &Port) -> Steering {
+    let same = |other: &Port| other.steering() == Steering::Rss && other.rx_queues() == port.rx_queues();
+    if port.steering() == Steering::Rss && !ports.iter().all(same) { Steering::Software } else { port.steering() }
 }
 
 fn check_cores(cores: &[u16]) -> Result<(), DataPlaneError> {

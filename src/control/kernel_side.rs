@@ -113,12 +113,16 @@ impl KernelSide {
     }
 
     async fn pass_on(&self) {
-        for link in self.links.iter() {
-            while let Some(hop) = link.unresolved.pop() {
-                self.mirror.resolve(hop);
+        loop {
+            // Between the batches: a flood of punts must not keep next hops from being asked for.
+            for link in self.links.iter() {
+                while let Some(hop) = link.unresolved.pop() {
+                    self.mirror.resolve(hop);
+                }
             }
-        }
-        while pump::write_punts(&self.taps, &self.links, &self.counters) > 0 {
+            if pump::write_punts(&self.taps, &self.links, &self.counters) == 0 {
+                return;
+            }
             yield_now().await;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::data_plane::effective_steering;
 use super::plane::PortReporter;
 use super::protocol::PortRow;
 use crate::config::{Config, Device, PortConfig};
@@ -44,7 +45,7 @@ impl OpenPorts {
             link_speed_mbps: link.map_or(0, |link| link.speed_mbps),
             rx_queues: port.rx_queues(),
             tx_queues: port.tx_queues(),
-            steering: port.steering().to_string(),
+            steering: effective_steering(&self.ports, port).to_string(),
             offloads: port.offloads().iter().map(ToString::to_string).collect(),
             rx_packets: counted(|port| &port.received.packets),
             rx_bytes: counted(|port| &port.received.bytes),

@@ -8,6 +8,7 @@ use super::{DropReason, Forwarder, Now, Verdict};
 use crate::balance::Protocol;
 use crate::port::{Frame, PortId};
 use crate::wire::checksum::{fold, pseudo_header, sum};
+use crate::wire::ethernet::Ethernet;
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::{ethernet, icmp, ipv4};
 
@@ -19,6 +20,12 @@ const MAX_ICMP_PACKET: usize = 576;
 const ICMP_FRONT: usize = ipv4::MIN_LEN + icmp::ERROR_LEN;
 
 impl Forwarder {
+    /// Nobody is answered whose address, or link-layer address, stands for many (RFC 1122, 3.2.2).
+    fn may_answer<F: Frame>(&self, frame: &F, packet: &Packet) -> bool {
+        let from_group = Ethernet::new(frame.bytes()).is_none_or(|ethernet| ethernet.source().is_group());
+        !from_group && !self.routes.is_broadcast(packet.key.source)
+    }
+
     /// Answers a TCP segment of no session with a RST, but never a RST with one.
     pub(super) fn answer_reset<F: Frame>(
         &self,
@@ -28,7 +35,7 @@ impl Forwarder {
         otherwise: DropReason,
     ) -> Verdict {
         let is_tcp = packet.key.protocol == Protocol::Tcp;
-        if is_tcp && !packet.flags.has(Flags::RST) && reset(frame, packet) {
+        if is_tcp && !packet.flags.has(Flags::RST) && self.may_answer(frame, packet) && reset(frame, packet) {
             self.counters.resets_sent.add(1);
             return Verdict::Transmit(port);
         }
@@ -45,7 +52,8 @@ impl Forwarder {
         otherwise: DropReason,
         now: Now,
     ) -> Verdict {
-        if self.icmp_errors.take(now.nanoseconds) && icmp_error(frame, packet, error) {
+        if self.may_answer(frame, packet) && self.icmp_errors.take(now.nanoseconds) && icmp_error(frame, packet, error)
+        {
             self.counters.icmp_errors_sent.add(1);
             return Verdict::Transmit(port);
         }

@@ -10,6 +10,9 @@ use crate::session::local_port::{LocalPorts, Pair, PairIndex};
 use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
 
+/// Addresses of a pool that one session set-up asks for a port at most.
+const ADDRESSES_TRIED: usize = 64;
+
 /// What a session holds of its pool.
 struct LocalPort {
     address: Ipv4Addr,
@@ -73,7 +76,8 @@ impl Forwarder {
     }
 }
 
-/// Takes a port of the pool's next address, or of the first after it that has one left towards this real server.
+/// Takes a port of the pool's next address, or of the first after it that has one left towards this real server;
+/// looks at [`ADDRESSES_TRIED`] of them, and the next session at the ones after those.
 ///
 /// `turn` is the index of the address taken last, `start` a random number for ports (see [`LocalPorts::allocate`]).
 fn take_local_port(
@@ -85,7 +89,7 @@ fn take_local_port(
     start: u32,
 ) -> Result<LocalPort, DropReason> {
     let count = pool.addresses.len();
-    for step in 1..=count {
+    for step in 1..=count.min(ADDRESSES_TRIED) {
         let index = (*turn + step) % count;
         let address = pool.addresses[index].address;
         let pair = Pair { local: address, real: server.address, real_port: server.port, protocol };
@@ -94,5 +98,6 @@ fn take_local_port(
             return Ok(LocalPort { address, port, pair });
         }
     }
+    *turn = (*turn + ADDRESSES_TRIED.min(count)) % count.max(1);
     Err(DropReason::LocalPortsExhausted)
 }

@@ -313,7 +313,8 @@ impl Forwarder {
             return Verdict::Drop(DropReason::Fragment);
         }
         if self.routes.is_local(destination) {
-            return Verdict::Punt(class);
+            let refused = class == PuntClass::Local && self.services.is_balanced(destination);
+            return Verdict::Punt(if refused { PuntClass::Virtual } else { class });
         }
         if self.routes.is_broadcast(destination) {
             return Verdict::Punt(PuntClass::Multicast);

@@ -123,7 +123,16 @@ named_enum! {
         Ipv6 = "ipv6",
         /// IPv4 multicast and broadcast: VRRP, OSPF, BFD, DHCP.
         Multicast = "multicast",
-        /// Unicast for an address of the gateway that is no service: BGP, ssh.
+        /// Unicast for an address of the gateway's own: BGP, ssh.
         Local = "local",
+        /// Unicast for a virtual address, but for none of its services: the kernel refuses it.
+        Virtual = "virtual",
+    }
+}
+
+impl PuntClass {
+    /// Whether neighbours or routing die without it.
+    pub const fn is_vital(self) -> bool {
+        matches!(self, Self::Arp | Self::Multicast)
     }
 }

@@ -36,6 +36,9 @@ pub struct PairIndex(pub u32);
 /// Seconds without a session after which a pair's set may serve another pair.
 const IDLE_SECONDS: u32 = 600;
 
+/// Pairs that may have sessions at once: one gigabyte of sets over all workers.
+pub const MAX_PAIRS: usize = 1 << 17;
+
 /// One worker's local ports.
 #[derive(Debug)]
 pub struct LocalPorts {
@@ -67,7 +70,7 @@ impl LocalPorts {
         Self { worker, workers, by_pair: HashMap::new(), sets: Vec::new(), unowned: Vec::new(), swept: 0 }
     }
 
-    /// Takes a free port of the range; none if all are in use.
+    /// Takes a free port of the range; none if all are in use, or if this is one pair more than [`MAX_PAIRS`].
     ///
     /// `start` picks where a pair that is met for the first time begins: something unpredictable, so that a restarted
     /// gateway does not at once use the ports that a real server still remembers.
@@ -75,7 +78,7 @@ impl LocalPorts {
         let (first, last) = self.places(range)?;
         let index = match self.by_pair.get(&pair) {
             Some(&index) => index,
-            None => self.own_set(pair, first + start % (last - first + 1)),
+            None => self.own_set(pair, first + start % (last - first + 1))?,
         };
         let set = &mut self.sets[index.0 as usize];
         let from = set.next.clamp(first, last);
@@ -123,7 +126,8 @@ impl LocalPorts {
         u16::try_from(place * u32::from(self.workers) + u32::from(self.worker.0)).unwrap_or(0)
     }
 
-    fn own_set(&mut self, pair: Pair, next: u32) -> PairIndex {
+    /// Gives a pair a set of its own; none if there are too many.
+    fn own_set(&mut self, pair: Pair, next: u32) -> Option<PairIndex> {
         let index = if let Some(index) = self.unowned.pop() {
             let set = &mut self.sets[index.0 as usize];
             // All its ports are free: it was let go only when none was in use.
@@ -131,13 +135,15 @@ impl LocalPorts {
             set.next = next;
             set.owned = true;
             index
+        } else if self.sets.len() >= MAX_PAIRS {
+            return None;
         } else {
             let free = FreeSet::new((1 << 16) / u32::from(self.workers) + 1);
             self.sets.push(PairPorts { pair, free, next, used: 0, idle_since: Tick(0), owned: true });
             PairIndex(u32::try_from(self.sets.len() - 1).unwrap_or(u32::MAX))
         };
         self.by_pair.insert(pair, index);
-        index
+        Some(index)
     }
 }
 
@@ -153,15 +159,10 @@ struct FreeSet {
 impl FreeSet {
     /// All of `0..count` free.
     fn new(count: u32) -> Self {
-        let mut set = Self {
-            bits: vec![0; count.div_ceil(64) as usize].into_boxed_slice(),
-            words: vec![0; count.div_ceil(64 * 64) as usize].into_boxed_slice(),
-            top: 0,
-        };
-        for number in 0..count {
-            set.put(number);
-        }
-        set
+        let bits = ones(count);
+        let words = ones(u32::try_from(bits.len()).unwrap_or(u32::MAX));
+        let top = lowest_ones(u32::try_from(words.len()).unwrap_or(u32::MAX));
+        Self { bits, words, top }
     }
 
     fn put(&mut self, number: u32) {
@@ -197,6 +198,20 @@ impl FreeSet {
         let word = word << 6 | self.words[word as usize].trailing_zeros();
         Some(word << 6 | self.bits[word as usize].trailing_zeros())
     }
+}
+
+/// Words that hold `count` bits, those set.
+fn ones(count: u32) -> Box<[u64]> {
+    let mut words = vec![u64::MAX; count.div_ceil(64) as usize];
+    if let Some(last) = words.last_mut().filter(|_| !count.is_multiple_of(64)) {
+        *last = lowest_ones(count % 64);
+    }
+    words.into_boxed_slice()
+}
+
+/// A word with the lowest `count` bits set, at most 64.
+fn lowest_ones(count: u32) -> u64 {
+    u64::MAX.checked_shr(64 - count.min(64)).unwrap_or(0)
 }
 
 /// The lowest set bit that is not below `from`.

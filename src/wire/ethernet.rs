@@ -31,6 +31,13 @@ impl<'a> Ethernet<'a> {
         MacAddress([a, b, c, d, e, f])
     }
 
+    /// From whom.
+    #[inline]
+    pub fn source(self) -> MacAddress {
+        let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *self.0;
+        MacAddress([a, b, c, d, e, f])
+    }
+
     /// The EtherType.
     #[inline]
     pub fn ethertype(self) -> u16 {

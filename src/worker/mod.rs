@@ -203,9 +203,9 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         for from in 0..self.rings.len() {
             let mut burst = std::mem::take(&mut self.burst);
             let mut port = None;
-            while burst.len() < BURST_SIZE
-                && let Some(handed_over) = self.rings[from][self.worker.index()].pop()
-            {
+            // So many of each ring in a turn, however they are divided among ports: the rest of the turn must come.
+            for _packet in 0..BURST_SIZE {
+                let Some(handed_over) = self.rings[from][self.worker.index()].pop() else { break };
                 // A burst is of one port: a packet of another one begins the next.
                 if port.is_some_and(|port| port != handed_over.port) {
                     self.process(port.unwrap_or(handed_over.port), &mut burst, Origin::HandedOver, now);
@@ -262,6 +262,12 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             return;
         }
         self.wake_control = true;
+        // The last quarter of the ring is for what keeps neighbours and routing alive.
+        let keep = if punt.class.is_vital() { 0 } else { link::PUNT_RING / 4 };
+        if self.link.punts.len() + keep >= link::PUNT_RING {
+            self.counters.drop_packets(DropReason::PuntFull, 1);
+            return;
+        }
         match self.link.punts.push(punt) {
             Ok(()) => self.counters.punts[class].add(1),
             Err(_) => self.counters.drop_packets(DropReason::PuntFull, 1),

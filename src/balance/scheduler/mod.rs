@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::service::{RealServer, RealServerSlot, Service, UnknownWord};
+use super::service::{RealServer, RealServerSlot, Service, ServiceKey, UnknownWord};
 
 /// A scheduler, by its IPVS name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -98,6 +98,8 @@ pub trait Loads {
 /// Where one worker stands in one service's order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
+    /// Which service it is the cursor of, and by which scheduler.
+    of: Option<(ServiceKey, SchedulerKind)>,
     /// What the service's list of real servers and weights was when the rest was set; 0: never.
     fingerprint: u64,
     /// Table generation for which the fingerprint was compared last.
@@ -116,15 +118,16 @@ impl Cursor {
     /// Chooses a real server for a new session; none if none takes any. `generation` is the service table's.
     pub fn schedule(&mut self, service: &Service, generation: u64, loads: &impl Loads) -> Option<usize> {
         let servers = &service.real_servers;
+        let changed = self.changed(service, generation);
         match service.scheduler {
             SchedulerKind::Rr => {
-                if self.list_changed(servers, generation) {
+                if changed {
                     self.find_last(servers);
                 }
                 rr::schedule(self, servers, loads)
             }
             SchedulerKind::Wrr => {
-                if self.list_changed(servers, generation) {
+                if changed {
                     wrr::reset(self, servers);
                 }
                 wrr::schedule(self, servers, loads)
@@ -134,13 +137,18 @@ impl Cursor {
         }
     }
 
-    /// Whether the list is another than at the last call. Looks at it only once for each table.
-    fn list_changed(&mut self, servers: &[RealServer], generation: u64) -> bool {
+    /// Whether the list is another than at the last call. Looks at it only once for each table. Begins anew for
+    /// another scheduler, and for another service, which a cursor serves when its own is gone.
+    fn changed(&mut self, service: &Service, generation: u64) -> bool {
         if self.generation == generation && self.fingerprint != 0 {
             return false;
         }
+        let of = Some((service.key, service.scheduler));
+        if self.of != of {
+            *self = Self { of, ..Self::default() };
+        }
         self.generation = generation;
-        let fingerprint = fingerprint(servers);
+        let fingerprint = fingerprint(&service.real_servers);
         std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint
     }
 
@@ -163,13 +171,9 @@ impl Cursor {
 
 /// A number that changes when the list or a weight does; never 0 (FNV-1a over slots and weights).
 fn fingerprint(servers: &[RealServer]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for server in servers {
-        for word in [server.slot.0, server.weight.0] {
-            hash = (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash | 1
+    let words = servers.iter().flat_map(|server| [server.slot.0, server.weight.0]);
+    let mix = |hash: u64, word: u32| (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
+    words.fold(0xcbf2_9ce4_8422_2325, mix) | 1
 }
 
 #[cfg(test)]
@@ -278,6 +282,28 @@ mod tests {
         }
         loads.overloaded = vec![2];
         assert_eq!(picks(&mut cursor, &service, 3, &loads, 2), [1, 1]);
+    }
+
+    #[test]
+    fn a_cursor_follows_a_changed_scheduler() {
+        let loads = Fixed::default();
+        let servers = [(2, 1), (1, 3)];
+        let mut cursor = Cursor::default();
+        let mut generation = 0;
+        for (scheduler, expected) in [
+            (SchedulerKind::Rr, [2, 1, 2, 1]),
+            (SchedulerKind::Wrr, [1, 1, 2, 1]),
+            (SchedulerKind::Lc, [2, 2, 2, 2]),
+            (SchedulerKind::Wrr, [1, 1, 2, 1]),
+            (SchedulerKind::Rr, [2, 1, 2, 1]),
+        ] {
+            generation += 1;
+            assert_eq!(
+                picks(&mut cursor, &service(scheduler, &servers), generation, &loads, 4),
+                expected,
+                "{scheduler}"
+            );
+        }
     }
 
     #[test]

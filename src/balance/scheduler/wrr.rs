@@ -34,7 +34,8 @@ pub(super) fn schedule(cursor: &mut Cursor, servers: &[RealServer], loads: &impl
     let eligible = servers.iter().filter(|server| loads.is_eligible(server));
     let greatest = eligible.map(|server| i64::from(server.weight.0)).max()?;
     let above = (cursor.current_weight - greatest).max(0);
-    cursor.current_weight -= (above + cursor.step - 1) / cursor.step * cursor.step;
+    let step = cursor.step.max(1);
+    cursor.current_weight -= (above + step - 1) / step * step;
     let index = first_of_weight(servers, 0, cursor.current_weight, loads)?;
     Some(cursor.choose(servers, index))
 }
