@@ -339,7 +339,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "[punt]\nospf = 1\n[worker]",
-            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, ipv6, multicast, local",
+            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, ipv6, multicast, local, virtual",
         ),
         bad(
             "[worker]",
