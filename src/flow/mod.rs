@@ -1,23 +1,96 @@
 //! Flows: the key of a packet's transport conversation, its hash, and which worker it belongs to.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::balance::Protocol;
 use crate::port::WorkerId;
 
 /// A packet's addresses and ports as it carries them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// Kept as the packet has them, source first, each in network order: read, compared and written as whole words.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowKey {
+    /// Source and destination address.
+    addresses: u64,
+    /// Source and destination port.
+    ports: u32,
+    protocol: Protocol,
+}
+
+impl FlowKey {
+    /// The key of these ends.
+    pub fn new(protocol: Protocol, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
+        let [a, b, c, d] = source.0.octets();
+        let [e, f, g, h] = destination.0.octets();
+        let ([i, j], [k, l]) = (source.1.to_be_bytes(), destination.1.to_be_bytes());
+        Self::from_wire(protocol, [a, b, c, d, e, f, g, h], [i, j, k, l])
+    }
+
+    /// The key of addresses and ports as they stand in a packet.
+    #[inline]
+    pub const fn from_wire(protocol: Protocol, addresses: [u8; 8], ports: [u8; 4]) -> Self {
+        Self { addresses: u64::from_ne_bytes(addresses), ports: u32::from_ne_bytes(ports), protocol }
+    }
+
+    /// Both addresses as they stand in a packet.
+    #[inline]
+    pub const fn wire_addresses(self) -> [u8; 8] {
+        self.addresses.to_ne_bytes()
+    }
+
+    /// Both ports as they stand in a packet.
+    #[inline]
+    pub const fn wire_ports(self) -> [u8; 4] {
+        self.ports.to_ne_bytes()
+    }
+
     /// Source address.
-    pub source: Ipv4Addr,
+    #[inline]
+    pub const fn source(self) -> Ipv4Addr {
+        let [a, b, c, d, ..] = self.wire_addresses();
+        Ipv4Addr::new(a, b, c, d)
+    }
+
     /// Destination address.
-    pub destination: Ipv4Addr,
+    #[inline]
+    pub const fn destination(self) -> Ipv4Addr {
+        let [.., e, f, g, h] = self.wire_addresses();
+        Ipv4Addr::new(e, f, g, h)
+    }
+
     /// Source port.
-    pub source_port: u16,
+    #[inline]
+    pub const fn source_port(self) -> u16 {
+        let [i, j, ..] = self.wire_ports();
+        u16::from_be_bytes([i, j])
+    }
+
     /// Destination port.
-    pub destination_port: u16,
+    #[inline]
+    pub const fn destination_port(self) -> u16 {
+        let [.., k, l] = self.wire_ports();
+        u16::from_be_bytes([k, l])
+    }
+
     /// TCP or UDP.
-    pub protocol: Protocol,
+    #[inline]
+    pub const fn protocol(self) -> Protocol {
+        self.protocol
+    }
+
+    /// The key of the answer: both ends exchanged.
+    #[inline]
+    pub const fn reversed(self) -> Self {
+        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16), protocol: self.protocol }
+    }
+}
+
+impl fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (source, destination) = (self.source(), self.destination());
+        write!(f, "{} {source}:{} -> {destination}:{}", self.protocol, self.source_port(), self.destination_port())
+    }
 }
 
 /// Which way a packet of a session goes.
@@ -43,12 +116,10 @@ impl HashSeed {
     /// Hashes a flow: two 64-bit words, folded through one 128-bit product each.
     #[inline]
     pub fn hash(self, key: &FlowKey) -> FlowHash {
-        let addresses = u64::from(key.source.to_bits()) << 32 | u64::from(key.destination.to_bits());
-        let ports =
-            u64::from(key.source_port) << 32 | u64::from(key.destination_port) << 16 | u64::from(key.protocol as u8);
-        let mixed = fold_multiply(addresses ^ self.0[0], ports ^ self.0[1]);
+        let ports = u64::from(key.ports) << 8 | u64::from(key.protocol as u8);
+        let mixed = fold_multiply(key.addresses ^ self.0[0], ports ^ self.0[1]);
         // A second product, since a factor of zero in the first would lose the other one whole.
-        FlowHash(fold_multiply(mixed ^ self.0[1], (addresses ^ ports.rotate_left(23)) | 1))
+        FlowHash(fold_multiply(mixed ^ self.0[1], (key.addresses ^ ports.rotate_left(23)) | 1))
     }
 }
 
@@ -97,13 +168,8 @@ mod tests {
     use super::*;
 
     fn key(n: u32) -> FlowKey {
-        FlowKey {
-            source: Ipv4Addr::from_bits(0x0a00_0000 + (n >> 12)),
-            destination: Ipv4Addr::new(10, 1, 2, 3),
-            source_port: (n & 0xfff) as u16 + 1024,
-            destination_port: 80,
-            protocol: Protocol::Tcp,
-        }
+        let source = (Ipv4Addr::from_bits(0x0a00_0000 + (n >> 12)), (n & 0xfff) as u16 + 1024);
+        FlowKey::new(Protocol::Tcp, source, (Ipv4Addr::new(10, 1, 2, 3), 80))
     }
 
     /// Counts how far the fullest of `count` places is from the mean, for keys that differ in few bits.
@@ -124,6 +190,14 @@ mod tests {
         for workers in [2, 3, 7] {
             assert!(fullest(workers.into(), |hash| u32::from(hash.owner(workers).0)) < 1.05);
         }
+    }
+
+    #[test]
+    fn keys_stand_as_on_the_wire() {
+        let key = FlowKey::new(Protocol::Udp, (Ipv4Addr::new(1, 2, 3, 4), 0x506), (Ipv4Addr::new(7, 8, 9, 10), 0xb0c));
+        assert_eq!((key.wire_addresses(), key.wire_ports()), ([1, 2, 3, 4, 7, 8, 9, 10], [5, 6, 11, 12]));
+        assert_eq!(format!("{:?}", key.reversed()), "udp 7.8.9.10:2828 -> 1.2.3.4:1286");
+        assert_eq!(key.reversed().reversed(), key);
     }
 
     #[test]

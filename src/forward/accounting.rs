@@ -19,7 +19,7 @@ impl Forwarder {
         }
         let session = self.sessions.session_mut(found.index);
         let before = session.state();
-        let after = match packet.key.protocol {
+        let after = match packet.key.protocol() {
             Protocol::Tcp => before.after(found.direction, packet.flags),
             Protocol::Udp => State::Udp,
         };

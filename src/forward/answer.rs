@@ -23,7 +23,7 @@ impl Forwarder {
     /// Nobody is answered whose address, or link-layer address, stands for many (RFC 1122, 3.2.2).
     fn may_answer<F: Frame>(&self, frame: &F, packet: &Packet) -> bool {
         let from_group = Ethernet::new(frame.bytes()).is_none_or(|ethernet| ethernet.source().is_group());
-        !from_group && !self.routes.is_broadcast(packet.key.source)
+        !from_group && !self.routes.is_broadcast(packet.key.source())
     }
 
     /// Answers a TCP segment of no session with a RST, but never a RST with one.
@@ -34,7 +34,7 @@ impl Forwarder {
         packet: &Packet,
         otherwise: DropReason,
     ) -> Verdict {
-        let is_tcp = packet.key.protocol == Protocol::Tcp;
+        let is_tcp = packet.key.protocol() == Protocol::Tcp;
         if is_tcp && !packet.flags.has(Flags::RST) && self.may_answer(frame, packet) && reset(frame, packet) {
             self.counters.resets_sent.add(1);
             return Verdict::Transmit(port);
@@ -97,12 +97,12 @@ fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> bool {
     ethernet::swap_addresses(bytes);
     let Some(ip) = bytes.get_mut(ethernet::LEN..) else { return false };
     let Some((header, segment)) = ip.split_first_chunk_mut::<{ ipv4::MIN_LEN }>() else { return false };
-    let (from, to) = (packet.key.destination, packet.key.source);
+    let (from, to) = (packet.key.destination(), packet.key.source());
     ipv4::write(header, 40, TTL, tcp::PROTOCOL, from, to);
     let Some(segment) = segment.first_chunk_mut::<{ tcp::MIN_LEN }>() else { return false };
     segment.fill(0);
-    segment[0..2].copy_from_slice(&packet.key.destination_port.to_be_bytes());
-    segment[2..4].copy_from_slice(&packet.key.source_port.to_be_bytes());
+    segment[0..2].copy_from_slice(&packet.key.destination_port().to_be_bytes());
+    segment[2..4].copy_from_slice(&packet.key.source_port().to_be_bytes());
     segment[4..8].copy_from_slice(&sequence.to_be_bytes());
     segment[8..12].copy_from_slice(&acknowledgement.to_be_bytes());
     segment[12] = 5 << 4;
@@ -126,7 +126,7 @@ fn icmp_error<F: Frame>(frame: &mut F, packet: &Packet, error: icmp::Error) -> b
     *front = ethernet_header;
     let Some((header, message)) = packet_out.split_first_chunk_mut::<{ ipv4::MIN_LEN }>() else { return false };
     let Ok(total_len) = u16::try_from(ICMP_FRONT + quoted) else { return false };
-    ipv4::write(header, total_len, TTL, icmp::PROTOCOL, packet.key.destination, packet.key.source);
+    ipv4::write(header, total_len, TTL, icmp::PROTOCOL, packet.key.destination(), packet.key.source());
     error.write(message);
     ethernet::swap_addresses(frame.bytes_mut());
     true

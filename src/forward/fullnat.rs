@@ -30,7 +30,7 @@ impl Forwarder {
         let pool = table.pools.get(service.pool).ok_or(DropReason::LocalPortsExhausted)?;
         let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
         let start = self.seed.hash(&packet.key).low_bits();
-        let local = take_local_port(&mut self.local_ports, pool, turn, server, packet.key.protocol, start)?;
+        let local = take_local_port(&mut self.local_ports, pool, turn, server, packet.key.protocol(), start)?;
         let real = (server.address, server.port);
         let session = Session::new(&packet.key, (local.address, local.port), real, server.slot, local.pair);
         let end = now.tick.plus(self.timeouts.of(session.state()));

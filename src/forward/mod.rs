@@ -28,7 +28,7 @@ use self::parse::{Packet, Parsed};
 use crate::balance::{Protocol, ServiceKey, ServiceTable};
 use crate::flow::{Direction, FlowHash, FlowKey, HashSeed, local_port_owner};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
-use crate::route::{HopEntry, Resolution, RouteTable};
+use crate::route::{HopEntry, HopIndex, Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
 use crate::session::{Found, SessionTable, SessionView, Tick};
@@ -220,8 +220,12 @@ impl Forwarder {
         }
         let to = session.rewritten_key(found.direction);
         let deltas = session.deltas(found.direction);
-        let (verdict, mtu, header) = match self.next_hop(found, &to) {
-            Ok(entry) if entry.resolved => (Verdict::Transmit(entry.hop.port), entry.mtu, Some(entry.header)),
+        if session.hop(found.direction, self.routes.generation).is_none() {
+            self.remember_hop(found, &to);
+        }
+        let hop = self.sessions.session(found.index).hop(found.direction, self.routes.generation);
+        let (verdict, mtu, header) = match self.next_hop(hop, &to) {
+            Ok(entry) if entry.resolved => (Verdict::Transmit(entry.hop.port), entry.mtu, Some(&entry.header)),
             Ok(entry) => (Verdict::AwaitNeighbour(entry.hop), entry.mtu, None),
             Err(Resolution::Unresolved(hop)) => {
                 let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
@@ -233,25 +237,34 @@ impl Forwarder {
             return self.too_big(port, frame, packet, mtu, now);
         }
         cut_trailer(frame, packet);
-        rewrite::rewrite(frame.bytes_mut(), packet, &to, deltas);
-        if let (Some(header), Some(front)) = (header, frame.bytes_mut().first_chunk_mut()) {
-            *front = header;
-        }
+        rewrite::rewrite(frame.bytes_mut(), packet, header, to, deltas);
         self.account(found, server, packet, now);
         verdict
     }
 
-    /// The hop of a session's packets: the one that the session remembers, or the routes' answer.
-    fn next_hop(&mut self, found: Found, to: &FlowKey) -> Result<HopEntry, Resolution> {
-        let generation = self.routes.generation;
-        let session = self.sessions.session_mut(found.index);
-        if let Some(entry) = session.hop(found.direction, generation).and_then(|hop| self.routes.hop(hop)) {
-            return Ok(*entry);
+    /// Where a session's packets go: the hop that the session remembers, or the routes' answer.
+    #[inline]
+    fn next_hop(&self, remembered: Option<HopIndex>, to: &FlowKey) -> Result<&HopEntry, Resolution> {
+        match remembered.and_then(|hop| self.routes.hop(hop)) {
+            Some(entry) => Ok(entry),
+            None => match self.resolve(to) {
+                Resolution::Hop(hop) => self.routes.hop(hop).ok_or(Resolution::NoRoute),
+                other => Err(other),
+            },
         }
-        let resolution = self.routes.resolve(to.destination, self.seed.hash(to).low_bits());
-        let Resolution::Hop(hop) = resolution else { return Err(resolution) };
-        session.set_hop(found.direction, generation, hop);
-        self.routes.hop(hop).copied().ok_or(Resolution::NoRoute)
+    }
+
+    /// Has a session remember its hop in the routes of now, if they have one.
+    #[cold]
+    fn remember_hop(&mut self, found: Found, to: &FlowKey) {
+        if let Resolution::Hop(hop) = self.resolve(to) {
+            let generation = self.routes.generation;
+            self.sessions.session_mut(found.index).set_hop(found.direction, generation, hop);
+        }
+    }
+
+    fn resolve(&self, to: &FlowKey) -> Resolution {
+        self.routes.resolve(to.destination(), self.seed.hash(to).low_bits())
     }
 
     /// A TCP or UDP packet for which the look-up found nothing to forward it by.
@@ -271,26 +284,26 @@ impl Forwarder {
             }
             self.end(found.index, now);
         }
-        if self.services.local_addresses.contains_key(&packet.key.destination) {
-            return match self.hand_over(local_port_owner(packet.key.destination_port, self.workers), origin) {
+        if self.services.local_addresses.contains_key(&packet.key.destination()) {
+            return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
                 Some(verdict) => verdict,
                 None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
             };
         }
         let key = ServiceKey {
-            protocol: packet.key.protocol,
-            address: packet.key.destination,
-            port: packet.key.destination_port,
+            protocol: packet.key.protocol(),
+            address: packet.key.destination(),
+            port: packet.key.destination_port(),
         };
         let Some(service) = self.services.index_of(&key) else {
-            return self.other(packet.key.destination, PuntClass::Local, false);
+            return self.other(packet.key.destination(), PuntClass::Local, false);
         };
         if self.ports[port.index()].steering == Steering::Software
             && let Some(verdict) = self.hand_over(hash.owner(self.workers), origin)
         {
             return verdict;
         }
-        if packet.key.protocol == Protocol::Tcp && !is_opening(packet.flags) {
+        if packet.key.protocol() == Protocol::Tcp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
         match self.set_up(service, packet, now) {

@@ -13,25 +13,32 @@ use crate::wire::{ethernet, ipv4, tcp, udp};
 /// Bytes of an Ethernet and a plain IPv4 header.
 const FRONT: usize = ethernet::LEN + ipv4::MIN_LEN;
 
-/// Makes a parsed packet carry the key `to` and lowers its TTL by one.
+/// Makes a parsed packet carry the key `to`, and the Ethernet header if that is known, and lowers its TTL by one.
 ///
 /// `deltas` are what the change of key does to the IPv4 header checksum and to that of TCP or UDP.
 #[inline]
-pub fn rewrite(frame: &mut [u8], packet: &Packet, to: &FlowKey, deltas: (Delta, Delta)) {
+pub fn rewrite(
+    frame: &mut [u8],
+    packet: &Packet,
+    header: Option<&[u8; ethernet::LEN]>,
+    to: FlowKey,
+    deltas: (Delta, Delta),
+) {
     let Some((front, rest)) = frame.split_first_chunk_mut::<FRONT>() else { return };
+    if let Some(header) = header {
+        front[..ethernet::LEN].copy_from_slice(header);
+    }
     front[22] = front[22].wrapping_sub(1);
     let checksum = deltas.0.and(TTL_DECREMENT).apply(u16::from_be_bytes([front[24], front[25]]));
     [front[24], front[25]] = checksum.to_be_bytes();
-    [front[26], front[27], front[28], front[29]] = to.source.octets();
-    [front[30], front[31], front[32], front[33]] = to.destination.octets();
+    front[26..34].copy_from_slice(&to.wire_addresses());
 
     let options = usize::from(packet.header_len) - ipv4::MIN_LEN;
     let Some(l4) = rest.get_mut(options..) else { return };
-    if let Some(ports) = l4.first_chunk_mut::<4>() {
-        [ports[0], ports[1]] = to.source_port.to_be_bytes();
-        [ports[2], ports[3]] = to.destination_port.to_be_bytes();
+    if let Some(ports) = l4.first_chunk_mut() {
+        *ports = to.wire_ports();
     }
-    match packet.key.protocol {
+    match packet.key.protocol() {
         Protocol::Tcp => update(l4, tcp::CHECKSUM_AT, deltas.1),
         Protocol::Udp => update_udp(l4, deltas.1),
     }

@@ -17,14 +17,9 @@ use crate::wire::checksum::{Delta, address_sum};
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Session {
-    pub(super) client: u32,
-    pub(super) virtual_: u32,
-    pub(super) local: u32,
-    pub(super) real: u32,
-    pub(super) client_port: u16,
-    pub(super) virtual_port: u16,
-    pub(super) local_port: u16,
-    pub(super) real_port: u16,
+    /// By direction: source and destination as its packets arrive, as they stand in the packet (see [`FlowKey`]).
+    addresses: [[u8; 8]; 2],
+    ports: [[u8; 4]; 2],
     /// IP protocol number; 0 in a free record.
     pub(super) protocol: u8,
     /// A [`State`] as number.
@@ -59,20 +54,15 @@ impl Session {
         real_server: RealServerSlot,
         pair: PairIndex,
     ) -> Self {
-        let outside = address_sum(flow.source) + address_sum(flow.destination);
+        let answer = FlowKey::new(flow.protocol(), real, local);
+        let outside = address_sum(flow.source()) + address_sum(flow.destination());
         let inside = address_sum(local.0) + address_sum(real.0);
-        let outside_ports = u32::from(flow.source_port) + u32::from(flow.destination_port);
+        let outside_ports = u32::from(flow.source_port()) + u32::from(flow.destination_port());
         let inside_ports = u32::from(local.1) + u32::from(real.1);
         Self {
-            client: flow.source.to_bits(),
-            virtual_: flow.destination.to_bits(),
-            local: local.0.to_bits(),
-            real: real.0.to_bits(),
-            client_port: flow.source_port,
-            virtual_port: flow.destination_port,
-            local_port: local.1,
-            real_port: real.1,
-            protocol: flow.protocol as u8,
+            addresses: [flow.wire_addresses(), answer.wire_addresses()],
+            ports: [flow.wire_ports(), answer.wire_ports()],
+            protocol: flow.protocol() as u8,
             state: State::None as u8,
             active: 0,
             spare: 0,
@@ -98,32 +88,15 @@ impl Session {
     #[inline]
     pub fn key(&self, direction: Direction) -> FlowKey {
         let protocol = if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp };
-        let (source, destination, source_port, destination_port) = match direction {
-            Direction::Inbound => (self.client, self.virtual_, self.client_port, self.virtual_port),
-            Direction::Outbound => (self.real, self.local, self.real_port, self.local_port),
-        };
-        FlowKey {
-            source: Ipv4Addr::from_bits(source),
-            destination: Ipv4Addr::from_bits(destination),
-            source_port,
-            destination_port,
-            protocol,
-        }
+        FlowKey::from_wire(protocol, self.addresses[direction as usize], self.ports[direction as usize])
     }
 
-    /// The key that its packets of one direction carry when they leave.
+    /// The key that its packets of one direction carry when they leave: that of an answer to the other direction's.
     #[inline]
     pub fn rewritten_key(&self, direction: Direction) -> FlowKey {
-        let opposite = match direction {
-            Direction::Inbound => self.key(Direction::Outbound),
-            Direction::Outbound => self.key(Direction::Inbound),
-        };
-        FlowKey {
-            source: opposite.destination,
-            destination: opposite.source,
-            source_port: opposite.destination_port,
-            destination_port: opposite.source_port,
-            protocol: opposite.protocol,
+        match direction {
+            Direction::Inbound => self.key(Direction::Outbound).reversed(),
+            Direction::Outbound => self.key(Direction::Inbound).reversed(),
         }
     }
 
@@ -151,13 +124,13 @@ impl Session {
     /// Its local port.
     #[inline]
     pub fn local_port(&self) -> u16 {
-        self.local_port
+        self.key(Direction::Outbound).destination_port()
     }
 
     /// Its local address.
     #[inline]
     pub fn local_address(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.local)
+        self.key(Direction::Outbound).destination()
     }
 
     /// Its state.
@@ -205,12 +178,12 @@ impl Session {
         let inbound = self.key(Direction::Inbound);
         let outbound = self.key(Direction::Outbound);
         SessionView {
-            protocol: inbound.protocol,
-            client: (inbound.source, inbound.source_port),
-            virtual_: (inbound.destination, inbound.destination_port),
-            local: (outbound.destination, outbound.destination_port),
-            real: (outbound.source, outbound.source_port),
-            state: self.state().name(inbound.protocol),
+            protocol: inbound.protocol(),
+            client: (inbound.source(), inbound.source_port()),
+            virtual_: (inbound.destination(), inbound.destination_port()),
+            local: (outbound.destination(), outbound.destination_port()),
+            real: (outbound.source(), outbound.source_port()),
+            state: self.state().name(inbound.protocol()),
             expires_seconds: self.expires.since(now).div_ceil(Tick::PER_SECOND),
         }
     }
@@ -246,13 +219,8 @@ mod tests {
 
     #[test]
     fn forgets_hops_of_older_routes() {
-        let flow = FlowKey {
-            source: Ipv4Addr::new(10, 0, 0, 1),
-            destination: Ipv4Addr::new(10, 0, 0, 100),
-            source_port: 40_000,
-            destination_port: 80,
-            protocol: Protocol::Tcp,
-        };
+        let flow =
+            FlowKey::new(Protocol::Tcp, (Ipv4Addr::new(10, 0, 0, 1), 40_000), (Ipv4Addr::new(10, 0, 0, 100), 80));
         let (local, real) = ((Ipv4Addr::new(10, 1, 0, 200), 1024), (Ipv4Addr::new(10, 1, 0, 11), 8080));
         let mut session = Session::new(&flow, local, real, RealServerSlot(3), PairIndex(4));
         session.set_hop(Direction::Inbound, 1, HopIndex(5));

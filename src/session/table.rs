@@ -8,6 +8,8 @@
 //!
 //! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all.
 
+use wide::u16x8;
+
 use super::record::Session;
 use super::timer_wheel::{NIL, TimerWheel};
 use super::{SessionView, Tick};
@@ -24,13 +26,55 @@ const PROBES: u32 = 8;
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// 0: free.
-    tags: [u16; BUCKET_SIZE],
-    /// Entries that have this bucket as home and are elsewhere.
-    overflowed: u16,
-    spare: u16,
+    /// Twelve 16-bit lanes, the lowest first: ten tags (0: free), how many entries have this bucket as home and are
+    /// elsewhere, and one that is not used. Whole words are compared with a tag at once.
+    lanes: [u64; 3],
     /// Record index, shifted left by one, and the direction in the lowest bit.
     references: [u32; BUCKET_SIZE],
+}
+
+// Lanes of a word and of a vector are in the same order only where the lowest byte comes first.
+const _: () = assert!(cfg!(target_endian = "little"), "the session index is written for little-endian machines");
+
+/// The lane that counts entries that are elsewhere.
+const OVERFLOWED: usize = BUCKET_SIZE;
+impl Bucket {
+    #[inline]
+    fn lane(&self, lane: usize) -> u16 {
+        let [low, high, ..] = (self.lanes[lane / 4] >> (16 * (lane % 4))).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    fn set_lane(&mut self, lane: usize, value: u16) {
+        let shift = 16 * (lane % 4);
+        let word = &mut self.lanes[lane / 4];
+        *word = *word & !(0xffff << shift) | u64::from(value) << shift;
+    }
+
+    #[inline]
+    fn overflowed(&self) -> u16 {
+        self.lane(OVERFLOWED)
+    }
+
+    fn change_overflowed(&mut self, by: i16) {
+        self.set_lane(OVERFLOWED, self.overflowed().wrapping_add_signed(by));
+    }
+
+    /// A bit for each place whose tag is this one: eight tags in one comparison, the last two by themselves.
+    #[inline]
+    fn places(&self, tag: u16) -> u32 {
+        let [low, high, last] = self.lanes;
+        let tags: u16x8 = bytemuck::cast([low, high]);
+        let first_eight = tags.simd_eq(u16x8::splat(tag)).to_bitmask();
+        let wanted = u64::from(tag);
+        first_eight | u32::from(last & 0xffff == wanted) << 8 | u32::from((last >> 16) & 0xffff == wanted) << 9
+    }
+
+    /// What [`Bucket::places`] must be.
+    #[cfg(test)]
+    fn places_one_by_one(&self, tag: u16) -> u32 {
+        (0..BUCKET_SIZE).fold(0, |places, place| places | u32::from(self.lane(place) == tag) << place)
+    }
 }
 
 /// Where a session stands in its table.
@@ -117,7 +161,7 @@ impl SessionTable {
         let home = hash.reduce(self.bucket_count);
         let bucket = self.buckets.get(home as usize)?;
         let found = self.find_in(bucket, tag(hash), key);
-        if found.is_some() || bucket.overflowed == 0 {
+        if found.is_some() || bucket.overflowed() == 0 {
             return found;
         }
         (1..PROBES).find_map(|probe| self.find_in(self.buckets.get(self.probe(home, probe))?, tag(hash), key))
@@ -125,13 +169,13 @@ impl SessionTable {
 
     #[inline]
     fn find_in(&self, bucket: &Bucket, tag: u16, key: &FlowKey) -> Option<Found> {
-        for (&candidate, &reference) in bucket.tags.iter().zip(&bucket.references) {
-            if candidate == tag {
-                let (index, direction) = dereference(reference);
-                if self.sessions.get(index as usize).is_some_and(|session| session.key(direction) == *key) {
-                    return Some(Found { index: SessionIndex(index), direction });
-                }
+        let mut places = bucket.places(tag);
+        while let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize) {
+            let (index, direction) = dereference(reference);
+            if self.sessions.get(index as usize).is_some_and(|session| session.key(direction) == *key) {
+                return Some(Found { index: SessionIndex(index), direction });
             }
+            places &= places - 1;
         }
         None
     }
@@ -245,10 +289,10 @@ impl SessionTable {
         for probe in 0..PROBES {
             let at = self.probe(home, probe);
             let bucket = &mut self.buckets[at];
-            if let Some(place) = bucket.tags.iter().position(|&tag| tag == 0) {
-                bucket.tags[place] = tag(hash);
+            if let Some(place) = (0..BUCKET_SIZE).find(|&place| bucket.lane(place) == 0) {
+                bucket.set_lane(place, tag(hash));
                 bucket.references[place] = index << 1 | direction as u32;
-                self.buckets[home as usize].overflowed += u16::from(probe > 0);
+                self.buckets[home as usize].change_overflowed(i16::from(probe > 0));
                 return true;
             }
         }
@@ -264,10 +308,10 @@ impl SessionTable {
             let at = self.probe(home, probe);
             let bucket = &mut self.buckets[at];
             let place =
-                (0..BUCKET_SIZE).find(|&place| bucket.references[place] == reference && bucket.tags[place] != 0);
+                (0..BUCKET_SIZE).find(|&place| bucket.references[place] == reference && bucket.lane(place) != 0);
             if let Some(place) = place {
-                bucket.tags[place] = 0;
-                self.buckets[home as usize].overflowed -= u16::from(probe > 0);
+                bucket.set_lane(place, 0);
+                self.buckets[home as usize].change_overflowed(-i16::from(probe > 0));
                 return;
             }
         }
@@ -305,13 +349,8 @@ mod tests {
     const SEED: HashSeed = HashSeed([0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9]);
 
     fn session(client: u32) -> Session {
-        let flow = FlowKey {
-            source: Ipv4Addr::from_bits(0x0a00_0000 + client / 50_000),
-            destination: Ipv4Addr::new(192, 0, 2, 1),
-            source_port: (client % 50_000) as u16,
-            destination_port: 80,
-            protocol: Protocol::Tcp,
-        };
+        let source = (Ipv4Addr::from_bits(0x0a00_0000 + client / 50_000), (client % 50_000) as u16);
+        let flow = FlowKey::new(Protocol::Tcp, source, (Ipv4Addr::new(192, 0, 2, 1), 80));
         let local = (Ipv4Addr::from_bits(0xc0a8_0000 + client / 50_000), (client % 50_000) as u16);
         Session::new(&flow, local, (Ipv4Addr::new(10, 1, 0, 1), 80), RealServerSlot(client), PairIndex(0))
     }
@@ -345,7 +384,7 @@ mod tests {
             table.remove(found.index);
         }
         assert!(table.is_empty());
-        assert!(table.buckets.iter().all(|bucket| bucket.overflowed == 0 && bucket.tags == [0; BUCKET_SIZE]));
+        assert!(table.buckets.iter().all(|bucket| bucket.lanes == [0; 3]));
     }
 
     #[test]
@@ -385,6 +424,20 @@ mod tests {
     }
 
     proptest! {
+        /// Comparing all tags at once gives what comparing one after the other does. Tags are few, so that they meet.
+        #[test]
+        fn a_bucket_finds_each_tag_and_no_other(
+            tags in proptest::collection::vec(prop_oneof![0u16..4, 0x7ffe_u16..=0x8001, Just(0xffff)], BUCKET_SIZE + 2),
+            tag in prop_oneof![1u16..4, 0x7ffe_u16..=0x8001, Just(0xffff)],
+        ) {
+            let mut bucket: Bucket = bytemuck::Zeroable::zeroed();
+            for (lane, &tag) in tags.iter().enumerate() {
+                bucket.set_lane(lane, tag);
+            }
+            prop_assert_eq!(bucket.places(tag), bucket.places_one_by_one(tag));
+            prop_assert_eq!((bucket.lane(3), bucket.overflowed()), (tags[3], tags[OVERFLOWED]));
+        }
+
         /// The table is a map from client to end of session, whatever is done to it in whatever order.
         #[test]
         fn equals_a_naive_model(steps in proptest::collection::vec(step(), 1..200)) {
