@@ -20,6 +20,8 @@ class Case:
     passes: callable
     workers: int = 1
     timeouts: dict = field(default_factory=dict)
+    # The state that all sessions are in once it is warm; none: it is of no interest.
+    state: str = ""
     # Whether sessions come and go for ever; else the case is warm when there is one session a flow.
     churns: bool = False
     # testpmd on the same frames says nothing of a rate of new sessions, and takes as much memory again.
@@ -46,7 +48,8 @@ CASES = {
     case.name: case
     for case in [
         Case("fullnat-udp", "UDP, client to real server, one packet a session in turn", pcap.UDP, one_pass),
-        Case("fullnat-tcp-established", "TCP data on ESTABLISHED sessions, and one SYN a pass", pcap.TCP, syn_and_data),
+        Case("fullnat-tcp-established", "TCP data on ESTABLISHED sessions, and one SYN a pass", pcap.TCP, syn_and_data,
+             state="ESTABLISHED"),
         Case("fullnat-udp-handover", "UDP on two queues; about half of the packets arrive at the worker that does not "
              "own their session", pcap.UDP, one_pass, workers=2),
         Case("fullnat-udp-new", "UDP, sessions created and expired without end (udp = 1 s)", pcap.UDP, one_pass,

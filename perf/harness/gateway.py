@@ -143,9 +143,14 @@ class Gateway:
         cpu = machine.cpu_nanoseconds(self.process.pid, self.workers)
         workers, lan = stats["workers"], next(port for port in stats["ports"] if port["name"] == "lan")
         total = {key: sum(worker[key] for worker in workers) for key in
-                 ("sessions", "sessions_created", "rx_packets", "handovers", "busy_nanoseconds")}
+                 ("sessions", "sessions_created", "sessions_expired", "rx_packets", "handovers", "busy_nanoseconds")}
         drops = {reason: count for reason, count in stats["drops"] if count}
         return {**total, "at": stats["at_nanoseconds"], "cpu": cpu, "packets": lan["tx_packets"], "drops": drops}
+
+    def states(self, count):
+        """The states of so many of its sessions."""
+        text = machine.run(*self.command("session", "list", "--json", "--limit", str(count)))
+        return {row["state"] for row in json.loads(text)}
 
     def pause(self):
         """Takes no CPU until it goes on."""

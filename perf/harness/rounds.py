@@ -21,6 +21,7 @@ FORWARDING = ["macswap", "5tswap"]
 STEADY = 0.05
 WINDOW_SECONDS = 0.25
 WARM_PATIENCE_SECONDS = 60
+SESSIONS_TO_LOOK_AT = 1_000
 # Below this many sessions their memory is lost in what a process takes anyway.
 SESSIONS_TO_WEIGH = 100_000
 
@@ -53,10 +54,12 @@ def difference(before, after):
         figures["new_sessions_per_second"] = (after["sessions_created"] - before["sessions_created"]) / wall * 1e9
         figures["new_sessions_per_cpu_second"] = (
             (after["sessions_created"] - before["sessions_created"]) / (after["cpu"] - before["cpu"]) * 1e9)
+        figures["expired_sessions_per_second"] = (after["sessions_expired"] - before["sessions_expired"]) / wall * 1e9
         figures["handovers_per_second"] = (after["handovers"] - before["handovers"]) / wall * 1e9
         received = after["rx_packets"] - before["rx_packets"]
-        drops = sum(after["drops"].values()) - sum(before["drops"].values())
-        figures["drop_ratio"] = max(0, drops) / received if received else 0.0
+        drops = {reason: count - before["drops"].get(reason, 0) for reason, count in after["drops"].items()}
+        figures["drops"] = {reason: count for reason, count in drops.items() if count}
+        figures["drop_ratio"] = sum(drops.values()) / received if received else 0.0
         figures["sessions_live"] = after["sessions"]
     return figures
 
@@ -92,6 +95,8 @@ def one_round(gateway, testpmd, case, run):
     """Each subject once; figures by subject."""
     gateway.go_on()
     steady = wait_until_warm(gateway, case, run)
+    if case.state and (states := gateway.states(SESSIONS_TO_LOOK_AT)) != {case.state}:
+        raise machine.Trouble(f"{case.name}: sessions are in {sorted(states)}, not all in {case.state}")
     figures = {"fullgate": {**measure(gateway, run.seconds), "steady": steady}}
     gateway.pause()
     for mode in FORWARDING if testpmd else []:
@@ -174,6 +179,7 @@ def summary(case, run, rounds, capacity, bytes_per_session):
         "testpmd_5tswap_ns": median("5tswap", "ns_per_packet"), "over_5tswap_ns": over("5tswap"),
         "new_sessions_per_second": median("fullgate", "new_sessions_per_second", 0),
         "new_sessions_per_cpu_second": median("fullgate", "new_sessions_per_cpu_second", 0),
+        "expired_sessions_per_second": median("fullgate", "expired_sessions_per_second", 0),
         "handovers_per_second": median("fullgate", "handovers_per_second", 0),
         "bytes_per_session": round(bytes_per_session, 1) if bytes_per_session is not None else None,
         "sessions_live": median("fullgate", "sessions_live", 0), "session_capacity": capacity * run.workers,
