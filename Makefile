@@ -20,7 +20,7 @@ DESTDIR ?=
 
 SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh)
 
-.PHONY: help build demo demo-end test test-unit test-pure test-root lint fmt install uninstall packages
+.PHONY: help build demo demo-end test test-unit test-pure test-root lint fmt perf install uninstall packages
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ lint: packages ## formats, clippy, rustdoc and shellcheck, each warning an error
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
+
+perf: build ## measure beside testpmd; the report goes to perf/results/ (root; PERF="--rounds 3" and the like)
+	perf/run --all $(PERF)
 
 install: ## install the built binary, man pages, completions, units, configurations (PREFIX, DESTDIR)
 	@[[ -x target/release/fullgate ]] || { echo "make install: build first: make build" >&2; exit 1; }

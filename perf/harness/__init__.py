@@ -1,0 +1,1 @@
+"""The parts of perf/run: one file a concern, the Python standard library only."""

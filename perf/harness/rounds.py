@@ -1,0 +1,191 @@
+"""Runs one case: sets up the gateway and testpmd, then measures them in turn, round by round.
+
+Both processes live through the whole case; whichever is not measured has its threads stopped, so that each has the
+CPU for itself. Time is CPU time of the workers' threads: what others took of the CPU is not counted as ours.
+"""
+
+import contextlib
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+from . import cases, machine
+from .gateway import Gateway, capacity_for
+from .testpmd import Testpmd
+
+FORWARDING = ["macswap", "5tswap"]
+# Warm: the rate of two windows in turn differs by no more than this.
+STEADY = 0.05
+WINDOW_SECONDS = 0.25
+WARM_PATIENCE_SECONDS = 60
+SESSIONS_TO_LOOK_AT = 1_000
+# Below this many sessions their memory is lost in what a process takes anyway.
+SESSIONS_TO_WEIGH = 100_000
+
+
+@dataclass
+class Run:
+    """What the user asked for."""
+
+    sessions: int
+    seconds: float
+    rounds: int
+    workers: int
+    order: str
+    seed: int
+    packet_size: int
+    hugepages: bool
+    beside_testpmd: bool
+    binary: str
+    cpus: list
+
+
+def difference(before, after):
+    """What happened between two samples, per second and per packet."""
+    wall, packets = after["at"] - before["at"], after["packets"] - before["packets"]
+    if packets <= 0 or wall <= 0:
+        raise machine.Trouble("no packet was forwarded while it was measured")
+    figures = {"mpps": packets / wall * 1e3, "ns_per_packet": (after["cpu"] - before["cpu"]) / packets,
+               "cpu_share": (after["cpu"] - before["cpu"]) / wall}
+    if "sessions" in after:
+        figures["new_sessions_per_second"] = (after["sessions_created"] - before["sessions_created"]) / wall * 1e9
+        figures["new_sessions_per_cpu_second"] = (
+            (after["sessions_created"] - before["sessions_created"]) / (after["cpu"] - before["cpu"]) * 1e9)
+        figures["expired_sessions_per_second"] = (after["sessions_expired"] - before["sessions_expired"]) / wall * 1e9
+        figures["handovers_per_second"] = (after["handovers"] - before["handovers"]) / wall * 1e9
+        received = after["rx_packets"] - before["rx_packets"]
+        drops = {reason: count - before["drops"].get(reason, 0) for reason, count in after["drops"].items()}
+        figures["drops"] = {reason: count for reason, count in drops.items() if count}
+        figures["drop_ratio"] = sum(drops.values()) / received if received else 0.0
+        figures["sessions_live"] = after["sessions"]
+    return figures
+
+
+def measure(subject, seconds):
+    before = subject.sample()
+    time.sleep(seconds)
+    return difference(before, subject.sample())
+
+
+def wait_until_warm(gateway, case, run):
+    """All sessions are there (of a case that churns: they come and go evenly), and the rate is steady."""
+    deadline, rate, last = time.monotonic() + WARM_PATIENCE_SECONDS, None, gateway.sample()
+    while time.monotonic() < deadline:
+        time.sleep(WINDOW_SECONDS)
+        now = gateway.sample()
+        if now["packets"] > last["packets"]:
+            figures = difference(last, now)
+            created = figures["new_sessions_per_second"]
+            new_rate = figures["new_sessions_per_cpu_second"] if case.churns else 1e9 / figures["ns_per_packet"]
+            ready = created > 0 if case.churns else now["sessions"] >= run.sessions and created == 0
+            if ready and rate and abs(new_rate - rate) <= STEADY * rate:
+                return True
+            rate = new_rate
+        last = now
+    if not case.churns and last["sessions"] < run.sessions:
+        raise machine.Trouble(f"only {last['sessions']} of {run.sessions} sessions came up; drops: {last['drops']}")
+    print(f"{case.name}: the rate did not become steady in {WARM_PATIENCE_SECONDS} s", file=sys.stderr)
+    return False
+
+
+def one_round(gateway, testpmd, case, run):
+    """Each subject once; figures by subject."""
+    gateway.go_on()
+    steady = wait_until_warm(gateway, case, run)
+    if case.state and (states := gateway.states(SESSIONS_TO_LOOK_AT)) != {case.state}:
+        raise machine.Trouble(f"{case.name}: sessions are in {sorted(states)}, not all in {case.state}")
+    figures = {"fullgate": {**measure(gateway, run.seconds), "steady": steady}}
+    gateway.pause()
+    for mode in FORWARDING if testpmd else []:
+        testpmd.start(mode)
+        time.sleep(WINDOW_SECONDS)
+        figures[mode] = measure(testpmd, run.seconds)
+        testpmd.pause()
+    return figures
+
+
+def weigh(case, run, mbufs, folder, full):
+    """Bytes a session: what the process takes more than one with a table of next to nothing and no traffic of note."""
+    if case.churns or run.sessions < SESSIONS_TO_WEIGH:
+        return None
+    tiny = Run(**{**vars(run), "sessions": run.workers})
+    small = f"{folder}/small"
+    with contextlib.ExitStack() as stack:
+        inner = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
+        captures, _count = cases.write_captures(case, tiny, inner)
+        gateway = Gateway(run.binary, case, tiny, captures, mbufs, 1024, small, f"{namespace()}-small")
+        stack.callback(gateway.close)
+        time.sleep(WINDOW_SECONDS)
+        return (full - gateway.footprint_bytes()) / run.sessions
+
+
+def namespace():
+    return f"fgperf-{os.getpid()}"
+
+
+def run_case(case, run):
+    """Runs a case; gives its JSON object."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fullgate-perf-"))
+        captures, frames = cases.write_captures(case, run, folder)
+        # infinite_rx holds the file in packet buffers; the rest is for queues, caches and rings.
+        mbufs = frames + 32_768 * run.workers
+        beside = run.beside_testpmd and case.beside_testpmd
+        memory = [machine.megabytes_for(mbufs)] * (2 if beside else 1)
+        pages = machine.Hugepages(memory, run.hugepages)
+        stack.callback(pages.give_back)
+        capacity = capacity_for(run.sessions)
+        gateway = Gateway(run.binary, case, run, captures, mbufs, capacity, f"{folder}/gateway", namespace())
+        closing = stack.enter_context(contextlib.ExitStack())
+        closing.callback(gateway.close)
+        gateway.pause()
+        testpmd = Testpmd(run, captures, mbufs) if beside else None
+        if testpmd:
+            closing.callback(testpmd.close)
+        rounds = [one_round(gateway, testpmd, case, run) for _round in range(run.rounds)]
+        full = gateway.footprint_bytes()
+        closing.close()
+        return summary(case, run, rounds, capacity, weigh(case, run, mbufs, folder, full))
+
+
+def spread(rounds, subject, key):
+    values = [figures[subject][key] for figures in rounds if subject in figures]
+    if not values:
+        return None
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summary(case, run, rounds, capacity, bytes_per_session):
+    """The JSON object of a case."""
+    def median(subject, key, digits=2):
+        found = spread(rounds, subject, key)
+        return round(found["median"], digits) if found else None
+
+    def over(mode):
+        """Of each round by itself, so that what slows both does not count."""
+        each = [r["fullgate"]["ns_per_packet"] - r[mode]["ns_per_packet"] for r in rounds if mode in r]
+        return round(statistics.median(each), 2) if each else None
+
+    keys = [("fullgate", "mpps"), ("fullgate", "ns_per_packet"), ("fullgate", "new_sessions_per_second"),
+            ("macswap", "ns_per_packet"), ("5tswap", "ns_per_packet")]
+    return {
+        "case": case.name, "mode": "fullnat", "protocol": case.protocol_name(), "sessions": run.sessions,
+        "workers": run.workers, "mpps": median("fullgate", "mpps", 3),
+        "ns_per_packet": median("fullgate", "ns_per_packet"),
+        "testpmd_macswap_ns": median("macswap", "ns_per_packet"), "over_macswap_ns": over("macswap"),
+        "testpmd_5tswap_ns": median("5tswap", "ns_per_packet"), "over_5tswap_ns": over("5tswap"),
+        "new_sessions_per_second": median("fullgate", "new_sessions_per_second", 0),
+        "new_sessions_per_cpu_second": median("fullgate", "new_sessions_per_cpu_second", 0),
+        "expired_sessions_per_second": median("fullgate", "expired_sessions_per_second", 0),
+        "handovers_per_second": median("fullgate", "handovers_per_second", 0),
+        "bytes_per_session": round(bytes_per_session, 1) if bytes_per_session is not None else None,
+        "sessions_live": median("fullgate", "sessions_live", 0), "session_capacity": capacity * run.workers,
+        "drop_ratio": median("fullgate", "drop_ratio", 6), "cpu_share": median("fullgate", "cpu_share", 3),
+        "order": run.order, "seed": run.seed, "packet_size": run.packet_size, "hugepages": run.hugepages,
+        "seconds": run.seconds,
+        "spread": {f"{subject}.{key}": spread(rounds, subject, key) for subject, key in keys},
+        "rounds": rounds,
+    }

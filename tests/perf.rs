@@ -1,0 +1,58 @@
+//! The performance harness runs: right captures, sessions that come up, figures that fit each other. How fast is no
+//! matter here: the binary may be a debug build, and others use the machine.
+
+#![cfg(feature = "dpdk")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A short run without hugepages and testpmd.
+fn run(case: &str, sessions: u32) -> Value {
+    let output = Command::new(root().join("perf/run"))
+        .args(["--case", case, "--sessions", &sessions.to_string(), "--seconds", "0.3", "--rounds", "1", "--json"])
+        .args(["--no-huge", "--without-testpmd", "--binary", env!("CARGO_BIN_EXE_fullgate")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn udp_sessions_are_forwarded_without_a_drop() {
+    let result = run("fullnat-udp", 64);
+    assert_eq!((&result["case"], &result["protocol"]), (&"fullnat-udp".into(), &"udp".into()));
+    assert_eq!(result["sessions_live"], 64.0);
+    assert_eq!((&result["drop_ratio"], &result["new_sessions_per_second"]), (&0.0.into(), &0.0.into()));
+    assert!(result["mpps"].as_f64().unwrap() > 0.0, "{result}");
+    assert!(result["ns_per_packet"].as_f64().unwrap() > 0.0, "{result}");
+    assert!(result["testpmd_macswap_ns"].is_null() && result["over_macswap_ns"].is_null());
+}
+
+#[test]
+fn tcp_sessions_are_established_or_come_anew() {
+    // That the sessions are ESTABLISHED is checked by perf/run itself.
+    assert_eq!(run("fullnat-tcp-established", 64)["sessions_live"], 64.0);
+    let result = run("fullnat-tcp-new", 64);
+    assert!(result["new_sessions_per_second"].as_f64().unwrap() > 0.0, "{result}");
+}
+
+#[test]
+fn the_search_finds_the_rate_at_which_loss_begins() {
+    // Loses a tenth above rate 6.25.
+    let generator = "echo sent 1000; awk 'BEGIN { print \"received\", ({rate} > 6.25) ? 900 : 1000 }'";
+    let output = Command::new(root().join("perf/rfc2544"))
+        .args(["--most", "10", "--seconds", "1", "--sent", r"sent (\d+)", "--received", r"received (\d+)"])
+        .args(["--", "sh", "-c", generator])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rate = found["rate"].as_f64().unwrap();
+    assert!((6.15..=6.25).contains(&rate), "{rate}");
+}
