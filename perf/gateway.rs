@@ -8,6 +8,9 @@
 #[path = "../tests/forwarding/lab.rs"]
 mod lab;
 
+#[path = "random.rs"]
+mod random;
+
 use std::net::Ipv4Addr;
 
 use fullgate::balance::{LocalAddress, LocalAddressSlot, Protocol, Timeouts};
@@ -17,6 +20,7 @@ use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{RouteEntry, RouteNextHop};
 
 use self::lab::{CLIENT_MAC, Gateway, LAN, LAN_MAC, LIP, PORTS, SERVER_MAC, Spec, VIP, WAN, WAN_MAC};
+use self::random::Random;
 
 /// Bytes of a packet.
 pub const PACKET_LEN: usize = 60;
@@ -144,7 +148,7 @@ impl Load {
     pub fn shuffled(mut self) -> Self {
         let mut random = Random(1);
         for end in (1..self.packets.len()).rev() {
-            self.packets.swap(end, random.below(end + 1));
+            self.packets.swap(end, random.below(end as u32 + 1) as usize);
         }
         self
     }
@@ -161,21 +165,6 @@ impl Load {
     /// The MAC address of the port that these packets come in by.
     pub fn own_mac(&self) -> MacAddress {
         if self.port == WAN { WAN_MAC } else { LAN_MAC }
-    }
-}
-
-/// A small generator of random numbers (xorshift64*, Vigna 2016).
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below `count`.
-    #[allow(clippy::cast_possible_truncation, reason = "below count, which is a usize")]
-    pub fn below(&mut self, count: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        ((u128::from(mixed) * count as u128) >> 64) as usize
     }
 }
 

@@ -4,7 +4,13 @@
 //! callgrind collects inside the functions `collected_*` only, and writes its count down each time that
 //! [`measured_run`] ends. Each case runs twice, with different numbers of packets, each time from a new gateway, so
 //! that the difference of both has nothing of first times in it. Everything is fixed: seeds, addresses, order, time.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "not part of the gateway")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "not part of the gateway"
+)]
 #![allow(missing_docs, reason = "a program")]
 
 #[path = "../gateway.rs"]
@@ -43,7 +49,7 @@ const CASES: [Case; 9] = [
 fn main() {
     for (name, set_up) in CASES {
         for packets in PACKETS {
-            measured_run(set_up(packets), packets / u32::try_from(BURST_SIZE).unwrap());
+            measured_run(set_up(packets), packets / BURST_SIZE as u32);
             println!("{name} {packets}");
         }
     }
