@@ -28,8 +28,9 @@ pub const PACKET_LEN: usize = 60;
 const REAL_SERVERS: u32 = 16;
 /// The clients' way: they are behind a router.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
-/// Seconds after which a UDP session ends, few enough that [`Rig::pass_tick`] reaches a steady churn soon.
-const UDP_TIMEOUT_SECONDS: u32 = 20;
+/// Seconds after which a session ends that only its first packet has come for, few enough that [`Rig::pass_tick`]
+/// reaches a steady churn soon.
+const NEW_TIMEOUT_SECONDS: u32 = 20;
 /// Sessions that one [`Rig::pass_tick`] looks at, at most.
 const EXPIRE_BUDGET: u32 = 256;
 
@@ -48,7 +49,8 @@ impl Rig {
         let mut table = lab::table(vec![lab::service(protocol, servers)], PORTS);
         table.real_server_present = vec![true; REAL_SERVERS as usize];
         table.pools[0].addresses = vec![LocalAddress { slot: LocalAddressSlot(0), address: LIP }];
-        table.timeouts = Timeouts { udp: UDP_TIMEOUT_SECONDS, ..Timeouts::default() };
+        let soon = NEW_TIMEOUT_SECONDS;
+        table.timeouts = Timeouts { udp: soon, tcp_syn_sent: soon, tcp_syn_recv: soon, ..Timeouts::default() };
         let mut neighbours = vec![(WAN, ROUTER, CLIENT_MAC)];
         neighbours.extend((0..REAL_SERVERS).map(|n| (LAN, address(n), SERVER_MAC)));
         let mut routes = lab::routes(&neighbours, 1500);
@@ -86,6 +88,11 @@ impl Rig {
     /// Client packets of these flows: of an established connection if they are TCP.
     pub fn inbound(&self, flows: std::ops::Range<u32>) -> Load {
         Load::new(WAN, flows.map(|flow| self.client(flow, "A")))
+    }
+
+    /// The first packets of these flows.
+    pub fn opening(&self, flows: std::ops::Range<u32>) -> Load {
+        Load::new(WAN, flows.map(|flow| self.client(flow, "S")))
     }
 
     /// Sets these sessions up, TCP ones until they are established, and gives what their real servers send.

@@ -78,16 +78,18 @@ fn hits(criterion: &mut Criterion) {
 fn misses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("process");
     group.throughput(Throughput::Elements(BURST_SIZE as u64));
-    let mut rig = Rig::new(Protocol::Udp, CHURNED);
-    let mut load = rig.inbound(0..CHURNED);
-    group.bench_function("udp new, with its end", |bench| {
-        bench.iter(|| {
-            burst(&mut rig, &mut load);
-            rig.pass_tick();
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let mut rig = Rig::new(protocol, CHURNED);
+        let mut load = rig.opening(0..CHURNED);
+        group.bench_function(format!("{protocol} new, with its end"), |bench| {
+            bench.iter(|| {
+                burst(&mut rig, &mut load);
+                rig.pass_tick();
+            });
         });
-    });
-    burst(&mut rig, &mut load);
-    rig.expect(Rig::transmitted(true));
+        burst(&mut rig, &mut load);
+        rig.expect(Rig::transmitted(true));
+    }
     let mut rig = Rig::new(Protocol::Udp, 1);
     let mut load = rig.astray(0..1024);
     group.bench_function("not local", |bench| bench.iter(|| burst(&mut rig, &mut load)));

@@ -34,15 +34,17 @@ const CAPACITY: u32 = 65_536;
 /// A case sets a gateway up and gives what is done for each burst.
 type Case = (&'static str, fn(u32) -> Box<dyn FnMut()>);
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 11] = [
     ("parse_udp", |_| parse_only(Protocol::Udp)),
     ("parse_tcp", |_| parse_only(Protocol::Tcp)),
     ("udp_inbound", |_| hit(Protocol::Udp, true)),
     ("udp_outbound", |_| hit(Protocol::Udp, false)),
     ("tcp_inbound", |_| hit(Protocol::Tcp, true)),
     ("tcp_outbound", |_| hit(Protocol::Tcp, false)),
-    ("udp_new", new_sessions),
-    ("udp_churn", churn),
+    ("udp_new", |packets| new_sessions(Protocol::Udp, packets)),
+    ("tcp_new", |packets| new_sessions(Protocol::Tcp, packets)),
+    ("udp_churn", |packets| churn(Protocol::Udp, packets)),
+    ("tcp_churn", |packets| churn(Protocol::Tcp, packets)),
     ("not_local", |_| not_local()),
 ];
 
@@ -97,16 +99,16 @@ fn hit(protocol: Protocol, inbound: bool) -> Box<dyn FnMut()> {
 }
 
 /// Each packet opens a session in a table that only fills.
-fn new_sessions(packets: u32) -> Box<dyn FnMut()> {
-    let rig = Rig::new(Protocol::Udp, CAPACITY);
-    let load = rig.inbound(0..packets);
+fn new_sessions(protocol: Protocol, packets: u32) -> Box<dyn FnMut()> {
+    let rig = Rig::new(protocol, CAPACITY);
+    let load = rig.opening(0..packets);
     forward(rig, load, Rig::transmitted(true))
 }
 
 /// Each packet opens a session while as many end, in a table that has reached that balance before.
-fn churn(packets: u32) -> Box<dyn FnMut()> {
-    let mut rig = Rig::new(Protocol::Udp, CAPACITY);
-    let mut load = rig.inbound(0..packets + CAPACITY / 2);
+fn churn(protocol: Protocol, packets: u32) -> Box<dyn FnMut()> {
+    let mut rig = Rig::new(protocol, CAPACITY);
+    let mut load = rig.opening(0..packets + CAPACITY / 2);
     for _ in 0..CAPACITY as usize / 2 / BURST_SIZE {
         load.receive();
         rig.process(load.port, &mut load.frames);
