@@ -20,7 +20,7 @@ DESTDIR ?=
 
 SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh)
 
-.PHONY: help build demo demo-end test test-unit test-pure test-root lint fmt perf install uninstall packages
+.PHONY: help build demo demo-end test test-unit test-pure test-root instructions bench lint fmt perf install uninstall packages
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,7 +37,7 @@ demo: ## show a gateway at work in network namespaces (root; KEEP=1 leaves it up
 demo-end: ## end the lab that KEEP=1 left up (root)
 	@tests/lab/demo.sh end
 
-test: packages lint test-pure test-root ## everything that CI runs (root)
+test: packages lint test-pure instructions test-root ## everything that CI runs (root)
 
 test-unit: packages ## unit tests and checks that need no root
 	$(CARGO) test $(LOCKED) --lib --bins
@@ -49,6 +49,12 @@ test-root:
 	@[[ $$EUID == 0 ]] || { echo "make test: network namespaces need root: sudo make test" >&2; exit 1; }
 	RUST_TEST_THREADS=$(LAB_THREADS) $(CARGO) test $(LOCKED)
 	tests/hugepage-setup.sh
+
+instructions: packages ## compare instructions per packet with perf/instructions/baseline.json (UPDATE=1 writes it)
+	perf/instructions/check $(if $(UPDATE),--update)
+
+bench: packages ## criterion benches of the pure core (BENCH="--bench session -- lookup": some; FULLGATE_BENCH_LARGE=1: 16M sessions too)
+	$(CARGO) bench $(LOCKED) --no-default-features $(BENCH)
 
 lint: packages ## formats, clippy, rustdoc and shellcheck, each warning an error
 	$(CARGO) fmt --all --check

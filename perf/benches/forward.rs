@@ -1,0 +1,107 @@
+//! Criterion benches of the fast path: parsing, and whole bursts through [`Forwarder::process`] by their kind.
+//!
+//! A burst has to be written anew each time, since the gateway rewrites it in place; that is in every figure of
+//! `process`, and `receive` is its cost alone, to be taken off.
+//!
+//! [`Forwarder::process`]: fullgate::forward::Forwarder::process
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "not part of the gateway")]
+#![allow(missing_docs, reason = "a program")]
+
+#[path = "../gateway.rs"]
+mod gateway;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fullgate::balance::Protocol;
+use fullgate::forward::{DropReason, Verdict, parse};
+use fullgate::port::BURST_SIZE;
+use gateway::{Load, Rig};
+
+/// Sessions of the cases that hit one: in the first-level cache, out of it, and out of every cache.
+const SESSIONS: [u32; 4] = [1, 1024, 50_000, 1_000_000];
+/// Flows that open sessions in turn. With 32 of them a tick, and 20 s to live, each is over before it comes again.
+const CHURNED: u32 = 1 << 16;
+
+fn parsing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parse");
+    group.throughput(Throughput::Elements(BURST_SIZE as u64));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let mut load = Rig::new(protocol, 1).inbound(0..BURST_SIZE as u32);
+        load.receive();
+        group.bench_function(protocol.name(), |bench| {
+            bench.iter(|| {
+                for frame in &load.frames {
+                    black_box(parse::parse(black_box(frame), load.own_mac(), false));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn receiving(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("receive");
+    group.throughput(Throughput::Elements(BURST_SIZE as u64));
+    for sessions in SESSIONS {
+        let mut load = Rig::new(Protocol::Udp, 1).inbound(0..sessions);
+        group.bench_function(sessions.to_string(), |bench| {
+            bench.iter(|| {
+                load.receive();
+                black_box(&load.frames);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn hits(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("process");
+    group.throughput(Throughput::Elements(BURST_SIZE as u64));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        for sessions in SESSIONS {
+            let mut rig = Rig::new(protocol, sessions);
+            let mut replies = rig.open(0..sessions).shuffled();
+            let mut requests = rig.inbound(0..sessions).shuffled();
+            for (direction, inbound, load) in [("in", true, &mut requests), ("out", false, &mut replies)] {
+                let id = BenchmarkId::new(format!("{protocol} {direction}"), sessions);
+                group.bench_function(id, |bench| bench.iter(|| burst(&mut rig, load)));
+                // Here, so that the comparison is not in the figure.
+                burst(&mut rig, load);
+                rig.expect(Rig::transmitted(inbound));
+            }
+        }
+    }
+    group.finish();
+}
+
+fn misses(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("process");
+    group.throughput(Throughput::Elements(BURST_SIZE as u64));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let mut rig = Rig::new(protocol, CHURNED);
+        let mut load = rig.opening(0..CHURNED);
+        group.bench_function(format!("{protocol} new, with its end"), |bench| {
+            bench.iter(|| {
+                burst(&mut rig, &mut load);
+                rig.pass_tick();
+            });
+        });
+        burst(&mut rig, &mut load);
+        rig.expect(Rig::transmitted(true));
+    }
+    let mut rig = Rig::new(Protocol::Udp, 1);
+    let mut load = rig.astray(0..1024);
+    group.bench_function("not local", |bench| bench.iter(|| burst(&mut rig, &mut load)));
+    burst(&mut rig, &mut load);
+    rig.expect(Verdict::Drop(DropReason::NotLocal));
+    group.finish();
+}
+
+fn burst(rig: &mut Rig, load: &mut Load) {
+    load.receive();
+    rig.process(load.port, &mut load.frames);
+}
+
+criterion_group!(benches, parsing, receiving, hits, misses);
+criterion_main!(benches);

@@ -1,0 +1,162 @@
+//! Criterion benches of the session table and of local ports, by the number of sessions that are there.
+//!
+//! Sizes go from a table that the second-level cache holds to one far beyond every cache; 16 million sessions take
+//! about 3 GB and come in only with FULLGATE_BENCH_LARGE=1.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "not part of the gateway")]
+#![allow(missing_docs, reason = "a program")]
+
+#[path = "../random.rs"]
+mod random;
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fullgate::balance::{PortRange, Protocol, RealServerSlot};
+use fullgate::flow::{FlowHash, FlowKey, HashSeed};
+use fullgate::port::{BURST_SIZE, WorkerId};
+use fullgate::session::local_port::{LocalPorts, Pair, PairIndex};
+use fullgate::session::{Session, SessionTable, Tick};
+use random::Random;
+
+const SIZES: [u32; 3] = [1000, 100_000, 1_000_000];
+const LARGE: u32 = 16_000_000;
+/// An end that does not come while a bench runs.
+const NEVER: Tick = Tick(u32::MAX / 2);
+
+criterion_group!(benches, table, local_ports);
+criterion_main!(benches);
+
+fn table(criterion: &mut Criterion) {
+    let large = std::env::var_os("FULLGATE_BENCH_LARGE").is_some_and(|value| value == "1");
+    for size in SIZES.into_iter().chain(large.then_some(LARGE)) {
+        // As full as it gets, but for the burst that the benches of new sessions add.
+        let mut table = filled(size, size + BURST_SIZE as u32);
+        let mut group = criterion.benchmark_group("table");
+        group.throughput(Throughput::Elements(BURST_SIZE as u64));
+        let name = |what: &str| BenchmarkId::new(what, size);
+        let mut random = Random(1);
+        group.bench_function(name("lookup hit"), |bench| {
+            bench.iter_batched_ref(
+                || std::array::from_fn(|_| client(random.below(size))),
+                |keys| look_up(&table, keys),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+        group.bench_function(name("lookup miss"), |bench| {
+            bench.iter_batched_ref(
+                || std::array::from_fn(|_| client(size + random.below(size))),
+                |keys| look_up(&table, keys),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+        new_sessions(&mut group, &mut table, size);
+        group.finish();
+    }
+}
+
+/// A burst of sessions comes and goes: removed by hand, or found to be over.
+fn new_sessions(group: &mut BenchmarkGroup<'_, WallTime>, table: &mut SessionTable, size: u32) {
+    let mut next = size;
+    let mut burst = move || {
+        next = if next >= u32::MAX - BURST_SIZE as u32 { size } else { next + BURST_SIZE as u32 };
+        std::array::from_fn::<_, BURST_SIZE, _>(|n| session(next + n as u32))
+    };
+    group.bench_function(BenchmarkId::new("insert and remove", size), |bench| {
+        bench.iter(|| {
+            for index in burst().map(|session| table.insert(session, NEVER).unwrap()) {
+                table.remove(index);
+            }
+        });
+    });
+    let mut now = Tick(0);
+    group.bench_function(BenchmarkId::new("insert and expire", size), |bench| {
+        bench.iter(|| {
+            now = now.plus(1);
+            for session in burst() {
+                table.insert(session, now).unwrap();
+            }
+            let mut budget = u32::MAX;
+            while let Some(index) = table.next_expired(now, &mut budget) {
+                table.remove(index);
+            }
+        });
+    });
+    assert_eq!(table.len(), size, "every session that came has gone");
+}
+
+/// What the fast path does with a burst: hash all, then look all up.
+fn look_up(table: &SessionTable, keys: &[FlowKey; BURST_SIZE]) {
+    let mut hashes = [FlowHash(0); BURST_SIZE];
+    for (key, hash) in keys.iter().zip(&mut hashes) {
+        *hash = table.hash(key);
+    }
+    for (key, hash) in keys.iter().zip(hashes) {
+        black_box(table.find(hash, key));
+    }
+}
+
+fn local_ports(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("local port");
+    let range = PortRange { first: 1024, last: 65_535 };
+    let pair = |real: u32| Pair {
+        local: Ipv4Addr::new(10, 1, 0, 200),
+        real: Ipv4Addr::from_bits(0x0a02_0000 + real),
+        real_port: 80,
+        protocol: Protocol::Tcp,
+    };
+    for (name, in_use) in [("none in use", 0), ("all but one in use", 64_511)] {
+        let mut ports = LocalPorts::new(WorkerId(0), 1);
+        for _ in 0..in_use {
+            ports.allocate(pair(0), range, 0).unwrap();
+        }
+        group.bench_function(BenchmarkId::new("allocate and release", name), |bench| {
+            bench.iter(|| {
+                let (port, index) = ports.allocate(pair(0), range, 0).unwrap();
+                ports.release(black_box(index), port, Tick(0));
+            });
+        });
+    }
+    // Each pair's set is some 8 KB: a thousand of them are out of the caches that the one above stays in.
+    let mut ports = LocalPorts::new(WorkerId(0), 1);
+    let mut real = 0;
+    group.bench_function(BenchmarkId::new("allocate and release", "1000 real servers in turn"), |bench| {
+        bench.iter(|| {
+            real = (real + 1) % 1000;
+            let (port, index): (u16, PairIndex) = ports.allocate(pair(real), range, 0).unwrap();
+            ports.release(black_box(index), port, Tick(0));
+        });
+    });
+    group.finish();
+}
+
+/// A table with sessions 0..size that do not end.
+fn filled(size: u32, capacity: u32) -> SessionTable {
+    let mut table = SessionTable::new(capacity, HashSeed([11, 12]), Tick(0));
+    for n in 0..size {
+        table.insert(session(n), NEVER).unwrap();
+    }
+    table
+}
+
+/// The n-th session, with both of its keys its own.
+fn session(n: u32) -> Session {
+    let local = (Ipv4Addr::from_bits(0x0a01_0000 + (n >> 15)), port(n));
+    let real = (Ipv4Addr::new(10, 200, 0, 1), 8080);
+    Session::new(&client(n), local, real, RealServerSlot(0), PairIndex(0))
+}
+
+fn client(n: u32) -> FlowKey {
+    FlowKey {
+        source: Ipv4Addr::from_bits(0x6440_0000 + (n >> 15)),
+        destination: Ipv4Addr::new(10, 0, 0, 100),
+        source_port: port(n),
+        destination_port: 80,
+        protocol: Protocol::Udp,
+    }
+}
+
+fn port(n: u32) -> u16 {
+    1024 + u16::try_from(n & 0x7fff).unwrap_or(0)
+}
