@@ -148,13 +148,11 @@ fn session(n: u32) -> Session {
 }
 
 fn client(n: u32) -> FlowKey {
-    FlowKey {
-        source: Ipv4Addr::from_bits(0x6440_0000 + (n >> 15)),
-        destination: Ipv4Addr::new(10, 0, 0, 100),
-        source_port: port(n),
-        destination_port: 80,
-        protocol: Protocol::Udp,
-    }
+    FlowKey::new(
+        Protocol::Udp,
+        (Ipv4Addr::from_bits(0x6440_0000 + (n >> 15)), port(n)),
+        (Ipv4Addr::new(10, 0, 0, 100), 80),
+    )
 }
 
 fn port(n: u32) -> u16 {
