@@ -35,6 +35,12 @@ fn udp_sessions_are_forwarded_without_a_drop() {
 }
 
 #[test]
+fn every_answer_belongs_to_a_session() {
+    let result = run("fullnat-udp-both", 64);
+    assert_eq!((&result["sessions_live"], &result["drop_ratio"]), (&64.0.into(), &0.0.into()), "{result}");
+}
+
+#[test]
 fn tcp_sessions_are_established_or_come_anew() {
     // That the sessions are ESTABLISHED is checked by perf/run itself.
     assert_eq!(run("fullnat-tcp-established", 64)["sessions_live"], 64.0);

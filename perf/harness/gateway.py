@@ -3,6 +3,7 @@
 It runs as a user would run it, from a configuration file; what it counts is read with `fullgate stats --json`.
 """
 
+import ipaddress
 import json
 import os
 import pathlib
@@ -11,10 +12,9 @@ import subprocess
 import time
 
 from . import machine
-from .cases import REAL_SERVERS
+from .cases import FIRST_LOCAL_PORT, LOCAL_BASE, REAL_SERVERS, device, pool_of
 
 PATIENCE_SECONDS = 120
-PORTS = range(1024, 65536)
 
 CONFIGURATION = """\
 [dpdk]
@@ -38,7 +38,7 @@ state_dir = "{folder}/state"
 
 [[port]]
 name = "wan"
-device = "net_pcap0,{captures},infinite_rx=1"
+device = "{wan}"
 tap = "fgp-wan"
 addresses = ["192.0.2.1/24", "192.0.2.100/32"]
 routes = [{{ to = "198.18.0.0/15", via = "192.0.2.254" }}]
@@ -46,7 +46,7 @@ link_timeout_milliseconds = 0
 
 [[port]]
 name = "lan"
-device = "net_null0,no-rx=1"
+device = "{lan}"
 tap = "fgp-lan"
 addresses = ["10.2.0.1/16"]
 link_timeout_milliseconds = 0
@@ -55,7 +55,7 @@ link_timeout_milliseconds = 0
 name = "lan"
 port = "lan"
 addresses = ["10.2.4.0-{last_local}"]
-ports = "1024-65535"
+ports = "{first_port}-{last_port}"
 
 [[service]]
 vip = "192.0.2.100:8000"
@@ -70,11 +70,6 @@ real_server = [{real_servers}]
 def capacity_for(sessions):
     """Sessions of a worker's table: the next power of two."""
     return max(1 << 16, 1 << (sessions - 1).bit_length())
-
-
-def local_addresses_for(sessions):
-    """Local addresses that leave half of the local ports free, up to what a pool may have."""
-    return min(8_192, -(-2 * sessions // (REAL_SERVERS * len(PORTS))) + 1)
 
 
 class Gateway:
@@ -102,14 +97,14 @@ class Gateway:
 
     def configuration(self, case, run, captures, mbufs, capacity):
         eal_args = [] if run.hugepages else ["--no-huge", "-m", str(machine.megabytes_for(mbufs))]
-        last = 10 << 24 | 2 << 16 | 4 << 8
-        last += local_addresses_for(run.sessions) - 1
+        pool = pool_of(case, run.sessions)
         servers = ", ".join(f'{{ address = "10.2.1.{n + 1}:8000" }}' for n in range(REAL_SERVERS))
         return CONFIGURATION.format(
             eal_args=json.dumps(eal_args), mbufs=mbufs, cores=run.cpus, capacity=capacity, folder=self.folder,
             timeouts="\n".join(f"{name} = {seconds}" for name, seconds in case.timeouts.items()),
-            captures=",".join(f"rx_pcap={path}" for path in captures), protocol=case.protocol_name(),
-            last_local=".".join(str(last >> shift & 0xFF) for shift in (24, 16, 8, 0)), real_servers=servers)
+            wan=device(0, captures.wan), lan=device(1, captures.lan), protocol=case.protocol_name(),
+            last_local=ipaddress.IPv4Address(LOCAL_BASE + pool.addresses - 1), first_port=FIRST_LOCAL_PORT,
+            last_port=FIRST_LOCAL_PORT + pool.ports - 1, real_servers=servers)
 
     def wait_until_it_answers(self):
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -141,11 +136,11 @@ class Gateway:
         """Counters now, all of them growing but `sessions`."""
         stats = json.loads(machine.run(*self.command("stats", "--json")))
         cpu = machine.cpu_nanoseconds(self.process.pid, self.workers)
-        workers, lan = stats["workers"], next(port for port in stats["ports"] if port["name"] == "lan")
+        workers = stats["workers"]
         total = {key: sum(worker[key] for worker in workers) for key in
-                 ("sessions", "sessions_created", "sessions_expired", "rx_packets", "handovers", "busy_nanoseconds")}
+                 ("sessions", "sessions_created", "sessions_expired", "rx_packets", "tx_packets", "handovers")}
         drops = {reason: count for reason, count in stats["drops"] if count}
-        return {**total, "at": stats["at_nanoseconds"], "cpu": cpu, "packets": lan["tx_packets"], "drops": drops}
+        return {**total, "at": stats["at_nanoseconds"], "cpu": cpu, "packets": total["tx_packets"], "drops": drops}
 
     def states(self, count):
         """The states of so many of its sessions."""

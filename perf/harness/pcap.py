@@ -50,32 +50,30 @@ def folded(total):
 
 
 class Frame:
-    """A frame of which only the client's address and port, and the checksums, differ from flow to flow."""
+    """A frame of which only addresses and ports, and the checksums, differ from flow to flow."""
 
-    def __init__(self, protocol, destination_mac, vip, vport, frame_len, flags=0):
+    def __init__(self, protocol, destination_mac, frame_len, flags=0):
         if frame_len < HEADERS_LEN[protocol]:
             raise ValueError(f"a packet size of {frame_len} is too small for its headers: {HEADERS_LEN[protocol]} or more")
-        ip_len = frame_len - ETHERNET_LEN
         payload = bytes(n & 0xFF for n in range(frame_len - HEADERS_LEN[protocol]))
-        ip = struct.pack("!BBHHHBBHII", 0x45, 0, ip_len, 0, 0x4000, 64, protocol, 0, 0, vip)
+        ip = struct.pack("!BBHHHBBHII", 0x45, 0, frame_len - ETHERNET_LEN, 0, 0x4000, 64, protocol, 0, 0, 0)
         if protocol == UDP:
-            l4, self.l4_checksum_at = struct.pack("!HHHH", 0, vport, 8 + len(payload), 0), 6
+            l4, self.l4_checksum_at = struct.pack("!HHHH", 0, 0, 8 + len(payload), 0), 6
         else:
-            l4, self.l4_checksum_at = struct.pack("!HHIIBBHHH", 0, vport, 1, 1, 0x50, flags, 65535, 0, 0), 16
-        l4_len = len(l4) + len(payload)
+            l4, self.l4_checksum_at = struct.pack("!HHIIBBHHH", 0, 0, 1, 1, 0x50, flags, 65535, 0, 0), 16
         self.protocol = protocol
         self.ip_sum = ones_complement_sum(ip)
-        self.l4_sum = ones_complement_sum(l4 + payload) + protocol + l4_len + (vip >> 16) + (vip & 0xFFFF)
+        self.l4_sum = ones_complement_sum(l4 + payload) + protocol + len(l4) + len(payload)
         ethernet = destination_mac + bytes.fromhex("0200000000fe") + b"\x08\x00"
         self.template = ethernet + ip + l4 + payload
 
-    def of(self, address, port):
-        """The frame of one client."""
+    def of(self, source, destination):
+        """The frame between two pairs of address and port."""
         frame = bytearray(self.template)
-        address_sum = (address >> 16) + (address & 0xFFFF)
-        struct.pack_into("!HI", frame, 24, folded(self.ip_sum + address_sum), address)
-        struct.pack_into("!H", frame, 34, port)
-        checksum = folded(self.l4_sum + address_sum + port)
+        (from_address, from_port), (to_address, to_port) = source, destination
+        addresses = (from_address >> 16) + (from_address & 0xFFFF) + (to_address >> 16) + (to_address & 0xFFFF)
+        struct.pack_into("!HIIHH", frame, 24, folded(self.ip_sum + addresses), from_address, to_address, from_port, to_port)
+        checksum = folded(self.l4_sum + addresses + from_port + to_port)
         if self.protocol == UDP and checksum == 0:
             checksum = 0xFFFF
         struct.pack_into("!H", frame, 34 + self.l4_checksum_at, checksum)

@@ -111,11 +111,11 @@ def weigh(case, run, mbufs, folder, full):
     """Bytes a session: what the process takes more than one with a table of next to nothing and no traffic of note."""
     if case.churns or run.sessions < SESSIONS_TO_WEIGH:
         return None
-    tiny = Run(**{**vars(run), "sessions": run.workers})
+    tiny = Run(**{**vars(run), "sessions": cases.REAL_SERVERS})
     small = f"{folder}/small"
     with contextlib.ExitStack() as stack:
         inner = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
-        captures, _count = cases.write_captures(case, tiny, inner)
+        captures = cases.write_captures(case, tiny, inner)
         gateway = Gateway(run.binary, case, tiny, captures, mbufs, 1024, small, f"{namespace()}-small")
         stack.callback(gateway.close)
         time.sleep(WINDOW_SECONDS)
@@ -130,9 +130,9 @@ def run_case(case, run):
     """Runs a case; gives its JSON object."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fullgate-perf-"))
-        captures, frames = cases.write_captures(case, run, folder)
+        captures = cases.write_captures(case, run, folder)
         # infinite_rx holds the file in packet buffers; the rest is for queues, caches and rings.
-        mbufs = frames + 32_768 * run.workers
+        mbufs = captures.frames + 32_768 * run.workers
         beside = run.beside_testpmd and case.beside_testpmd
         memory = [machine.megabytes_for(mbufs)] * (2 if beside else 1)
         pages = machine.Hugepages(memory, run.hugepages)

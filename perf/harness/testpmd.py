@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from . import machine
+from .cases import device
 
 PROMPT = "testpmd> "
 PATIENCE_SECONDS = 120
@@ -22,10 +23,9 @@ class Testpmd:
         lcores = ",".join(["0@0"] + [f"{n + 1}@{cpu}" for n, cpu in enumerate(run.cpus)])
         memory = ["--in-memory"] if run.hugepages else [
             "--no-huge", "--no-shconf", "-m", str(machine.megabytes_for(mbufs))]
-        pcaps = ",".join(f"rx_pcap={path}" for path in captures)
         queues = str(run.workers)
         words = [program, "--lcores", lcores, "--no-pci", "--no-telemetry", "--file-prefix", f"perf-{os.getpid()}", *memory,
-                 "--vdev", f"net_pcap0,{pcaps},infinite_rx=1", "--vdev", "net_null0,no-rx=1",
+                 "--vdev", device(0, captures.wan), "--vdev", device(1, captures.lan),
                  "--", "-i", "--forward-mode=macswap", f"--total-num-mbufs={mbufs}", f"--nb-cores={queues}",
                  f"--rxq={queues}", f"--txq={queues}", "--rxd=1024", "--txd=1024", "--burst=32"]
         # A terminal, or its output would wait in a buffer.
@@ -66,12 +66,12 @@ class Testpmd:
         self.ask("stop")
 
     def sample(self):
-        text = self.ask("show port stats 1")
+        text = self.ask("show port stats all")
         cpu = machine.cpu_nanoseconds(self.process.pid, self.workers)
-        packets = re.search(r"TX-packets:\s*(\d+)", text)
-        if packets is None:
+        packets = [int(count) for count in re.findall(r"TX-packets:\s*(\d+)", text)]
+        if len(packets) != 2:
             raise machine.Trouble(f"testpmd's statistics are not as expected: {text[-300:]}")
-        return {"at": time.monotonic_ns(), "cpu": cpu, "packets": int(packets[1])}
+        return {"at": time.monotonic_ns(), "cpu": cpu, "packets": sum(packets)}
 
     def close(self):
         machine.end(self.process)
