@@ -1,7 +1,7 @@
 //! Criterion benches of the session table and of local ports, by the number of sessions that are there.
 //!
 //! Sizes go from a table that the second-level cache holds to one far beyond every cache; 16 million sessions take
-//! about 3 GB and come in only with FULLGATE_BENCH_LARGE=1.
+//! about 1.5 GB and come in only with FULLGATE_BENCH_LARGE=1.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "not part of the gateway")]
 #![allow(missing_docs, reason = "a program")]
 
