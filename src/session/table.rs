@@ -8,6 +8,7 @@
 //!
 //! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all.
 
+use prefetch::prefetch;
 use wide::u16x8;
 
 use super::record::Session;
@@ -90,6 +91,14 @@ pub struct Found {
     pub direction: Direction,
 }
 
+/// Where in the index a flow's session may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates {
+    home: u32,
+    /// A bit for each place of the home bucket that has the flow's tag.
+    places: u32,
+}
+
 /// No free record, or no room in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
@@ -155,21 +164,49 @@ impl SessionTable {
         u32::try_from(self.sessions.len()).unwrap_or(u32::MAX)
     }
 
-    /// The session that a packet belongs to.
+    /// Has the index line of a flow's home loaded: the first step of a look-up over a burst.
     #[inline]
-    pub fn find(&self, hash: FlowHash, key: &FlowKey) -> Option<Found> {
+    pub fn prefetch(&self, hash: FlowHash) {
+        if let Some(bucket) = self.buckets.get(hash.reduce(self.bucket_count) as usize) {
+            prefetch(bucket);
+        }
+    }
+
+    /// Where a flow's home has its tag; has the first of these sessions loaded: the second step.
+    #[inline]
+    pub fn candidates(&self, hash: FlowHash) -> Candidates {
         let home = hash.reduce(self.bucket_count);
-        let bucket = self.buckets.get(home as usize)?;
-        let found = self.find_in(bucket, tag(hash), key);
+        let Some(bucket) = self.buckets.get(home as usize) else { return Candidates::default() };
+        let places = bucket.places(tag(hash));
+        if let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize)
+            && let Some(session) = self.sessions.get(dereference(reference).0 as usize)
+        {
+            prefetch(session);
+        }
+        Candidates { home, places }
+    }
+
+    /// The session that a packet belongs to, among the candidates that its hash has: the third step.
+    #[inline]
+    pub fn find_among(&self, candidates: Candidates, hash: FlowHash, key: &FlowKey) -> Option<Found> {
+        let bucket = self.buckets.get(candidates.home as usize)?;
+        let found = self.find_in(bucket, candidates.places, key);
         if found.is_some() || bucket.overflowed() == 0 {
             return found;
         }
-        (1..PROBES).find_map(|probe| self.find_in(self.buckets.get(self.probe(home, probe))?, tag(hash), key))
+        (1..PROBES).find_map(|probe| {
+            let bucket = self.buckets.get(self.probe(candidates.home, probe))?;
+            self.find_in(bucket, bucket.places(tag(hash)), key)
+        })
+    }
+
+    /// The session that a packet belongs to, in one go.
+    pub fn find(&self, hash: FlowHash, key: &FlowKey) -> Option<Found> {
+        self.find_among(self.candidates(hash), hash, key)
     }
 
     #[inline]
-    fn find_in(&self, bucket: &Bucket, tag: u16, key: &FlowKey) -> Option<Found> {
-        let mut places = bucket.places(tag);
+    fn find_in(&self, bucket: &Bucket, mut places: u32, key: &FlowKey) -> Option<Found> {
         while let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize) {
             let (index, direction) = dereference(reference);
             if self.sessions.get(index as usize).is_some_and(|session| session.key(direction) == *key) {
