@@ -1,5 +1,7 @@
 """The machine: hugepages for the run, processes and their threads, versions. What is taken is given back."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import platform
@@ -40,19 +42,22 @@ def megabytes_for(buffers):
 
 
 class Hugepages:
-    """2 MB pages for the run. Where the kernel has not as many, `arguments` say how to do without."""
+    """2 MB pages for the run: so many MB for each program."""
 
     def __init__(self, megabytes, wanted=True):
-        self.megabytes, self.added = megabytes, 0
+        self.added = 0
         if wanted:
             self.reserve(sum(megabytes))
 
     def reserve(self, megabytes):
-        self.added = max(0, -(-megabytes // 2) - self.count("free_hugepages"))
-        self.set(self.count("nr_hugepages") + self.added)
-        if self.count("free_hugepages") * 2 < megabytes:
+        """Adds as many as are needed: those that are free already are somebody else's."""
+        with self.alone():
+            before = self.count("nr_hugepages")
+            self.set(before + -(-megabytes // 2))
+            self.added = self.count("nr_hugepages") - before
+        if self.added * 2 < megabytes:
             self.give_back()
-            raise Trouble(f"the kernel has no {megabytes} MB of free 2 MB pages: fewer sessions, or --no-huge")
+            raise Trouble(f"the kernel has no {megabytes} MB to make 2 MB pages of: fewer sessions, or --no-huge")
 
     @staticmethod
     def count(which):
@@ -64,9 +69,18 @@ class Hugepages:
 
     def give_back(self):
         """Takes off what was added, whatever others have added meanwhile."""
-        if self.added:
-            self.set(max(0, self.count("nr_hugepages") - self.added))
+        if self.added > 0:
+            with self.alone():
+                self.set(max(0, self.count("nr_hugepages") - self.added))
             self.added = 0
+
+    @staticmethod
+    @contextlib.contextmanager
+    def alone():
+        """The count is read, then written: no other perf/run may do so in between."""
+        with open(HUGEPAGES / "nr_hugepages") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 def threads(pid, prefixes):

@@ -162,7 +162,8 @@ def summary(case, run, rounds, capacity, bytes_per_session):
     """The JSON object of a case."""
     def median(subject, key, digits=2):
         found = spread(rounds, subject, key)
-        return round(found["median"], digits) if found else None
+        # Counts are whole numbers.
+        return round(found["median"], digits or None) if found else None
 
     def over(mode):
         """Of each round by itself, so that what slows both does not count."""

@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import time
 
@@ -24,7 +25,8 @@ class Testpmd:
         memory = ["--in-memory"] if run.hugepages else [
             "--no-huge", "--no-shconf", "-m", str(machine.megabytes_for(mbufs))]
         queues = str(run.workers)
-        words = [program, "--lcores", lcores, "--no-pci", "--no-telemetry", "--file-prefix", f"perf-{os.getpid()}", *memory,
+        self.file_prefix = f"perf-{os.getpid()}"
+        words = [program, "--lcores", lcores, "--no-pci", "--no-telemetry", "--file-prefix", self.file_prefix, *memory,
                  "--vdev", device(0, captures.wan), "--vdev", device(1, captures.lan),
                  "--", "-i", "--forward-mode=macswap", f"--total-num-mbufs={mbufs}", f"--nb-cores={queues}",
                  f"--rxq={queues}", f"--txq={queues}", "--rxd=1024", "--txd=1024", "--burst=32"]
@@ -76,3 +78,5 @@ class Testpmd:
     def close(self):
         machine.end(self.process)
         os.close(self.terminal)
+        # DPDK leaves its run-time directory behind.
+        shutil.rmtree(f"/run/dpdk/{self.file_prefix}", ignore_errors=True)
