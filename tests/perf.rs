@@ -1,6 +1,5 @@
 //! The performance harness runs: right captures, sessions that come up, figures that fit each other. How fast is no
 //! matter here: the binary may be a debug build, and others use the machine.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
