@@ -41,9 +41,18 @@ impl Queue {
         Self { sources, next: 0, sink, _devices: devices, not_sync: PhantomData }
     }
 
+    /// Whether the worker receives from this port at all.
+    pub fn receives(&self) -> bool {
+        !self.sources.is_empty()
+    }
+}
+
+impl PortQueue for Queue {
+    type Frame = Mbuf;
+
     /// Receives into the free capacity of `into`, at most [`BURST_SIZE`] frames; returns how many.
     #[inline]
-    pub fn receive(&mut self, into: &mut Vec<Mbuf>) -> usize {
+    fn receive(&mut self, into: &mut Vec<Mbuf>) -> usize {
         let wanted = (into.capacity() - into.len()).min(BURST_SIZE);
         if let [source] = *self.sources {
             return receive_from(source, into, wanted);
@@ -63,7 +72,7 @@ impl Queue {
     /// Sends `frames` from the front and removes those that the device took; returns how many. A device that is full
     /// is tried a few times more; the frames that are left are the caller's to keep or drop.
     #[inline]
-    pub fn transmit(&mut self, frames: &mut Vec<Mbuf>) -> usize {
+    fn transmit(&mut self, frames: &mut Vec<Mbuf>) -> usize {
         let mut sent = 0;
         for _ in 0..TRANSMIT_ATTEMPTS {
             if sent == frames.len() {
@@ -84,11 +93,6 @@ impl Queue {
             unsafe { frames.set_len(left) };
         }
         sent
-    }
-
-    /// Whether the worker receives from this port at all.
-    pub fn receives(&self) -> bool {
-        !self.sources.is_empty()
     }
 }
 
@@ -112,17 +116,4 @@ fn transmit_burst(sink: DeviceQueue, frames: &mut [Mbuf]) -> usize {
     // SAFETY: `count` pointers to mbufs of ours; those that the device takes are forgotten by the caller. The device
     // is started and the queue is this worker's alone.
     usize::from(unsafe { dpdk_sys::dpdk_shim_tx_burst(sink.device, sink.queue, frames, count) })
-}
-impl PortQueue for Queue {
-    type Frame = Mbuf;
-
-    #[inline]
-    fn receive(&mut self, into: &mut Vec<Mbuf>) -> usize {
-        Self::receive(self, into)
-    }
-
-    #[inline]
-    fn transmit(&mut self, frames: &mut Vec<Mbuf>) -> usize {
-        Self::transmit(self, frames)
-    }
 }

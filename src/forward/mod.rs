@@ -28,7 +28,7 @@ use self::parse::{Packet, Parsed};
 use crate::balance::{Protocol, ServiceKey, ServiceTable};
 use crate::flow::{Direction, FlowHash, FlowKey, HashSeed, local_port_owner};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
-use crate::route::{HopEntry, HopIndex, Resolution, RouteTable};
+use crate::route::{HopIndex, Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
 use crate::session::{Candidates, Found, SessionTable, SessionView, Tick};
@@ -220,11 +220,12 @@ impl Forwarder {
         }
         let to = session.rewritten_key(found.direction);
         let deltas = session.deltas(found.direction);
-        if session.hop(found.direction, self.routes.generation).is_none() {
-            self.remember_hop(found, &to);
-        }
-        let hop = self.sessions.session(found.index).hop(found.direction, self.routes.generation);
-        let (verdict, mtu, header) = match self.next_hop(hop, &to) {
+        let hop = match session.hop(found.direction, self.routes.generation) {
+            Some(hop) => Ok(hop),
+            None => self.find_hop(found, &to),
+        };
+        let entry = hop.and_then(|hop| self.routes.hop(hop).ok_or(Resolution::NoRoute));
+        let (verdict, mtu, header) = match entry {
             Ok(entry) if entry.resolved => (Verdict::Transmit(entry.hop.port), entry.mtu, Some(&entry.header)),
             Ok(entry) => (Verdict::AwaitNeighbour(entry.hop), entry.mtu, None),
             Err(Resolution::Unresolved(hop)) => {
@@ -242,29 +243,13 @@ impl Forwarder {
         verdict
     }
 
-    /// Where a session's packets go: the hop that the session remembers, or the routes' answer.
-    #[inline]
-    fn next_hop(&self, remembered: Option<HopIndex>, to: &FlowKey) -> Result<&HopEntry, Resolution> {
-        match remembered.and_then(|hop| self.routes.hop(hop)) {
-            Some(entry) => Ok(entry),
-            None => match self.resolve(to) {
-                Resolution::Hop(hop) => self.routes.hop(hop).ok_or(Resolution::NoRoute),
-                other => Err(other),
-            },
-        }
-    }
-
-    /// Has a session remember its hop in the routes of now, if they have one.
+    /// The hop of a session's packets by the routes of now, which the session remembers from here on.
     #[cold]
-    fn remember_hop(&mut self, found: Found, to: &FlowKey) {
-        if let Resolution::Hop(hop) = self.resolve(to) {
-            let generation = self.routes.generation;
-            self.sessions.session_mut(found.index).set_hop(found.direction, generation, hop);
-        }
-    }
-
-    fn resolve(&self, to: &FlowKey) -> Resolution {
-        self.routes.resolve(to.destination(), self.seed.hash(to).low_bits())
+    fn find_hop(&mut self, found: Found, to: &FlowKey) -> Result<HopIndex, Resolution> {
+        let resolution = self.routes.resolve(to.destination(), self.seed.hash(to).low_bits());
+        let Resolution::Hop(hop) = resolution else { return Err(resolution) };
+        self.sessions.session_mut(found.index).set_hop(found.direction, self.routes.generation, hop);
+        Ok(hop)
     }
 
     /// A TCP or UDP packet for which the look-up found nothing to forward it by.

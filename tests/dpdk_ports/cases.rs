@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fullgate::config::DpdkConfig;
 use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue, Steering, clock, free_all, register_current_thread};
-use fullgate::port::{BURST_SIZE, ChecksumStatus, Frame, PortId};
+use fullgate::port::{BURST_SIZE, ChecksumStatus, Frame, PortId, PortQueue};
 
 use crate::lab::{self, Hugepages, Peer, contents, flows, open, poll, port, receive, transmit, veth, wait_until};
 

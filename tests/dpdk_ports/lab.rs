@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use fullgate::config::{Device, DpdkConfig, Idle, PortConfig, WorkerConfig};
 use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue};
-use fullgate::port::{BURST_SIZE, Frame, PortId};
+use fullgate::port::{BURST_SIZE, Frame, PortId, PortQueue};
 
 /// How long a condition may take to come true.
 pub const PATIENCE: Duration = Duration::from_secs(5);
