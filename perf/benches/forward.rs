@@ -32,7 +32,7 @@ fn parsing(criterion: &mut Criterion) {
         group.bench_function(protocol.name(), |bench| {
             bench.iter(|| {
                 for frame in &load.frames {
-                    black_box(parse::parse(black_box(frame), load.own_mac(), false));
+                    black_box(parse::plain(black_box(frame), load.own_mac()));
                 }
             });
         });

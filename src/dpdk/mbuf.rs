@@ -92,6 +92,12 @@ impl Frame for Mbuf {
     }
 
     #[inline]
+    fn prefetch(&self) {
+        // SAFETY: by the type's invariant `start` is within the buffer, where a byte can always be read.
+        prefetch::prefetch(unsafe { &*self.start() });
+    }
+
+    #[inline]
     fn packet_len(&self) -> usize {
         self.field::<u32>(DPDK_SHIM_MBUF_PKT_LEN) as usize
     }

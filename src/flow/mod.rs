@@ -103,6 +103,17 @@ pub enum Direction {
     Outbound = 1,
 }
 
+impl Direction {
+    /// The other one.
+    #[inline]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Inbound => Self::Outbound,
+            Self::Outbound => Self::Inbound,
+        }
+    }
+}
+
 /// The secret of a gateway's hashes: drawn at start, the same in all its workers, so that nobody outside can aim
 /// flows at one bucket or one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,12 +26,12 @@ pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
 use self::balancer::Balancer;
 use self::parse::{Packet, Parsed};
 use crate::balance::{Protocol, ServiceKey, ServiceTable};
-use crate::flow::{Direction, FlowHash, FlowKey, HashSeed, local_port_owner};
+use crate::flow::{Direction, FlowHash, HashSeed, local_port_owner};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
-use crate::route::{HopIndex, Resolution, RouteTable};
+use crate::route::{HopEntry, Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{Candidates, Found, SessionTable, SessionView, Tick};
+use crate::session::{Candidate, Found, SessionTable, SessionView, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -175,29 +175,19 @@ impl Forwarder {
             verdicts.fill(Verdict::Drop(DropReason::NotLocal));
             return;
         };
-        let Looked { parsed, hashes, found } = Looked::up(&self.sessions, view, frames);
-        // The hits, in order; a bit for each of the rest.
-        let mut misses = 0u32;
-        for (index, frame) in frames.iter_mut().enumerate() {
-            verdicts[index] = match (&parsed[index], found[index]) {
-                (Parsed::Flow(packet), Some(found)) if !self.gives_way(packet, found) => {
-                    self.forward(port, frame, packet, found, now)
-                }
-                (Parsed::Decided(verdict), _) => *verdict,
-                _ => {
-                    misses |= 1 << index;
-                    continue;
-                }
-            };
+        let flows = Flows::of(&self.sessions, view, frames);
+        let mut left = all(frames.len());
+        for index in bits(flows.plain) {
+            let packet = &flows.packets[index];
+            if let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key)
+                && !self.gives_way(packet, found)
+            {
+                verdicts[index] = self.forward(port, &mut frames[index], packet, found, now);
+                left &= !(1 << index);
+            }
         }
-        while misses != 0 {
-            let index = misses.trailing_zeros() as usize;
-            misses &= misses - 1;
-            verdicts[index] = match &parsed[index] {
-                Parsed::Flow(packet) => self.miss(port, &mut frames[index], packet, hashes[index], origin, now),
-                Parsed::Other { destination, class, fragment } => self.other(*destination, *class, *fragment),
-                Parsed::Decided(verdict) => *verdict,
-            };
+        for index in bits(left) {
+            verdicts[index] = self.miss(port, &mut frames[index], flows.plain_packet(index), origin, now);
         }
     }
 
@@ -209,8 +199,9 @@ impl Forwarder {
     }
 
     /// A packet of a known session.
+    #[inline]
     fn forward<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, found: Found, now: Now) -> Verdict {
-        let session = self.sessions.session(found.index);
+        let session = self.sessions.session_mut(found.index);
         let server = session.real_server();
         if found.direction == Direction::Inbound && !self.services.is_present(server) {
             return Verdict::Drop(DropReason::RealServerRemoved);
@@ -218,19 +209,36 @@ impl Forwarder {
         if packet.ttl <= 1 {
             return self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now);
         }
-        let to = session.rewritten_key(found.direction);
-        let deltas = session.deltas(found.direction);
-        let hop = match session.hop(found.direction, self.routes.generation) {
-            Some(hop) => Ok(hop),
-            None => self.find_hop(found, &to),
+        let hop = session.hop(found.direction, self.routes.generation).and_then(|hop| self.routes.hop(hop));
+        let Some(hop) = hop.filter(|hop| hop.resolved) else {
+            return self.forward_anew(port, frame, packet, found, now);
         };
-        let entry = hop.and_then(|hop| self.routes.hop(hop).ok_or(Resolution::NoRoute));
-        let (verdict, mtu, header) = match entry {
-            Ok(entry) if entry.resolved => (Verdict::Transmit(entry.hop.port), entry.mtu, Some(&entry.header)),
-            Ok(entry) => (Verdict::AwaitNeighbour(entry.hop), entry.mtu, None),
+        if packet.total_len > hop.mtu {
+            let mtu = hop.mtu;
+            return self.too_big(port, frame, packet, mtu, now);
+        }
+        cut_trailer(frame, packet);
+        rewrite::rewrite(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
+        let verdict = Verdict::Transmit(hop.hop.port);
+        self.account(found, server, packet, now);
+        verdict
+    }
+
+    /// A packet of a session that does not know its hop in the routes of now, or whose hop has not answered yet.
+    #[cold]
+    fn forward_anew<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        found: Found,
+        now: Now,
+    ) -> Verdict {
+        let (hop, mtu) = match self.find_hop(found) {
+            Ok(entry) if entry.resolved => return self.forward(port, frame, packet, found, now),
+            Ok(entry) => (entry.hop, entry.mtu),
             Err(Resolution::Unresolved(hop)) => {
-                let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
-                (Verdict::AwaitNeighbour(hop), mtu, None)
+                (hop, self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu))
             }
             Err(_) => return Verdict::Drop(DropReason::NoRoute),
         };
@@ -238,31 +246,51 @@ impl Forwarder {
             return self.too_big(port, frame, packet, mtu, now);
         }
         cut_trailer(frame, packet);
-        rewrite::rewrite(frame.bytes_mut(), packet, header, to, deltas);
-        self.account(found, server, packet, now);
-        verdict
+        let session = self.sessions.session(found.index);
+        rewrite::rewrite(frame.bytes_mut(), packet, None, session, found.direction);
+        self.account(found, session.real_server(), packet, now);
+        Verdict::AwaitNeighbour(hop)
     }
 
     /// The hop of a session's packets by the routes of now, which the session remembers from here on.
-    #[cold]
-    fn find_hop(&mut self, found: Found, to: &FlowKey) -> Result<HopIndex, Resolution> {
-        let resolution = self.routes.resolve(to.destination(), self.seed.hash(to).low_bits());
+    fn find_hop(&mut self, found: Found) -> Result<HopEntry, Resolution> {
+        let session = self.sessions.session_mut(found.index);
+        let to = session.rewritten_key(found.direction);
+        let resolution = self.routes.resolve(to.destination(), self.seed.hash(&to).low_bits());
         let Resolution::Hop(hop) = resolution else { return Err(resolution) };
-        self.sessions.session_mut(found.index).set_hop(found.direction, self.routes.generation, hop);
-        Ok(hop)
+        session.set_hop(found.direction, self.routes.generation, hop);
+        self.routes.hop(hop).copied().ok_or(Resolution::NoRoute)
     }
 
-    /// A TCP or UDP packet for which the look-up found nothing to forward it by.
+    /// A packet that the look-up of its burst has found no session for: a plain one, or one that has to be parsed yet.
     fn miss<F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
-        packet: &Packet,
-        hash: FlowHash,
+        plain: Option<Packet>,
         origin: Origin,
         now: Now,
     ) -> Verdict {
-        // An earlier packet of this burst may have set the session up.
+        let view = self.ports[port.index()];
+        let parsed = plain.map_or_else(|| parse::parse(frame, view.mac, view.promiscuous), Parsed::Flow);
+        match parsed {
+            Parsed::Flow(packet) => self.unmatched(port, frame, &packet, origin, now),
+            Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
+            Parsed::Decided(verdict) => verdict,
+        }
+    }
+
+    /// A TCP or UDP packet whose session is yet to be found, or to be set up.
+    fn unmatched<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        origin: Origin,
+        now: Now,
+    ) -> Verdict {
+        let hash = self.sessions.hash(&packet.key);
+        // An earlier packet of this burst may have set the session up, or another session has the same tag.
         if let Some(found) = self.sessions.find(hash, &packet.key) {
             if !self.gives_way(packet, found) {
                 return self.forward(port, frame, packet, found, now);
@@ -352,45 +380,61 @@ impl Forwarder {
     }
 }
 
-/// What the first three steps found out about a burst. Beyond its end nothing of it counts.
-struct Looked {
-    parsed: [Parsed; BURST_SIZE],
-    hashes: [FlowHash; BURST_SIZE],
-    found: [Option<Found>; BURST_SIZE],
+/// What the first steps find out about a burst.
+struct Flows {
+    /// A bit for each frame that is a plain packet: the arrays hold these only.
+    plain: u32,
+    packets: [Packet; BURST_SIZE],
+    candidates: [Candidate; BURST_SIZE],
 }
 
-impl Looked {
-    /// Parses all frames, hashes all flows, looks all of them up: one step over the whole burst after the other, each
-    /// of which has the lines loaded that the next one reads, so that a burst waits for memory twice and not 64 times.
+impl Flows {
+    /// Parses and hashes all frames, then looks at where their sessions may be: each step has the lines loaded that
+    /// the next one reads, so that a burst waits for memory three times and not a hundred.
     #[inline]
-    fn up<F: Frame>(sessions: &SessionTable, view: PortView, frames: &[F]) -> Self {
-        let mut looked = Self {
-            parsed: [Parsed::Decided(Verdict::Drop(DropReason::Truncated)); BURST_SIZE],
-            hashes: [FlowHash(0); BURST_SIZE],
-            found: [None; BURST_SIZE],
-        };
-        for (frame, parsed) in frames.iter().zip(&mut looked.parsed) {
-            *parsed = parse::parse(frame, view.mac, view.promiscuous);
+    fn of<F: Frame>(sessions: &SessionTable, view: PortView, frames: &[F]) -> Self {
+        let mut hashes = [FlowHash(0); BURST_SIZE];
+        let mut flows =
+            Self { plain: 0, packets: [Packet::NONE; BURST_SIZE], candidates: [Candidate::NONE; BURST_SIZE] };
+        for frame in frames {
+            frame.prefetch();
         }
-        for (parsed, hash) in looked.parsed.iter().zip(&mut looked.hashes) {
-            if let Parsed::Flow(packet) = parsed {
-                *hash = sessions.hash(&packet.key);
+        let slots = flows.packets.iter_mut().zip(&mut hashes);
+        for ((index, frame), (packet, hash)) in frames.iter().enumerate().zip(slots) {
+            if let Some(plain) = parse::plain(frame, view.mac) {
+                *packet = plain;
+                *hash = sessions.hash(&plain.key);
                 sessions.prefetch(*hash);
+                flows.plain |= 1 << index;
             }
         }
-        let mut candidates = [Candidates::default(); BURST_SIZE];
-        let count = frames.len().min(BURST_SIZE);
-        for (hash, candidates) in looked.hashes.iter().zip(&mut candidates).take(count) {
-            *candidates = sessions.candidates(*hash);
+        for index in bits(flows.plain) {
+            flows.candidates[index] = sessions.candidate(hashes[index]);
         }
-        let flows = looked.parsed.iter().zip(&looked.hashes).zip(&candidates);
-        for (((parsed, hash), candidates), found) in flows.zip(&mut looked.found) {
-            if let Parsed::Flow(packet) = parsed {
-                *found = sessions.find_among(*candidates, *hash, &packet.key);
-            }
-        }
-        looked
+        flows
     }
+
+    /// The packet of a frame, if that is a plain one; its addresses are looked at now.
+    fn plain_packet(&self, index: usize) -> Option<Packet> {
+        (self.plain & 1 << index != 0).then_some(self.packets[index]).filter(Packet::is_unicast)
+    }
+}
+
+/// A bit for each of so many frames, at most [`BURST_SIZE`].
+fn all(frames: usize) -> u32 {
+    (0..frames.min(BURST_SIZE)).fold(0, |bits, index| bits | 1 << index)
+}
+
+/// The places of the bits that are set, lowest first.
+#[inline]
+fn bits(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let index = bits.trailing_zeros() as usize;
+        (index < BURST_SIZE).then(|| {
+            bits &= bits - 1;
+            index
+        })
+    })
 }
 
 /// Whether a segment opens a connection.

@@ -33,10 +33,28 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// No packet: what an array of them begins with.
+    pub(super) const NONE: Self = Self {
+        key: FlowKey::from_wire(Protocol::Tcp, [0; 8], [0; 4]),
+        total_len: 0,
+        header_len: 0,
+        ttl: 0,
+        flags: Flags(0),
+        dont_fragment: false,
+    };
+
     /// Where the TCP or UDP header stands in the frame.
     #[inline]
     pub fn l4_offset(&self) -> usize {
         ethernet::LEN + usize::from(self.header_len)
+    }
+
+    /// Whether it goes from one machine to one other, neither of them this host by a loopback address.
+    #[inline]
+    pub fn is_unicast(&self) -> bool {
+        let (source, destination) = (self.key.source(), self.key.destination());
+        let to_one = !destination.is_multicast() && !destination.is_broadcast() && !destination.is_loopback();
+        to_one && !ipv4::is_martian_source(source)
     }
 }
 
@@ -62,85 +80,87 @@ const fn dropped(reason: DropReason) -> Parsed {
     Parsed::Decided(Verdict::Drop(reason))
 }
 
-/// Looks at a frame that came in by a port with this MAC address.
-#[inline]
-pub fn parse<F: Frame>(frame: &F, own: MacAddress, promiscuous: bool) -> Parsed {
-    match parse_plain(frame, own) {
-        Some(packet) => Parsed::Flow(packet),
-        None => parse_any(frame, own, promiscuous),
-    }
-}
-
-/// Bytes that the headers of a plain UDP packet take; a TCP packet has [`TCP_FRONT`] at least.
+/// Bytes of the headers of a plain packet up to the ports, and of whole headers.
 const UDP_FRONT: usize = ethernet::LEN + ipv4::MIN_LEN + udp::LEN;
 const TCP_FRONT: usize = ethernet::LEN + ipv4::MIN_LEN + tcp::MIN_LEN;
 
 /// What nearly every packet is: to this port's own address, TCP or UDP over IPv4 without options, whole and sound.
 ///
-/// None means only that [`parse_any`] must look. Where this gives a packet, that gives the same one (see the tests):
-/// this one only reads at fixed offsets of an array, and needs no check for each of them.
+/// None means only that [`parse`] must look. Where this gives a packet, that gives the same one, or refuses it for
+/// its addresses, which are not looked at here: no session has such addresses ([`Packet::is_unicast`]; see the tests).
+/// This one reads whole words at fixed offsets, and decides what must be so by one comparison of many bits.
 #[inline]
-fn parse_plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet> {
+pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet> {
     let bytes = frame.bytes();
     let front = bytes.first_chunk::<UDP_FRONT>()?;
-    let (ethernet_header, rest) = front.split_first_chunk::<{ ethernet::LEN }>()?;
-    let (ip, l4) = rest.split_first_chunk::<{ ipv4::MIN_LEN }>()?;
-    let [a, b, c, d, e, f, .., high, low] = *ethernet_header;
-    let plain = own == MacAddress([a, b, c, d, e, f])
-        && [high, low, ip[0]] == [0x08, 0x00, 0x45]
-        && u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff == 0;
-    let total_len = u16::from_be_bytes([ip[2], ip[3]]);
-    if !plain || usize::from(total_len) > frame.packet_len() - ethernet::LEN {
+    // Destination MAC; EtherType, version and header length; more fragments, offset.
+    let differs = (u64::from_le_bytes(at::<0, 8, _>(front)) ^ own.low_bits()) << 16
+        | u64::from((u32::from_le_bytes(at::<12, 4, _>(front)) ^ 0x0045_0008) << 8)
+        | u64::from(u32::from_be_bytes(at::<20, 4, _>(front)) & 0x3fff_0000);
+    let total_len = u16::from_be_bytes(at::<16, 2, _>(front));
+    if differs != 0 || usize::from(total_len) + ethernet::LEN > frame.packet_len() || !checksums_are_right(frame, front)
+    {
         return None;
     }
-    let (protocol, flags) = match ip[9] {
-        udp::PROTOCOL => (Protocol::Udp, plain_udp(l4, total_len)?),
+    let (protocol, flags) = match front[23] {
+        udp::PROTOCOL => (Protocol::Udp, plain_udp(front, total_len)?),
         tcp::PROTOCOL => (Protocol::Tcp, plain_tcp(bytes.first_chunk()?, total_len)?),
         _ => return None,
     };
-    let checksum = match frame.ipv4_checksum() {
-        ChecksumStatus::Good => true,
-        ChecksumStatus::Bad => false,
-        ChecksumStatus::Unknown => plain_checksum_is_right(ip),
-    };
-    let unicast = ip[16] != 127 && ip[16] < 224;
-    if !checksum || frame.l4_checksum() == ChecksumStatus::Bad || !unicast || matches!(ip[12], 0 | 127 | 224..) {
-        return None;
-    }
-    let addresses = [ip[12], ip[13], ip[14], ip[15], ip[16], ip[17], ip[18], ip[19]];
-    let key = FlowKey::from_wire(protocol, addresses, [l4[0], l4[1], l4[2], l4[3]]);
-    let dont_fragment = ip[6] & 0x40 != 0;
-    Some(Packet { key, total_len, header_len: 20, ttl: ip[8], flags, dont_fragment })
+    let key = FlowKey::from_wire(protocol, at::<26, 8, _>(front), at::<34, 4, _>(front));
+    Some(Packet { key, total_len, header_len: 20, ttl: front[22], flags, dont_fragment: front[20] & 0x40 != 0 })
+}
+
+/// The bytes at an offset of an array, which holds them.
+#[inline]
+fn at<const AT: usize, const COUNT: usize, const LEN: usize>(bytes: &[u8; LEN]) -> [u8; COUNT] {
+    const { assert!(AT + COUNT <= LEN, "beyond the array") };
+    let mut part = [0; COUNT];
+    part.copy_from_slice(&bytes[AT..AT + COUNT]);
+    part
 }
 
 #[inline]
-fn plain_udp(header: &[u8], total_len: u16) -> Option<Flags> {
-    let len = u16::from_be_bytes([*header.get(4)?, *header.get(5)?]);
-    let room = total_len.checked_sub(20)?;
-    (8..=room).contains(&len).then_some(Flags(0))
+fn plain_udp(front: &[u8; UDP_FRONT], total_len: u16) -> Option<Flags> {
+    let len = u32::from(u16::from_be_bytes(at::<38, 2, _>(front)));
+    (len >= 8 && len + 20 <= u32::from(total_len)).then_some(Flags(0))
 }
 
 #[inline]
 fn plain_tcp(front: &[u8; TCP_FRONT], total_len: u16) -> Option<Flags> {
-    let header_len = u16::from(front[46] >> 4) * 4;
-    let room = total_len.checked_sub(20)?;
-    (20..=room).contains(&header_len).then_some(Flags(front[47]))
+    let header_len = u32::from(front[46] >> 4) * 4;
+    (header_len >= 20 && header_len + 20 <= u32::from(total_len)).then_some(Flags(front[47]))
 }
 
-/// Whether a header without options has the right checksum. The sum is the same in any byte order, so words are added
-/// as they lie in memory (RFC 1071, 2.B).
+/// Whether the device, or the header's sum, says that the IPv4 checksum is right, and the device not that TCP's or
+/// UDP's is wrong.
 #[inline]
-fn plain_checksum_is_right(ip: &[u8; ipv4::MIN_LEN]) -> bool {
-    let (words, _) = ip.as_chunks::<4>();
-    let sum = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) + (sum >> 16) == 0xffff
+fn checksums_are_right<F: Frame>(frame: &F, front: &[u8; UDP_FRONT]) -> bool {
+    let ipv4 = match frame.ipv4_checksum() {
+        ChecksumStatus::Good => true,
+        ChecksumStatus::Bad => false,
+        ChecksumStatus::Unknown => plain_checksum_is_right(front),
+    };
+    ipv4 && frame.l4_checksum() != ChecksumStatus::Bad
 }
 
-/// Looks at any frame whatever.
-fn parse_any<F: Frame>(frame: &F, own: MacAddress, promiscuous: bool) -> Parsed {
+/// Whether an IPv4 header without options has the right checksum.
+///
+/// The sum is the same in any byte order, so words are added as they lie in memory (RFC 1071, 2.B); and it is all ones
+/// where it is a multiple of 65,535 before it is folded, since 2^16 is 1 to that modulus. It is not 0: the header's
+/// first byte is not.
+#[inline]
+fn plain_checksum_is_right(front: &[u8; UDP_FRONT]) -> bool {
+    let halves = |word: [u8; 8]| {
+        let word = u64::from_ne_bytes(word);
+        (word & 0xffff_ffff) + (word >> 32)
+    };
+    let last = u64::from(u32::from_ne_bytes(at::<30, 4, _>(front)));
+    (halves(at::<14, 8, _>(front)) + halves(at::<22, 8, _>(front)) + last).is_multiple_of(0xffff)
+}
+
+/// Looks at any frame whatever, which came in by a port with this MAC address.
+pub fn parse<F: Frame>(frame: &F, own: MacAddress, promiscuous: bool) -> Parsed {
     let bytes = frame.bytes();
     let Some(ethernet) = Ethernet::new(bytes) else { return dropped(DropReason::Truncated) };
     let destination = ethernet.destination();
@@ -288,9 +308,10 @@ mod tests {
             }
             bytes.truncate(bytes.len() - cut.min(bytes.len()));
             let frame = MemoryFrame::new(&bytes);
-            let quick = parse_plain(&frame, OWN);
+            let quick = plain(&frame, OWN);
             if let Some(packet) = quick {
-                prop_assert_eq!(parse_any(&frame, OWN, false), Parsed::Flow(packet));
+                let careful = parse(&frame, OWN, false);
+                prop_assert_eq!(careful == Parsed::Flow(packet), packet.is_unicast(), "{:?}", careful);
             }
             if changes.is_empty() && cut == 0 && protocol != 1 {
                 prop_assert!(quick.is_some());

@@ -47,6 +47,13 @@ impl MacAddress {
     /// ff:ff:ff:ff:ff:ff
     pub const BROADCAST: Self = Self([0xff; 6]);
 
+    /// Its bytes as the lowest 48 bits of a word, the first byte lowest.
+    #[inline]
+    pub fn low_bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
     /// Whether the group bit is set: multicast and broadcast (IEEE 802.3, 3.2.3).
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
@@ -120,6 +127,10 @@ pub trait Frame: Sized {
 
     /// The first segment, to change.
     fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// Has the headers loaded, to be read soon.
+    #[inline]
+    fn prefetch(&self) {}
 
     /// Length of the whole packet over all its segments, in bytes.
     fn packet_len(&self) -> usize;

@@ -8,7 +8,7 @@ use super::tcp_state::State;
 use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::{Direction, FlowKey};
 use crate::route::HopIndex;
-use crate::wire::checksum::{Delta, address_sum};
+use crate::wire::checksum::{Delta, TTL_DECREMENT, address_sum};
 
 /// A FULLNAT session over IPv4: `client -> virtual` outside is `local -> real` inside.
 ///
@@ -22,8 +22,7 @@ pub struct Session {
     ports: [[u8; 4]; 2],
     /// IP protocol number; 0 in a free record.
     pub(super) protocol: u8,
-    /// A [`State`] as number.
-    state: u8,
+    state: State,
     /// Whether it counts as active at its real server.
     active: u8,
     spare: u8,
@@ -37,9 +36,9 @@ pub struct Session {
     /// Where packets go each way, as last resolved in routes of this generation.
     route_generation: u32,
     hops: [u16; 2],
-    /// What rewriting addresses, and addresses and ports, does inbound to checksums. Outbound it is the reverse.
-    address_delta: Delta,
-    flow_delta: Delta,
+    /// By direction, what rewriting does to the checksum of the IPv4 header, whose TTL falls by one, and to that of
+    /// TCP or UDP.
+    deltas: [[Delta; 2]; 2],
 }
 
 /// A hop that is not cached.
@@ -59,11 +58,13 @@ impl Session {
         let inside = address_sum(local.0) + address_sum(real.0);
         let outside_ports = u32::from(flow.source_port()) + u32::from(flow.destination_port());
         let inside_ports = u32::from(local.1) + u32::from(real.1);
+        let addresses = Delta::new(outside, inside);
+        let addresses_and_ports = Delta::new(outside + outside_ports, inside + inside_ports);
         Self {
             addresses: [flow.wire_addresses(), answer.wire_addresses()],
             ports: [flow.wire_ports(), answer.wire_ports()],
             protocol: flow.protocol() as u8,
-            state: State::None as u8,
+            state: State::None,
             active: 0,
             spare: 0,
             real_server: real_server.0,
@@ -73,8 +74,10 @@ impl Session {
             previous: 0,
             route_generation: 0,
             hops: [NO_HOP; 2],
-            address_delta: Delta::new(outside, inside),
-            flow_delta: Delta::new(outside + outside_ports, inside + inside_ports),
+            deltas: [
+                [addresses.and(TTL_DECREMENT), addresses_and_ports],
+                [addresses.reverse().and(TTL_DECREMENT), addresses_and_ports.reverse()],
+            ],
         }
     }
 
@@ -91,22 +94,26 @@ impl Session {
         FlowKey::from_wire(protocol, self.addresses[direction as usize], self.ports[direction as usize])
     }
 
+    /// Whether its packets of one direction carry this key when they arrive.
+    #[inline]
+    pub(super) fn has_key(&self, direction: Direction, key: &FlowKey) -> bool {
+        let of = direction as usize;
+        (self.addresses[of] == key.wire_addresses())
+            & (self.ports[of] == key.wire_ports())
+            & (self.protocol == key.protocol() as u8)
+    }
+
     /// The key that its packets of one direction carry when they leave: that of an answer to the other direction's.
     #[inline]
     pub fn rewritten_key(&self, direction: Direction) -> FlowKey {
-        match direction {
-            Direction::Inbound => self.key(Direction::Outbound).reversed(),
-            Direction::Outbound => self.key(Direction::Inbound).reversed(),
-        }
+        self.key(direction.opposite()).reversed()
     }
 
-    /// What rewriting does to the IPv4 header checksum and to that of TCP or UDP.
+    /// What rewriting a packet of one direction, TTL included, does to the IPv4 header checksum and to that of TCP or
+    /// UDP.
     #[inline]
-    pub fn deltas(&self, direction: Direction) -> (Delta, Delta) {
-        match direction {
-            Direction::Inbound => (self.address_delta, self.flow_delta),
-            Direction::Outbound => (self.address_delta.reverse(), self.flow_delta.reverse()),
-        }
+    pub fn deltas(&self, direction: Direction) -> [Delta; 2] {
+        self.deltas[direction as usize]
     }
 
     /// Its real server.
@@ -136,13 +143,13 @@ impl Session {
     /// Its state.
     #[inline]
     pub fn state(&self) -> State {
-        State::ALL.get(usize::from(self.state)).copied().unwrap_or(State::None)
+        self.state
     }
 
     /// Changes its state.
     #[inline]
     pub fn set_state(&mut self, state: State) {
-        self.state = state as u8;
+        self.state = state;
     }
 
     /// Whether it counts as active at its real server.

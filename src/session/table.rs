@@ -9,7 +9,7 @@
 //! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all.
 
 use prefetch::prefetch;
-use wide::u16x8;
+use wide::u16x16;
 
 use super::record::Session;
 use super::timer_wheel::{NIL, TimerWheel};
@@ -24,57 +24,30 @@ const BUCKET_LOAD: usize = 5;
 const PROBES: u32 = 8;
 
 /// One cache line of the index.
-#[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// Twelve 16-bit lanes, the lowest first: ten tags (0: free), how many entries have this bucket as home and are
-    /// elsewhere, and one that is not used. Whole words are compared with a tag at once.
-    lanes: [u64; 3],
+    /// 0: free.
+    tags: [u16; BUCKET_SIZE],
+    /// How many entries have this bucket as home and are elsewhere.
+    overflowed: u16,
+    unused: u16,
     /// Record index, shifted left by one, and the direction in the lowest bit.
     references: [u32; BUCKET_SIZE],
 }
 
-// Lanes of a word and of a vector are in the same order only where the lowest byte comes first.
-const _: () = assert!(cfg!(target_endian = "little"), "the session index is written for little-endian machines");
-
-/// The lane that counts entries that are elsewhere.
-const OVERFLOWED: usize = BUCKET_SIZE;
 impl Bucket {
-    #[inline]
-    fn lane(&self, lane: usize) -> u16 {
-        let [low, high, ..] = (self.lanes[lane / 4] >> (16 * (lane % 4))).to_le_bytes();
-        u16::from_le_bytes([low, high])
-    }
-
-    fn set_lane(&mut self, lane: usize, value: u16) {
-        let shift = 16 * (lane % 4);
-        let word = &mut self.lanes[lane / 4];
-        *word = *word & !(0xffff << shift) | u64::from(value) << shift;
-    }
-
-    #[inline]
-    fn overflowed(&self) -> u16 {
-        self.lane(OVERFLOWED)
-    }
-
-    fn change_overflowed(&mut self, by: i16) {
-        self.set_lane(OVERFLOWED, self.overflowed().wrapping_add_signed(by));
-    }
-
-    /// A bit for each place whose tag is this one: eight tags in one comparison, the last two by themselves.
+    /// A bit for each place whose tag is this one: half the line is compared at once, what is no tag masked off.
     #[inline]
     fn places(&self, tag: u16) -> u32 {
-        let [low, high, last] = self.lanes;
-        let tags: u16x8 = bytemuck::cast([low, high]);
-        let first_eight = tags.simd_eq(u16x8::splat(tag)).to_bitmask();
-        let wanted = u64::from(tag);
-        first_eight | u32::from(last & 0xffff == wanted) << 8 | u32::from((last >> 16) & 0xffff == wanted) << 9
+        let [front, _]: [u16x16; 2] = bytemuck::cast(*self);
+        front.simd_eq(u16x16::splat(tag)).to_bitmask() & ((1 << BUCKET_SIZE) - 1)
     }
 
     /// What [`Bucket::places`] must be.
     #[cfg(test)]
     fn places_one_by_one(&self, tag: u16) -> u32 {
-        (0..BUCKET_SIZE).fold(0, |places, place| places | u32::from(self.lane(place) == tag) << place)
+        (0..BUCKET_SIZE).fold(0, |places, place| places | u32::from(self.tags[place] == tag) << place)
     }
 }
 
@@ -91,12 +64,16 @@ pub struct Found {
     pub direction: Direction,
 }
 
-/// Where in the index a flow's session may be.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Candidates {
-    home: u32,
-    /// A bit for each place of the home bucket that has the flow's tag.
-    places: u32,
+/// The session that a flow most likely belongs to, or none: what [`SessionTable::candidate`] found by a hash alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// As in a bucket; none has all bits set, which names no record.
+    reference: u32,
+}
+
+impl Candidate {
+    /// None.
+    pub const NONE: Self = Self { reference: u32::MAX };
 }
 
 /// No free record, or no room in the index.
@@ -172,49 +149,49 @@ impl SessionTable {
         }
     }
 
-    /// Where a flow's home has its tag; has the first of these sessions loaded: the second step.
+    /// The first session in a flow's home that has its tag, whose record is loaded: the second step.
     #[inline]
-    pub fn candidates(&self, hash: FlowHash) -> Candidates {
-        let home = hash.reduce(self.bucket_count);
-        let Some(bucket) = self.buckets.get(home as usize) else { return Candidates::default() };
+    pub fn candidate(&self, hash: FlowHash) -> Candidate {
+        let Some(bucket) = self.buckets.get(hash.reduce(self.bucket_count) as usize) else { return Candidate::NONE };
         let places = bucket.places(tag(hash));
-        if let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize)
-            && let Some(session) = self.sessions.get(dereference(reference).0 as usize)
-        {
+        let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize) else { return Candidate::NONE };
+        if let Some(session) = self.sessions.get(dereference(reference).0 as usize) {
             prefetch(session);
         }
-        Candidates { home, places }
+        Candidate { reference }
     }
 
-    /// The session that a packet belongs to, among the candidates that its hash has: the third step.
+    /// The candidate, if it is the packet's session: the third step. If it is not, another one may still be: see
+    /// [`Self::find`].
     #[inline]
-    pub fn find_among(&self, candidates: Candidates, hash: FlowHash, key: &FlowKey) -> Option<Found> {
-        let bucket = self.buckets.get(candidates.home as usize)?;
-        let found = self.find_in(bucket, candidates.places, key);
-        if found.is_some() || bucket.overflowed() == 0 {
-            return found;
-        }
-        (1..PROBES).find_map(|probe| {
-            let bucket = self.buckets.get(self.probe(candidates.home, probe))?;
-            self.find_in(bucket, bucket.places(tag(hash)), key)
-        })
+    pub fn confirm(&self, candidate: Candidate, key: &FlowKey) -> Option<Found> {
+        self.is_of(candidate.reference, key)
     }
 
-    /// The session that a packet belongs to, in one go.
+    /// The session that a packet belongs to, wherever it stands.
     pub fn find(&self, hash: FlowHash, key: &FlowKey) -> Option<Found> {
-        self.find_among(self.candidates(hash), hash, key)
-    }
-
-    #[inline]
-    fn find_in(&self, bucket: &Bucket, mut places: u32, key: &FlowKey) -> Option<Found> {
-        while let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize) {
-            let (index, direction) = dereference(reference);
-            if self.sessions.get(index as usize).is_some_and(|session| session.key(direction) == *key) {
-                return Some(Found { index: SessionIndex(index), direction });
+        let home = hash.reduce(self.bucket_count);
+        for probe in 0..PROBES {
+            let bucket = self.buckets.get(self.probe(home, probe))?;
+            let mut places = bucket.places(tag(hash));
+            while let Some(&reference) = bucket.references.get(places.trailing_zeros() as usize) {
+                if let Some(found) = self.is_of(reference, key) {
+                    return Some(found);
+                }
+                places &= places - 1;
             }
-            places &= places - 1;
+            if probe == 0 && bucket.overflowed == 0 {
+                return None;
+            }
         }
         None
+    }
+
+    #[inline]
+    fn is_of(&self, reference: u32, key: &FlowKey) -> Option<Found> {
+        let (index, direction) = dereference(reference);
+        let session = self.sessions.get(index as usize)?;
+        session.has_key(direction, key).then_some(Found { index: SessionIndex(index), direction })
     }
 
     /// The bucket so many after `home`, past the end at the front again.
@@ -326,10 +303,12 @@ impl SessionTable {
         for probe in 0..PROBES {
             let at = self.probe(home, probe);
             let bucket = &mut self.buckets[at];
-            if let Some(place) = (0..BUCKET_SIZE).find(|&place| bucket.lane(place) == 0) {
-                bucket.set_lane(place, tag(hash));
-                bucket.references[place] = index << 1 | direction as u32;
-                self.buckets[home as usize].change_overflowed(i16::from(probe > 0));
+            let free = bucket.places(0).trailing_zeros() as usize;
+            if let (Some(free_tag), Some(free_reference)) = (bucket.tags.get_mut(free), bucket.references.get_mut(free))
+            {
+                *free_tag = tag(hash);
+                *free_reference = index << 1 | direction as u32;
+                self.buckets[home as usize].overflowed += u16::from(probe > 0);
                 return true;
             }
         }
@@ -344,11 +323,11 @@ impl SessionTable {
         for probe in 0..PROBES {
             let at = self.probe(home, probe);
             let bucket = &mut self.buckets[at];
-            let place =
-                (0..BUCKET_SIZE).find(|&place| bucket.references[place] == reference && bucket.lane(place) != 0);
-            if let Some(place) = place {
-                bucket.set_lane(place, 0);
-                self.buckets[home as usize].change_overflowed(-i16::from(probe > 0));
+            let places = bucket.places(tag(hash));
+            let mut places = (0..BUCKET_SIZE).filter(|place| places & 1 << place != 0);
+            if let Some(place) = places.find(|&place| bucket.references[place] == reference) {
+                bucket.tags[place] = 0;
+                self.buckets[home as usize].overflowed -= u16::from(probe > 0);
                 return;
             }
         }
@@ -421,7 +400,7 @@ mod tests {
             table.remove(found.index);
         }
         assert!(table.is_empty());
-        assert!(table.buckets.iter().all(|bucket| bucket.lanes == [0; 3]));
+        assert!(table.buckets.iter().all(|bucket| bucket.tags == [0; BUCKET_SIZE] && bucket.overflowed == 0));
     }
 
     #[test]
@@ -464,15 +443,13 @@ mod tests {
         /// Comparing all tags at once gives what comparing one after the other does. Tags are few, so that they meet.
         #[test]
         fn a_bucket_finds_each_tag_and_no_other(
-            tags in proptest::collection::vec(prop_oneof![0u16..4, 0x7ffe_u16..=0x8001, Just(0xffff)], BUCKET_SIZE + 2),
-            tag in prop_oneof![1u16..4, 0x7ffe_u16..=0x8001, Just(0xffff)],
+            tags in proptest::array::uniform10(prop_oneof![0u16..4, 0x7ffe_u16..=0x8001, Just(0xffff)]),
+            beside in 0u16..4,
+            tag in prop_oneof![0u16..4, 0x7ffe_u16..=0x8001, Just(0xffff)],
         ) {
-            let mut bucket: Bucket = bytemuck::Zeroable::zeroed();
-            for (lane, &tag) in tags.iter().enumerate() {
-                bucket.set_lane(lane, tag);
-            }
+            let references = [u32::from(tag) << 16 | u32::from(tag); BUCKET_SIZE];
+            let bucket = Bucket { tags, overflowed: beside, unused: beside, references };
             prop_assert_eq!(bucket.places(tag), bucket.places_one_by_one(tag));
-            prop_assert_eq!((bucket.lane(3), bucket.overflowed()), (tags[3], tags[OVERFLOWED]));
         }
 
         /// The table is a map from client to end of session, whatever is done to it in whatever order.

@@ -7,11 +7,11 @@ use crate::wire::tcp::Flags;
 use super::Tick;
 
 /// A session's state. The TCP states are IPVS's, in its order; UDP has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Zeroable)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the states of RFC 9293 by IPVS's names")]
 pub enum State {
-    None,
+    None = 0,
     Established,
     SynSent,
     SynRecv,

@@ -51,6 +51,7 @@ pub const fn address_sum(address: Ipv4Addr) -> u32 {
 /// What replacing some 16-bit words of a packet does to a checksum that covers them.
 ///
 /// Kept per session: the fields that a session rewrites have the same old and new values in each of its packets.
+/// Held as it is added in a packet, in network order: a ones' complement sum is the same in either (RFC 1071, 2.B).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable)]
 #[repr(transparent)]
 pub struct Delta(u16);
@@ -60,7 +61,7 @@ impl Delta {
     #[inline]
     pub const fn new(old: u32, new: u32) -> Self {
         // ~old + new, in ones' complement.
-        Self(fold((!fold(old)) as u32 + fold(new) as u32))
+        Self(fold((!fold(old)) as u32 + fold(new) as u32).to_be())
     }
 
     /// The change back.
@@ -72,14 +73,21 @@ impl Delta {
     /// Both changes.
     #[inline]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u32 + other.0 as u32))
+        Self(add(self.0, other.0))
     }
 
-    /// The new value of a checksum.
+    /// The new value of a checksum, both as they stand in a packet.
     #[inline]
-    pub const fn apply(self, checksum: u16) -> u16 {
-        !fold((!checksum) as u32 + self.0 as u32)
+    pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
+        (!add(!u16::from_ne_bytes(checksum), self.0)).to_ne_bytes()
     }
+}
+
+/// The ones' complement sum of two words.
+#[inline]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
 }
 
 /// The change that a TTL lower by one makes to the IPv4 header checksum: its word is TTL * 256 + protocol.
@@ -111,7 +119,7 @@ mod tests {
     #[test]
     fn rfc_1624_example() {
         // Section 4: HC = 0xdd2f, m = 0x5555 becomes m' = 0x3285: equation 3 gives 0x0000, equation 2 failed with 0xffff.
-        assert_eq!(Delta::new(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+        assert_eq!(Delta::new(0x5555, 0x3285).apply([0xdd, 0x2f]), [0, 0]);
     }
 
     proptest! {
@@ -130,8 +138,8 @@ mod tests {
             let delta = Delta::new(words[at].into(), new.into());
             words[at] = new;
             let after = !fold(sum(&bytes(&words)));
-            prop_assert_eq!(delta.apply(before), after);
-            prop_assert_eq!(delta.reverse().apply(after), before);
+            prop_assert_eq!(delta.apply(before.to_be_bytes()), after.to_be_bytes());
+            prop_assert_eq!(delta.reverse().apply(after.to_be_bytes()), before.to_be_bytes());
         }
     }
 }
