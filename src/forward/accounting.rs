@@ -8,6 +8,7 @@ use crate::session::{Found, SessionIndex, State};
 
 impl Forwarder {
     /// Counts a forwarded packet, and lets it move the session's state and end.
+    #[inline(always)]
     pub(super) fn account(&mut self, found: Found, server: RealServerSlot, packet: &Packet, now: Now) {
         if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
             let traffic = match found.direction {
@@ -31,6 +32,7 @@ impl Forwarder {
     }
 
     /// Moves a session between its real server's active and inactive connections.
+    #[cold]
     fn count_activity(&mut self, index: SessionIndex, state: State) {
         let session = self.sessions.session_mut(index);
         if session.is_active() == state.is_active() {

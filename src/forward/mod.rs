@@ -182,7 +182,7 @@ impl Forwarder {
             if let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key)
                 && !self.gives_way(packet, found)
             {
-                verdicts[index] = self.forward(port, &mut frames[index], packet, found, now);
+                verdicts[index] = self.forward_hit(port, &mut frames[index], packet, found, now);
                 left &= !(1 << index);
             }
         }
@@ -198,9 +198,16 @@ impl Forwarder {
             && self.sessions.session(found.index).state().gives_way_to_syn()
     }
 
-    /// A packet of a known session.
-    #[inline]
-    fn forward<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, found: Found, now: Now) -> Verdict {
+    /// A packet of a known session, in the loop over a burst.
+    #[inline(always)]
+    fn forward_hit<F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet,
+        found: Found,
+        now: Now,
+    ) -> Verdict {
         let session = self.sessions.session_mut(found.index);
         let server = session.real_server();
         if found.direction == Direction::Inbound && !self.services.is_present(server) {
@@ -222,6 +229,12 @@ impl Forwarder {
         let verdict = Verdict::Transmit(hop.hop.port);
         self.account(found, server, packet, now);
         verdict
+    }
+
+    /// The same for the few that come late.
+    #[inline(never)]
+    fn forward<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, found: Found, now: Now) -> Verdict {
+        self.forward_hit(port, frame, packet, found, now)
     }
 
     /// A packet of a session that does not know its hop in the routes of now, or whose hop has not answered yet.
@@ -422,7 +435,7 @@ impl Flows {
 
 /// A bit for each of so many frames, at most [`BURST_SIZE`].
 fn all(frames: usize) -> u32 {
-    (0..frames.min(BURST_SIZE)).fold(0, |bits, index| bits | 1 << index)
+    u32::try_from((1_u64 << frames.min(BURST_SIZE)) - 1).unwrap_or(u32::MAX)
 }
 
 /// The places of the bits that are set, lowest first.

@@ -41,28 +41,31 @@ pub fn rewrite(
     front[ADDRESSES_AT..].copy_from_slice(&to.wire_addresses());
 
     let options = usize::from(packet.header_len) - ipv4::MIN_LEN;
-    let Some((ports, l4)) = rest.get_mut(options..).and_then(|l4| l4.split_first_chunk_mut::<PORTS>()) else { return };
-    *ports = to.wire_ports();
+    let Some(l4) = rest.get_mut(options..) else { return };
     match packet.key.protocol() {
-        Protocol::Tcp => update(l4, tcp::CHECKSUM_AT - PORTS, l4_delta),
-        Protocol::Udp => update_udp(l4, l4_delta),
+        Protocol::Tcp => {
+            let Some(l4) = l4.first_chunk_mut::<{ tcp::MIN_LEN }>() else { return };
+            l4[..PORTS].copy_from_slice(&to.wire_ports());
+            update(l4, tcp::CHECKSUM_AT, l4_delta);
+        }
+        Protocol::Udp => {
+            let Some(l4) = l4.first_chunk_mut::<{ udp::LEN }>() else { return };
+            l4[..PORTS].copy_from_slice(&to.wire_ports());
+            // 0 means that there is no checksum, so one that comes out as 0 is sent as 0xffff (RFC 768).
+            if l4[udp::CHECKSUM_AT..] != [0, 0] {
+                update(l4, udp::CHECKSUM_AT, l4_delta);
+                if l4[udp::CHECKSUM_AT..] == [0, 0] {
+                    l4[udp::CHECKSUM_AT..].fill(0xff);
+                }
+            }
+        }
     }
 }
 
+/// Lets a checksum follow a change; `at` lies within the header.
 #[inline]
-fn update(bytes: &mut [u8], at: usize, delta: Delta) {
-    if let Some(field) = bytes.get_mut(at..).and_then(|bytes| bytes.first_chunk_mut()) {
+fn update(header: &mut [u8], at: usize, delta: Delta) {
+    if let Some(field) = header.get_mut(at..).and_then(|field| field.first_chunk_mut()) {
         *field = delta.apply(*field);
-    }
-}
-
-/// A UDP checksum of 0 means that there is none, so one that comes out as 0 is sent as 0xffff (RFC 768).
-#[inline]
-fn update_udp(l4: &mut [u8], delta: Delta) {
-    if let Some(field) = l4.get_mut(udp::CHECKSUM_AT - PORTS..).and_then(|bytes| bytes.first_chunk_mut())
-        && *field != [0, 0]
-    {
-        let checksum = delta.apply(*field);
-        *field = if checksum == [0, 0] { [0xff, 0xff] } else { checksum };
     }
 }

@@ -249,9 +249,14 @@ impl SessionTable {
         let sooner = expires < session.expires;
         session.expires = expires;
         if sooner {
-            self.wheel.unfile(&mut self.sessions, index.0);
-            self.wheel.file(&mut self.sessions, index.0);
+            self.refile(index.0);
         }
+    }
+
+    #[cold]
+    fn refile(&mut self, index: u32) {
+        self.wheel.unfile(&mut self.sessions, index);
+        self.wheel.file(&mut self.sessions, index);
     }
 
     /// A session whose end has come by `now`. `budget` is lowered by each session looked at; none is given once it is

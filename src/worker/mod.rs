@@ -227,6 +227,13 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     fn process(&mut self, port: PortId, burst: &mut Vec<Q::Frame>, origin: Origin, now: Now) {
         let mut verdicts = [Verdict::Drop(DropReason::NotLocal); BURST_SIZE];
         self.forwarder.process(port, burst, origin, now, &mut verdicts);
+        if let Some(out) = sole_port(&verdicts[..burst.len()])
+            && let (Some(outgoing), Some(queue)) =
+                (self.outgoing.get_mut(out.index()), self.queues.get_mut(out.index()))
+        {
+            outgoing.append(burst, queue, &self.counters, out.index());
+            return;
+        }
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             match verdict {
                 Verdict::Transmit(out) => self.transmit(out, frame),
@@ -401,6 +408,13 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         left += std::iter::from_fn(|| self.link.injects.pop()).count();
         self.counters.drop_packets(DropReason::Stopping, left as u64);
     }
+}
+
+/// The port that all packets of a burst go out of, if it is one and the same: the way of nearly every burst.
+#[inline]
+fn sole_port(verdicts: &[Verdict]) -> Option<PortId> {
+    let &Verdict::Transmit(out) = verdicts.first()? else { return None };
+    verdicts.iter().all(|&verdict| matches!(verdict, Verdict::Transmit(port) if port == out)).then_some(out)
 }
 
 /// The id of the port at an index: there are at most [`crate::port::MAX_PORTS`].
