@@ -1,4 +1,4 @@
-//! Criterion benches of the fast path: parsing, and whole bursts through [`Forwarder::process`] by their kind.
+//! Criterion benches of the fast path: parsing, rewriting, and whole bursts through [`Forwarder::process`] by their kind.
 //!
 //! A burst has to be written anew each time, since the gateway rewrites it in place; that is in every figure of
 //! `process`, and `receive` is its cost alone, to be taken off.
@@ -11,11 +11,14 @@
 mod gateway;
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fullgate::balance::Protocol;
-use fullgate::forward::{DropReason, Verdict, parse};
-use fullgate::port::BURST_SIZE;
+use fullgate::flow::FlowKey;
+use fullgate::forward::{DropReason, Verdict, parse, rewrite};
+use fullgate::port::{BURST_SIZE, Frame};
+use fullgate::wire::checksum::Delta;
 use gateway::{Load, Rig};
 
 /// Sessions of the cases that hit one: in the first-level cache, out of it, and out of every cache.
@@ -36,6 +39,38 @@ fn parsing(criterion: &mut Criterion) {
                 }
             });
         });
+    }
+    group.finish();
+}
+
+/// What is left of a hit when its session and next hop are known. Frames stay in the first-level cache, and are
+/// rewritten to the same key each time.
+fn rewriting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rewrite");
+    group.throughput(Throughput::Elements(BURST_SIZE as u64));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let mut load = Rig::new(protocol, 1).inbound(0..BURST_SIZE as u32);
+        load.receive();
+        let packets: Vec<_> = load
+            .frames
+            .iter()
+            .map(|frame| match parse::parse(frame, load.own_mac(), false) {
+                parse::Parsed::Flow(packet) => packet,
+                other => panic!("no flow: {other:?}"),
+            })
+            .collect();
+        let to = FlowKey::new(protocol, (Ipv4Addr::new(10, 1, 0, 200), 4096), (Ipv4Addr::new(10, 1, 0, 11), 8080));
+        let deltas = (Delta::new(0x1234, 0x4321), Delta::new(0x5678, 0x8765));
+        let header = [2; 14];
+        group.bench_function(protocol.name(), |bench| {
+            bench.iter(|| {
+                for (frame, packet) in load.frames.iter_mut().zip(&packets) {
+                    rewrite::rewrite(frame.bytes_mut(), packet, Some(black_box(&header)), black_box(to), deltas);
+                }
+            });
+        });
+        let after = parse::parse(&load.frames[0], fullgate::port::MacAddress(*header.first_chunk().unwrap()), false);
+        assert!(matches!(after, parse::Parsed::Flow(packet) if packet.key == to), "{after:?}");
     }
     group.finish();
 }
@@ -103,5 +138,5 @@ fn burst(rig: &mut Rig, load: &mut Load) {
     rig.process(load.port, &mut load.frames);
 }
 
-criterion_group!(benches, parsing, receiving, hits, misses);
+criterion_group!(benches, parsing, rewriting, receiving, hits, misses);
 criterion_main!(benches);
