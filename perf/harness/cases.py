@@ -138,7 +138,7 @@ class Pool:
 
 def vip_of(service, case):
     """Address and port of a service."""
-    if case.services == 1:
+    if service == 0:
         return VIP
     address, port = divmod(service, PORTS_A_VIP)
     return VIP_BASE + address, VIP[1] + port

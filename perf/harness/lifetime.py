@@ -20,7 +20,7 @@ SIDE_SESSIONS, SIDE_PORT = 1_024, 60_000
 SESSIONS_A_TIMEOUT_SECOND, LEAST_TIMEOUT_SECONDS = 500_000, 3
 CREATION_PATIENCE_SECONDS, EXPIRY_PATIENCE_SECONDS = 120, 120
 # Rates are measured between these shares of all sessions.
-FROM, TO = 0.05, 0.95
+FROM, TO, LEAST_SHARE = 0.05, 0.95, 0.2
 # The file has 76 bytes a flow.
 FAST_FOLDER = "/dev/shm"
 
@@ -72,11 +72,12 @@ def when(samples, key, count):
 
 
 def rate(samples, key, base, sessions):
-    """Events a second between the shares FROM and TO of all sessions; none where samples are too few."""
-    begin, end = (when(samples, key, base + share * sessions) for share in (FROM, TO))
-    if begin is None or end is None or end <= begin:
+    """Events a second from the share FROM of all sessions, or the first sample's, to TO; none where that is too few."""
+    least = max(FROM, (samples[0][key] - base) / sessions)
+    if TO - least < LEAST_SHARE:
         return None
-    return (TO - FROM) * sessions / (end - begin) * 1e9
+    begin, end = (when(samples, key, base + share * sessions) for share in (least, TO))
+    return None if begin is None or end is None or end <= begin else (TO - least) * sessions / (end - begin) * 1e9
 
 
 def forwarded(samples):
@@ -136,10 +137,7 @@ def live(gateway, run):
         "new_sessions_per_second": created and round(created), "expired_sessions_per_second": ended and round(ended),
         "expiry_seconds": round((expiring[-1]["at"] - full[-1]["at"]) / 1e9, 1), **figures,
         "memory_full_bytes": full[0]["memory"], "memory_grown_while_expiring_bytes": after[-1]["memory"] - full[0]["memory"],
-        "drop_ratio": round(dropped(first, samples[-1]) / received, 6), "drops": samples[-1]["drops"],
+        "drop_ratio": round(sum(rounds.drops_between(first, samples[-1]).values()) / received, 6), "drops": rounds.drops_between(first, samples[-1]),
         "samples": [{key: sample[key] for key in ("at", "sessions", "packets", "memory")} for sample in samples],
     }
 
-
-def dropped(first, last):
-    return sum(last["drops"].values()) - sum(first["drops"].values())

@@ -57,11 +57,16 @@ def difference(before, after):
         figures["expired_sessions_per_second"] = (after["sessions_expired"] - before["sessions_expired"]) / wall * 1e9
         figures["handovers_per_second"] = (after["handovers"] - before["handovers"]) / wall * 1e9
         received = after["rx_packets"] - before["rx_packets"]
-        drops = {reason: count - before["drops"].get(reason, 0) for reason, count in after["drops"].items()}
-        figures["drops"] = {reason: count for reason, count in drops.items() if count}
-        figures["drop_ratio"] = sum(drops.values()) / received if received else 0.0
+        figures["drops"] = drops_between(before, after)
+        figures["drop_ratio"] = sum(figures["drops"].values()) / received if received else 0.0
         figures["sessions_live"] = after["sessions"]
     return figures
+
+
+def drops_between(before, after):
+    """Packets by the reason that they were dropped for, from one sample to another."""
+    drops = {reason: count - before["drops"].get(reason, 0) for reason, count in after["drops"].items()}
+    return {reason: count for reason, count in drops.items() if count}
 
 
 def measure(subject, seconds):
