@@ -6,7 +6,7 @@ from . import pcap
 
 VIP = (0xC0000264, 8000)  # 192.0.2.100
 # VIPs of many services: 50 ports each of 198.51.100.0 and on.
-VIP_BASE, PORTS_A_VIP = 0xC6336400, 50
+VIP_BASE, VIP_ADDRESSES, PORTS_A_VIP = 0xC6336400, 200, 50
 # The MAC addresses of the first two ports that net_pcap makes.
 WAN_MAC = bytes.fromhex("027063617000")
 LAN_MAC = bytes.fromhex("027063617001")

@@ -14,7 +14,8 @@ import time
 
 from . import histogram, machine
 from .cases import (
-    FIRST_LOCAL_PORT, LOCAL_BASE, REAL_SERVER_PORT, ROUTED_NETWORK, device, devices, pool_of, real_servers_of, vip_of)
+    FIRST_LOCAL_PORT, LOCAL_BASE, REAL_SERVER_PORT, ROUTED_NETWORK, VIP, VIP_ADDRESSES, VIP_BASE, device, devices, pool_of,
+    real_servers_of, vip_of)
 
 PATIENCE_SECONDS = 120
 # Seconds from receiving a burst until it is sent, of all workers.
@@ -129,7 +130,10 @@ class Gateway:
         wan, lan = devices(captures)
         far = f'{{ to = "{ROUTED_NETWORK}", via = "{ROUTER}" }}' if case.routed else ""
         port = functools.partial(PORT.format, steering=case.steering)
-        text = port(name="wan", device=wan, addresses='["192.0.2.1/24", "192.0.2.100/32"]',
+        addresses = ["192.0.2.1/24", f"{written(VIP[0])}/32"]
+        # The same whatever it has of these services, so that others can be loaded.
+        addresses += [f"{written(VIP_BASE + n)}/32" for n in range(VIP_ADDRESSES)] if case.routed else []
+        text = port(name="wan", device=wan, addresses=json.dumps(addresses),
                     routes='{ to = "198.18.0.0/15", via = "192.0.2.254" }')
         text += port(name="lan", device=lan, addresses='["10.2.0.1/16"]', routes=far)
         if captures.side:
