@@ -42,8 +42,8 @@ class Case:
     beside_testpmd: bool = True
     # A second gateway that is measured in the same rounds: "one_worker" or "one_service"; none: no such.
     beside: str = ""
-    # The ports' `steering`.
-    steering: str = "auto"
+    # The ports' `steering`; none: not said, so that gateways from before that key can be measured too.
+    steering: str = ""
     services: int = 1
     # Real servers of each service; whether they are behind a router.
     real_servers: int = REAL_SERVERS
@@ -124,7 +124,7 @@ def beside_of(case, run):
     """The case and run of the second gateway: with as many sessions for each worker."""
     if case.beside == "one_worker":
         cpu = run.cpus[-1:]
-        return replace(case, workers=1, steering="auto"), replace(run, workers=1, cpus=cpu, sessions=run.sessions // run.workers)
+        return replace(case, workers=1, steering=""), replace(run, workers=1, cpus=cpu, sessions=run.sessions // run.workers)
     return replace(case, services=1), run
 
 

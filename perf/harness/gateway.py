@@ -49,8 +49,7 @@ device = "{device}"
 tap = "fgp-{name}"
 addresses = {addresses}
 routes = [{routes}]
-steering = "{steering}"
-link_timeout_milliseconds = 0
+{steering}link_timeout_milliseconds = 0
 """
 
 POOL = """
@@ -129,7 +128,7 @@ class Gateway:
     def ports(case, captures):
         wan, lan = devices(captures)
         far = f'{{ to = "{ROUTED_NETWORK}", via = "{ROUTER}" }}' if case.routed else ""
-        port = functools.partial(PORT.format, steering=case.steering)
+        port = functools.partial(PORT.format, steering=f'steering = "{case.steering}"\n' if case.steering else "")
         addresses = ["192.0.2.1/24", f"{written(VIP[0])}/32"]
         # The same whatever it has of these services, so that others can be loaded.
         addresses += [f"{written(VIP_BASE + n)}/32" for n in range(VIP_ADDRESSES)] if case.routed else []
