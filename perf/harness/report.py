@@ -84,7 +84,7 @@ def row(result, before):
 
 
 BESIDE_HEADER = ("| case | sessions | Mpps | beside | its Mpps | scaling | ns over one service | start s | load s "
-                 "| Mpps while loading |\n|" + "---|" * 10)
+                 "| load CPU s | Mpps while loading |\n|" + "---|" * 11)
 
 
 def beside_row(result):
@@ -93,7 +93,8 @@ def beside_row(result):
     cells = [result["case"], f"{result['sessions']:,}", shown(result["mpps"], 2), other.replace("_", " "),
              shown(result[f"{other}_mpps"], 2), shown(result.get("scaling"), 2),
              "–" if over is None else f"{over:+.1f} %", shown(result["start_seconds"], 2),
-             shown(result.get("load_seconds"), 2), shown(result.get("mpps_while_loading"), 2)]
+             shown(result.get("load_seconds"), 2), shown(result.get("load_cpu_seconds"), 2),
+             shown(result.get("mpps_while_loading"), 2)]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -221,10 +221,11 @@ def load(gateway, file):
     """Has a gateway that forwards take over the services of a file."""
     gateway.go_on()
     before = gateway.sample()
-    seconds = gateway.apply(file)
+    seconds, cpu_seconds = gateway.apply(file)
     figures = difference(before, gateway.sample())
     gateway.pause()
-    return {"load_seconds": round(seconds, 3), "mpps_while_loading": round(figures["mpps"], 3),
+    return {"load_seconds": round(seconds, 3), "load_cpu_seconds": round(cpu_seconds, 3),
+            "mpps_while_loading": round(figures["mpps"], 3),
             "drop_ratio_while_loading": figures["drop_ratio"]}
 
 
