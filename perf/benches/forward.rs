@@ -61,7 +61,7 @@ fn rewriting(criterion: &mut Criterion) {
             .collect();
         let to = FlowKey::new(protocol, (Ipv4Addr::new(10, 1, 0, 200), 4096), (Ipv4Addr::new(10, 1, 0, 11), 8080));
         let deltas = (Delta::new(0x1234, 0x4321), Delta::new(0x5678, 0x8765));
-        let header = [2; 14];
+        let header = [2u8; 14];
         group.bench_function(protocol.name(), |bench| {
             bench.iter(|| {
                 for (frame, packet) in load.frames.iter_mut().zip(&packets) {
@@ -69,8 +69,10 @@ fn rewriting(criterion: &mut Criterion) {
                 }
             });
         });
-        let after = parse::parse(&load.frames[0], fullgate::port::MacAddress(*header.first_chunk().unwrap()), false);
-        assert!(matches!(after, parse::Parsed::Flow(packet) if packet.key == to), "{after:?}");
+        // The checksum is no longer right: what was changed once is changed again and again.
+        let after = load.frames[0].bytes_mut();
+        assert_eq!((&after[..14], &after[26..34]), (&header[..], &to.wire_addresses()[..]));
+        assert_eq!(after[34..38], to.wire_ports());
     }
     group.finish();
 }

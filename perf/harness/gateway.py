@@ -167,7 +167,8 @@ class Gateway:
         if case.routed:
             hops.append(("fgp-lan", ROUTER, ROUTER_MAC))
         else:
-            hops += [("fgp-lan", written(server), f"02:00:00:00:01:{server & 0xFF:02x}") for server in real_servers_of(0, case)]
+            hops += [("fgp-lan", written(server), f"02:00:00:00:01:{server & 0xFF:02x}")
+                     for server in real_servers_of(0, case)]
         for tap, address, mac in hops:
             machine.run("ip", "-n", self.namespace, "neigh", "replace", address, "lladdr", mac, "dev", tap,
                         "nud", "permanent")

@@ -129,6 +129,7 @@ def live(gateway, run):
     for name, phase in [("creating", creating), ("full", full), ("expiring", expiring), ("after", after)]:
         figures[f"mpps_while_{name}"], figures[f"least_mpps_while_{name}"] = forwarded(phase)
     received = samples[-1]["rx_packets"] - first["rx_packets"]
+    drops = rounds.drops_between(first, samples[-1])
     # Sessions that the feed opened before the first sample count from there.
     created = rate(creating, "sessions_created", 0, run.sessions)
     ended = rate(full[-1:] + expiring, "sessions_expired", expired, run.sessions)
@@ -137,7 +138,7 @@ def live(gateway, run):
         "new_sessions_per_second": created and round(created), "expired_sessions_per_second": ended and round(ended),
         "expiry_seconds": round((expiring[-1]["at"] - full[-1]["at"]) / 1e9, 1), **figures,
         "memory_full_bytes": full[0]["memory"], "memory_grown_while_expiring_bytes": after[-1]["memory"] - full[0]["memory"],
-        "drop_ratio": round(sum(rounds.drops_between(first, samples[-1]).values()) / received, 6), "drops": rounds.drops_between(first, samples[-1]),
+        "drop_ratio": round(sum(drops.values()) / received, 6), "drops": drops,
         "samples": [{key: sample[key] for key in ("at", "sessions", "packets", "memory")} for sample in samples],
     }
 

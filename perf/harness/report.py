@@ -106,8 +106,8 @@ def burst_row(result):
     return f"| {result['case']} | {result['sessions']:,} | " + " | ".join(times) + " |"
 
 
-LIFETIME_HEADER = ("| sessions | bytes each | created/s | expired/s | others' Mpps: creating, full, expiring, after | least of them "
-                   "| memory grown, bytes | drops | start s |\n|" + "---|" * 9)
+LIFETIME_HEADER = ("| sessions | bytes each | created/s | expired/s | others' Mpps: creating, full, expiring, after "
+                   "| least of them | memory grown, bytes | drops | start s |\n|" + "---|" * 9)
 PHASES = ["creating", "full", "expiring", "after"]
 
 
@@ -163,11 +163,13 @@ def sections(good, where):
         text += "\n## From receiving a burst to sending it\n\n" + "\n".join([BURST_HEADER, *burst_rows]) + "\n"
     for number, result in enumerate(each for each in good if each.get("kind") == "lifetime"):
         (where / f"lifetime{number}.svg").write_text(lifetime_plot(result))
-        text += f"\n## {result['case']}\n\n{LIFETIME_HEADER}\n{lifetime_row(result)}\n\n![over time](lifetime{number}.svg)\n"
+        text += f"\n## {result['case']}\n\n{LIFETIME_HEADER}\n{lifetime_row(result)}\n"
+        text += f"\n![over time](lifetime{number}.svg)\n"
     for number, result in enumerate(each for each in good if each.get("kind") == "latency"):
         (where / f"latency{number}.svg").write_text(latency_plot(result))
         rows = "\n".join(latency_row(path, figures) for path, figures in result["paths"].items())
-        text += f"\n## {result['case']}, {result['rate']:,} packets/s\n\n{LATENCY_HEADER}\n{rows}\n\n![latency](latency{number}.svg)\n"
+        text += f"\n## {result['case']}, {result['rate']:,} packets/s\n\n{LATENCY_HEADER}\n{rows}\n"
+        text += f"\n![latency](latency{number}.svg)\n"
     return text
 
 
