@@ -67,6 +67,7 @@ fmt: ## format the sources
 	$(CARGO) fmt --all
 
 perf: build ## measure beside testpmd; the report goes to perf/results/ (root; PERF="--rounds 3" and the like)
+	$(CARGO) build --release $(LOCKED) -p fullgate-latency
 	perf/run --all $(PERF)
 
 install: ## install the built binary, man pages, completions, units, configurations (PREFIX, DESTDIR)

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use fullgate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Weight};
-use fullgate::config::{BalanceConfig, Config, Device, Idle, PuntRates};
+use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates};
 
 /// A small good file, to which bad tables are added.
 const GOOD: &str = r#"[worker]
@@ -62,6 +62,7 @@ fn defaults_of_a_small_file() {
     assert_eq!(config.punt, PuntRates::default());
     let wan = &config.ports[0];
     assert_eq!((wan.tap.as_str(), wan.mtu, wan.queues, wan.promiscuous), ("fg-wan", None, None, false));
+    assert_eq!(wan.steering, PortSteering::Auto);
     assert_eq!((wan.rx_descriptors, wan.tx_descriptors, wan.link_timeout_milliseconds), (1024, 1024, 5000));
     assert_eq!(wan.device, Device::Vdev("net_af_xdp0,iface=veth1".into()));
     assert_eq!(config.ports[1].device, Device::Pci("0000:01:00.0".into()));
@@ -124,6 +125,7 @@ queues = 1
 rx_descriptors = 64
 tx_descriptors = 32768
 promiscuous = true
+steering = "rss"
 link_timeout_milliseconds = 0
 [[local_pool]]
 name = "p"
@@ -149,6 +151,7 @@ real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));
+    assert_eq!(port.steering, PortSteering::Rss);
     assert_eq!((port.rx_descriptors, port.tx_descriptors, port.link_timeout_milliseconds), (64, 32768, 0));
     assert_eq!(port.routes.len(), 3);
     assert_eq!((port.routes[0].metric, port.routes[0].to.prefix_len), (Some(7), 0));
@@ -493,6 +496,11 @@ fn bad_ports() {
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\npromiscuous = 1",
             "f.toml:13: port[1].promiscuous: an integer does not fit here; allowed: true, false",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nsteering = \"hash\"",
+            "f.toml:13: port[1].steering: \"hash\" is no way to deal flows to workers; allowed: auto, rss",
         ),
         bad(
             "\"10.1.0.1/24\"]",

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fullgate::config::{Device, InterfaceAddress, PortConfig, RouteConfig};
+use fullgate::config::{Device, InterfaceAddress, PortConfig, PortSteering, RouteConfig};
 use fullgate::control::mirror::{Mirror, MirroredPort};
 use fullgate::control::pump;
 use fullgate::control::twin::{Twin, TwinPort};
@@ -87,6 +87,7 @@ fn port_config(name: &str, addresses: &[&str], routes: &[RouteConfig]) -> PortCo
         rx_descriptors: 512,
         tx_descriptors: 512,
         promiscuous: false,
+        steering: PortSteering::Auto,
         link_timeout_milliseconds: 0,
     }
 }

@@ -14,8 +14,13 @@ fn root() -> &'static Path {
 
 /// A short run without hugepages and testpmd.
 fn run(case: &str, sessions: u32) -> Value {
+    run_with(case, sessions, &[])
+}
+
+fn run_with(case: &str, sessions: u32, more: &[&str]) -> Value {
     let output = Command::new(root().join("perf/run"))
         .args(["--case", case, "--sessions", &sessions.to_string(), "--seconds", "0.3", "--rounds", "1", "--json"])
+        .args(more)
         .args(["--no-huge", "--without-testpmd", "--binary", env!("CARGO_BIN_EXE_fullgate")])
         .output()
         .unwrap();
@@ -36,14 +41,45 @@ fn udp_sessions_are_forwarded_without_a_drop() {
 
 #[test]
 fn every_answer_belongs_to_a_session() {
-    let result = run("fullnat-udp-both", 64);
-    assert_eq!((&result["sessions_live"], &result["drop_ratio"]), (&64.into(), &0.0.into()), "{result}");
+    for case in ["fullnat-udp-both", "fullnat-udp-replies"] {
+        let result = run(case, 64);
+        assert_eq!((&result["sessions_live"], &result["drop_ratio"]), (&64.into(), &0.0.into()), "{result}");
+    }
+}
+
+#[test]
+fn each_of_two_workers_gets_its_own_flows() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return;
+    }
+    let result = run("fullnat-udp-two-workers", 64);
+    assert_eq!((&result["workers"], &result["sessions_live"]), (&2.into(), &64.into()));
+    assert_eq!((&result["handovers_per_second"], &result["drop_ratio"]), (&0.into(), &0.0.into()), "{result}");
+    assert!(result["scaling"].as_f64().unwrap() > 0.0 && result["one_worker_mpps"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn sessions_spread_over_services_that_are_loaded_meanwhile() {
+    let result = run_with("fullnat-udp-10k-services", 256, &["--services", "100"]);
+    assert_eq!((&result["services"], &result["sessions_live"]), (&100.into(), &256.into()));
+    assert_eq!((&result["drop_ratio"], &result["drop_ratio_while_loading"]), (&0.0.into(), &0.0.into()), "{result}");
+    assert!(result["load_seconds"].as_f64().unwrap() > 0.0 && result["over_one_service_percent"].is_number());
+}
+
+#[test]
+fn many_sessions_come_and_go_while_others_are_forwarded() {
+    let result = run("fullnat-udp-16m", 20_000);
+    assert_eq!((&result["sessions_most"], &result["sessions_after"]), (&21_024.into(), &1024.into()), "{result}");
+    for phase in ["full", "expiring", "after"] {
+        assert!(result[format!("mpps_while_{phase}")].as_f64().unwrap() > 0.0, "{phase}: {result}");
+    }
 }
 
 #[test]
 fn tcp_sessions_are_established_or_come_anew() {
     // That the sessions are ESTABLISHED is checked by perf/run itself.
     assert_eq!(run("fullnat-tcp-established", 64)["sessions_live"], 64);
+    assert_eq!(run("fullnat-tcp-syn", 64)["sessions_live"], 64);
     let result = run("fullnat-tcp-new", 64);
     assert!(result["new_sessions_per_second"].as_f64().unwrap() > 0.0, "{result}");
 }

@@ -1,4 +1,4 @@
-//! Criterion benches of the fast path: parsing, and whole bursts through [`Forwarder::process`] by their kind.
+//! Criterion benches of the fast path: parsing, rewriting, and whole bursts through [`Forwarder::process`] by their kind.
 //!
 //! A burst has to be written anew each time, since the gateway rewrites it in place; that is in every figure of
 //! `process`, and `receive` is its cost alone, to be taken off.
@@ -11,11 +11,15 @@
 mod gateway;
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fullgate::balance::Protocol;
-use fullgate::forward::{DropReason, Verdict, parse};
-use fullgate::port::BURST_SIZE;
+use fullgate::balance::{Protocol, RealServerSlot};
+use fullgate::flow::Direction;
+use fullgate::forward::{DropReason, Verdict, parse, rewrite};
+use fullgate::port::{BURST_SIZE, Frame};
+use fullgate::session::Session;
+use fullgate::session::local_port::PairIndex;
 use gateway::{Load, Rig};
 
 /// Sessions of the cases that hit one: in the first-level cache, out of it, and out of every cache.
@@ -36,6 +40,43 @@ fn parsing(criterion: &mut Criterion) {
                 }
             });
         });
+    }
+    group.finish();
+}
+
+/// What is left of a hit when its session and next hop are known. Frames stay in the first-level cache, and are
+/// rewritten to the same key each time.
+fn rewriting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rewrite");
+    group.throughput(Throughput::Elements(BURST_SIZE as u64));
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let mut load = Rig::new(protocol, 1).inbound(0..BURST_SIZE as u32);
+        load.receive();
+        let packets: Vec<_> = load
+            .frames
+            .iter()
+            .map(|frame| match parse::parse(frame, load.own_mac(), false) {
+                parse::Parsed::Flow(packet) => packet,
+                other => panic!("no flow: {other:?}"),
+            })
+            .collect();
+        let local = (Ipv4Addr::new(10, 1, 0, 200), 4096);
+        let real = (Ipv4Addr::new(10, 1, 0, 11), 8080);
+        let session = Session::new(&packets[0].key, local, real, RealServerSlot(0), PairIndex(0));
+        let inbound = Direction::Inbound;
+        let to = session.rewritten_key(inbound);
+        let header = [2u8; 14];
+        group.bench_function(protocol.name(), |bench| {
+            bench.iter(|| {
+                for (frame, packet) in load.frames.iter_mut().zip(&packets) {
+                    rewrite::rewrite(frame.bytes_mut(), packet, Some(black_box(&header)), black_box(&session), inbound);
+                }
+            });
+        });
+        // The checksum is no longer right: what was changed once is changed again and again.
+        let after = load.frames[0].bytes_mut();
+        assert_eq!((&after[..14], &after[26..34]), (&header[..], &to.wire_addresses()[..]));
+        assert_eq!(after[34..38], to.wire_ports());
     }
     group.finish();
 }
@@ -103,5 +144,5 @@ fn burst(rig: &mut Rig, load: &mut Load) {
     rig.process(load.port, &mut load.frames);
 }
 
-criterion_group!(benches, parsing, receiving, hits, misses);
+criterion_group!(benches, parsing, rewriting, receiving, hits, misses);
 criterion_main!(benches);

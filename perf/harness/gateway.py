@@ -3,6 +3,7 @@
 It runs as a user would run it, from a configuration file; what it counts is read with `fullgate stats --json`.
 """
 
+import functools
 import ipaddress
 import json
 import os
@@ -11,10 +12,14 @@ import signal
 import subprocess
 import time
 
-from . import machine
-from .cases import FIRST_LOCAL_PORT, LOCAL_BASE, REAL_SERVERS, device, pool_of
+from . import histogram, machine
+from .cases import (
+    FIRST_LOCAL_PORT, LOCAL_BASE, REAL_SERVER_PORT, ROUTED_NETWORK, VIP, VIP_ADDRESSES, VIP_BASE, device, devices, pool_of,
+    real_servers_of, vip_of)
 
 PATIENCE_SECONDS = 120
+# Seconds from receiving a burst until it is sent, of all workers.
+BURST_HISTOGRAM = "fullgate_worker_burst_seconds"
 
 CONFIGURATION = """\
 [dpdk]
@@ -30,41 +35,48 @@ capacity = {capacity}
 
 [control]
 socket = "{folder}/control.sock"
-metrics = false
+metrics = {metrics}
 state_dir = "{folder}/state"
 
 [timeouts]
 {timeouts}
+"""
 
+PORT = """
 [[port]]
-name = "wan"
-device = "{wan}"
-tap = "fgp-wan"
-addresses = ["192.0.2.1/24", "192.0.2.100/32"]
-routes = [{{ to = "198.18.0.0/15", via = "192.0.2.254" }}]
-link_timeout_milliseconds = 0
+name = "{name}"
+device = "{device}"
+tap = "fgp-{name}"
+addresses = {addresses}
+routes = [{routes}]
+{steering}link_timeout_milliseconds = 0
+"""
 
-[[port]]
-name = "lan"
-device = "{lan}"
-tap = "fgp-lan"
-addresses = ["10.2.0.1/16"]
-link_timeout_milliseconds = 0
-
+POOL = """
 [[local_pool]]
 name = "lan"
 port = "lan"
-addresses = ["10.2.4.0-{last_local}"]
-ports = "{first_port}-{last_port}"
+addresses = ["{addresses}"]
+ports = "{ports}"
+"""
 
+SERVICE = """
 [[service]]
-vip = "192.0.2.100:8000"
+vip = "{vip}"
 protocol = "{protocol}"
 scheduler = "rr"
 mode = "fullnat"
 local_pool = "lan"
 real_server = [{real_servers}]
 """
+
+METRICS = "127.0.0.1:9469"
+ROUTER, ROUTER_MAC = "10.2.0.254", "02:00:00:00:01:fe"
+
+
+def written(address):
+    """The address in dots."""
+    return str(ipaddress.IPv4Address(address))
 
 
 def capacity_for(sessions):
@@ -84,12 +96,16 @@ class Gateway:
         try:
             machine.run("ip", "netns", "add", namespace)
             self.made_namespace = True
+            machine.run("ip", "-n", namespace, "link", "set", "lo", "up")
             file = self.folder / "fullgate.toml"
             file.write_text(self.configuration(case, run, captures, mbufs, capacity))
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", namespace, binary, "run", "--config", file], stderr=self.log, stdout=self.log)
+            begin = time.monotonic()
             self.wait_until_it_answers()
-            self.name_neighbours()
+            # From the start of the process to its first answer; that comes when workers poll.
+            self.start_seconds = time.monotonic() - begin
+            self.name_neighbours(case)
         except BaseException:
             self.close()
             raise
@@ -98,13 +114,37 @@ class Gateway:
     def configuration(self, case, run, captures, mbufs, capacity):
         eal_args = [] if run.hugepages else ["--no-huge", "-m", str(machine.megabytes_for(mbufs))]
         pool = pool_of(case, run.sessions)
-        servers = ", ".join(f'{{ address = "10.2.1.{n + 1}:8000" }}' for n in range(REAL_SERVERS))
-        return CONFIGURATION.format(
-            eal_args=json.dumps(eal_args), mbufs=mbufs, cores=run.cpus, capacity=capacity, folder=self.folder,
-            timeouts="\n".join(f"{name} = {seconds}" for name, seconds in case.timeouts.items()),
-            wan=device(0, captures.wan), lan=device(1, captures.lan), protocol=case.protocol_name(),
-            last_local=ipaddress.IPv4Address(LOCAL_BASE + pool.addresses - 1), first_port=FIRST_LOCAL_PORT,
-            last_port=FIRST_LOCAL_PORT + pool.ports - 1, real_servers=servers)
+        head = CONFIGURATION.format(
+            eal_args=json.dumps(eal_args), mbufs=mbufs, cores=run.cpus, capacity=capacity,
+            folder=self.folder, metrics=json.dumps(METRICS if case.burst_times else False),
+            timeouts="\n".join(f"{name} = {seconds}" for name, seconds in case.timeouts.items()))
+        local = POOL.format(
+            addresses=f"{written(LOCAL_BASE)}-{written(LOCAL_BASE + pool.addresses - 1)}",
+            ports=f"{FIRST_LOCAL_PORT}-{FIRST_LOCAL_PORT + pool.ports - 1}")
+        return head + self.ports(case, captures) + local + "".join(
+            self.service(number, case) for number in range(case.services))
+
+    @staticmethod
+    def ports(case, captures):
+        wan, lan = devices(captures)
+        far = f'{{ to = "{ROUTED_NETWORK}", via = "{ROUTER}" }}' if case.routed else ""
+        port = functools.partial(PORT.format, steering=f'steering = "{case.steering}"\n' if case.steering else "")
+        addresses = ["192.0.2.1/24", f"{written(VIP[0])}/32"]
+        # The same whatever it has of these services, so that others can be loaded.
+        addresses += [f"{written(VIP_BASE + n)}/32" for n in range(VIP_ADDRESSES)] if case.routed else []
+        text = port(name="wan", device=wan, addresses=json.dumps(addresses),
+                    routes='{ to = "198.18.0.0/15", via = "192.0.2.254" }')
+        text += port(name="lan", device=lan, addresses='["10.2.0.1/16"]', routes=far)
+        if captures.side:
+            text += port(name="side", device=device(2, captures.side), addresses='["192.0.3.1/24"]', routes="")
+        return text
+
+    @staticmethod
+    def service(number, case):
+        address, port = vip_of(number, case)
+        servers = (f'{{ address = "{written(server)}:{REAL_SERVER_PORT}" }}' for server in real_servers_of(number, case))
+        return SERVICE.format(
+            vip=f"{written(address)}:{port}", protocol=case.protocol_name(), real_servers=", ".join(servers))
 
     def wait_until_it_answers(self):
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -119,12 +159,16 @@ class Gateway:
             # 3: no daemon listens yet.
             if done.returncode != 3:
                 raise machine.Trouble(f"fullgate stats: exit {done.returncode}: {done.stderr.strip()}")
-            time.sleep(0.05)
+            time.sleep(0.02)
 
-    def name_neighbours(self):
+    def name_neighbours(self, case):
         """Next hops that never have to be asked for."""
         hops = [("fgp-wan", "192.0.2.254", "02:00:00:00:00:fe")]
-        hops += [("fgp-lan", f"10.2.1.{n + 1}", f"02:00:00:00:01:{n + 1:02x}") for n in range(REAL_SERVERS)]
+        if case.routed:
+            hops.append(("fgp-lan", ROUTER, ROUTER_MAC))
+        else:
+            hops += [("fgp-lan", written(server), f"02:00:00:00:01:{server & 0xFF:02x}")
+                     for server in real_servers_of(0, case)]
         for tap, address, mac in hops:
             machine.run("ip", "-n", self.namespace, "neigh", "replace", address, "lladdr", mac, "dev", tap,
                         "nud", "permanent")
@@ -146,6 +190,22 @@ class Gateway:
         """The states of so many of its sessions."""
         text = machine.run(*self.command("session", "list", "--json", "--limit", str(count)))
         return {row["state"] for row in json.loads(text)}
+
+    def apply(self, file):
+        """Makes its services those of a file; gives the seconds that it took: of wall time, and of the CPU's, for the
+        command and what the gateway did beside its workers."""
+        others = set(machine.threads(self.process.pid, "")) - set(self.workers)
+        cpu, begin = machine.cpu_nanoseconds(self.process.pid, others), time.monotonic()
+        of_command = machine.cpu_of_children()
+        machine.run(*self.command("apply", "--config", str(file)))
+        wall, of_command = time.monotonic() - begin, machine.cpu_of_children() - of_command
+        others = set(machine.threads(self.process.pid, "")) - set(self.workers)
+        return wall, of_command + (machine.cpu_nanoseconds(self.process.pid, others) - cpu) / 1e9
+
+    def burst_times(self):
+        """Its histogram of the time of bursts; none where it has no such metric."""
+        text = machine.run("ip", "netns", "exec", self.namespace, "curl", "-sS", f"http://{METRICS}/metrics")
+        return histogram.read(text, BURST_HISTOGRAM)
 
     def pause(self):
         """Takes no CPU until it goes on."""

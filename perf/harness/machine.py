@@ -5,6 +5,7 @@ import fcntl
 import os
 import pathlib
 import platform
+import resource
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,12 @@ def threads(pid, prefixes):
 def cpu_nanoseconds(pid, thread_ids):
     """CPU time that these threads have had. Time in which others had the CPU is not in it."""
     return sum(int(pathlib.Path(f"/proc/{pid}/task/{tid}/schedstat").read_text().split()[0]) for tid in thread_ids)
+
+
+def cpu_of_children():
+    """CPU seconds of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def footprint_bytes(pid):

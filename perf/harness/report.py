@@ -1,6 +1,7 @@
 """Writes a run of the table as a report: Markdown, plots, and the JSON that they are made of."""
 
 import json
+import statistics
 import time
 
 from . import svg
@@ -18,12 +19,42 @@ def line(result):
     """One case for a terminal."""
     if "error" in result:
         return f"{result['case']} {result['sessions']:,}: {result['error']}"
+    if result.get("kind") == "lifetime":
+        return lifetime_line(result)
+    if result.get("kind") == "latency":
+        return latency_line(result)
     return (f"{result['case']} {result['sessions']:,} sessions, {result['workers']} worker(s): "
             f"{shown(result['mpps'], 2)} Mpps, {shown(result['ns_per_packet'])} ns a packet, "
             f"macswap {shown(result['testpmd_macswap_ns'])} ns, over it {shown(result['over_macswap_ns'])} ns, "
             f"{shown(result['new_sessions_per_second'], 0)} new sessions/s, "
             f"{shown(result['handovers_per_second'], 0)} hand-overs/s, drops {result['drop_ratio']:.2%}, "
-            f"CPU {result['cpu_share']:.2f}")
+            f"CPU {result['cpu_share']:.2f}{beside(result)}")
+
+
+def beside(result):
+    """What a second gateway in the same rounds showed."""
+    if "scaling" in result:
+        return f", {result['scaling']:.2f} times one worker's"
+    if "over_one_service_percent" in result:
+        return (f", {result['over_one_service_percent']:+.1f} % over one service, loaded in {result['load_seconds']} s")
+    if "burst_p50_microseconds" in result:
+        times = [shown(result[f"burst_{name}_microseconds"]) for name in ("p50", "p99", "p999", "max")]
+        return f", bursts {'/'.join(times)} us (p50/p99/p99.9/max)"
+    return ""
+
+
+def lifetime_line(result):
+    return (f"{result['case']} {result['sessions']:,} sessions: {shown(result['new_sessions_per_second'], 0)} created/s, "
+            f"{shown(result['expired_sessions_per_second'], 0)} expired/s, {shown(result['bytes_per_session'])} bytes each, "
+            f"others meanwhile {shown(result['mpps_while_creating'], 2)}/{shown(result['mpps_while_full'], 2)}/"
+            f"{shown(result['mpps_while_expiring'], 2)} Mpps (creating/full/expiring), drops {result['drop_ratio']:.2%}")
+
+
+def latency_line(result):
+    def of(path):
+        times = result["paths"][path]["round_trip"]
+        return f"{path} {shown(times['p50'])}/{shown(times['p99'])}/{shown(times['p999'])} us"
+    return f"{result['case']} {result['rate']:,} packets/s, p50/p99/p99.9: " + ", ".join(map(of, result["paths"]))
 
 
 def label(result):
@@ -50,6 +81,96 @@ def row(result, before):
              shown(result["handovers_per_second"], 0), f"{result['drop_ratio']:.2%}",
              shown(result["bytes_per_session"]), f"{result['cpu_share']:.2f}"]
     return "| " + " | ".join(cells) + " |"
+
+
+BESIDE_HEADER = ("| case | sessions | Mpps | beside | its Mpps | scaling | ns over one service | start s | load s "
+                 "| load CPU s | Mpps while loading |\n|" + "---|" * 11)
+
+
+def beside_row(result):
+    other = "one_worker" if "scaling" in result else "one_service"
+    over = result.get("over_one_service_percent")
+    cells = [result["case"], f"{result['sessions']:,}", shown(result["mpps"], 2), other.replace("_", " "),
+             shown(result[f"{other}_mpps"], 2), shown(result.get("scaling"), 2),
+             "–" if over is None else f"{over:+.1f} %", shown(result["start_seconds"], 2),
+             shown(result.get("load_seconds"), 2), shown(result.get("load_cpu_seconds"), 2),
+             shown(result.get("mpps_while_loading"), 2)]
+    return "| " + " | ".join(cells) + " |"
+
+
+BURST_HEADER = "| case | sessions | p50 us | p99 us | p99.9 us | max us |\n|" + "---|" * 6
+
+
+def burst_row(result):
+    times = [shown(result[f"burst_{name}_microseconds"]) for name in ("p50", "p99", "p999", "max")]
+    return f"| {result['case']} | {result['sessions']:,} | " + " | ".join(times) + " |"
+
+
+LIFETIME_HEADER = ("| sessions | bytes each | created/s | expired/s | others' Mpps: creating, full, expiring, after "
+                   "| least of them | memory grown, bytes | drops | start s |\n|" + "---|" * 9)
+PHASES = ["creating", "full", "expiring", "after"]
+
+
+def lifetime_row(result):
+    phases = ", ".join(shown(result[f"mpps_while_{phase}"], 2) for phase in PHASES)
+    least = min(result[f"least_mpps_while_{phase}"] or 0 for phase in PHASES)
+    cells = [f"{result['sessions_most']:,}", shown(result["bytes_per_session"]), shown(result["new_sessions_per_second"], 0),
+             shown(result["expired_sessions_per_second"], 0), phases, shown(least, 2),
+             shown(result["memory_grown_while_expiring_bytes"], 0), f"{result['drop_ratio']:.2%}",
+             shown(result["start_seconds"], 1)]
+    return "| " + " | ".join(cells) + " |"
+
+
+LATENCY_HEADER = ("| path | p50 us | p99 us | p99.9 us | max us | forth p50, p99 | back p50, p99 | sent late p99 | lost "
+                  "| worker's CPU |\n|" + "---|" * 10)
+
+
+def latency_row(path, figures):
+    whole, late = figures["round_trip"], figures["sent_late"]
+    ways = [f"{shown(figures[way]['p50'])}, {shown(figures[way]['p99'])}" for way in ("forth", "back")]
+    cells = [path, *(shown(whole[name]) for name in ("p50", "p99", "p999", "max")), *ways, shown(late["p99"]),
+             f"{figures['lost']:,} of {figures['sent']:,}", shown(figures["worker_cpu_share"], 2)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def lifetime_plot(result):
+    """Sessions and packets over time."""
+    samples = result["samples"]
+    begin = samples[0]["at"]
+    sessions = [((each["at"] - begin) / 1e9, each["sessions"] / 1e6) for each in samples]
+    packets = [((b["at"] - begin) / 1e9, (b["packets"] - a["packets"]) / (b["at"] - a["at"]) * 1e3)
+               for a, b in zip(samples, samples[1:])]
+    return svg.lines("Sessions and packets from first to last", "millions", "seconds",
+                     {"sessions": sessions, "packets a second": packets}, logarithmic=False)
+
+
+def latency_plot(result):
+    names = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+    spread = {kind: [[figures[kind]["round_trip"][name] for figures in result["rounds"]] for name in names]
+              for kind in result["paths"]}
+    return svg.bars("There and back, median and range of the rounds", "microseconds", list(names.values()),
+                    {kind: [(statistics.median(each), min(each), max(each)) for each in values]
+                     for kind, values in spread.items()})
+
+
+def sections(good, where):
+    """What the cases beyond the table of packets have to say; writes their plots."""
+    text = ""
+    if beside_rows := [beside_row(result) for result in good
+                       if "scaling" in result or "over_one_service_percent" in result]:
+        text += "\n## Beside a second gateway\n\n" + "\n".join([BESIDE_HEADER, *beside_rows]) + "\n"
+    if burst_rows := [burst_row(result) for result in good if "burst_p50_microseconds" in result]:
+        text += "\n## From receiving a burst to sending it\n\n" + "\n".join([BURST_HEADER, *burst_rows]) + "\n"
+    for number, result in enumerate(each for each in good if each.get("kind") == "lifetime"):
+        (where / f"lifetime{number}.svg").write_text(lifetime_plot(result))
+        text += f"\n## {result['case']}\n\n{LIFETIME_HEADER}\n{lifetime_row(result)}\n"
+        text += f"\n![over time](lifetime{number}.svg)\n"
+    for number, result in enumerate(each for each in good if each.get("kind") == "latency"):
+        (where / f"latency{number}.svg").write_text(latency_plot(result))
+        rows = "\n".join(latency_row(path, figures) for path, figures in result["paths"].items())
+        text += f"\n## {result['case']}, {result['rate']:,} packets/s\n\n{LATENCY_HEADER}\n{rows}\n"
+        text += f"\n![latency](latency{number}.svg)\n"
+    return text
 
 
 def last_results(folder):
@@ -86,10 +207,12 @@ def write(folder, about, command, results):
     where.mkdir(parents=True)
     (where / "results.json").write_text(json.dumps({"about": about, "command": command, "results": results}, indent=1))
     good = [result for result in results if "error" not in result]
-    (where / "ns.svg").write_text(bar_plot(good))
-    (where / "sessions.svg").write_text(line_plot(good))
+    packets = [result for result in good if "kind" not in result]
+    (where / "ns.svg").write_text(bar_plot(packets))
+    (where / "sessions.svg").write_text(line_plot(packets))
     facts = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
-    rows = "\n".join(row(result, before.get((result["case"], result["sessions"]), {})) for result in results)
+    rows = "\n".join(row(result, before.get((result["case"], result["sessions"]), {}))
+                     for result in results if "kind" not in result)
     file = where / "report.md"
     file.write_text(f"""# fullgate beside testpmd, {time.strftime('%Y-%m-%d %H:%M')}
 
@@ -107,5 +230,5 @@ workers got (with 1 worker, below about 0.98: others were on that CPU). docs/per
 ![CPU time a packet](ns.svg)
 
 ![over macswap, by sessions](sessions.svg)
-""")
+{sections(good, where)}""")
     return file

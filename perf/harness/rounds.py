@@ -10,9 +10,9 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from . import cases, machine
+from . import cases, histogram, machine
 from .gateway import Gateway, capacity_for
 from .testpmd import Testpmd
 
@@ -57,11 +57,16 @@ def difference(before, after):
         figures["expired_sessions_per_second"] = (after["sessions_expired"] - before["sessions_expired"]) / wall * 1e9
         figures["handovers_per_second"] = (after["handovers"] - before["handovers"]) / wall * 1e9
         received = after["rx_packets"] - before["rx_packets"]
-        drops = {reason: count - before["drops"].get(reason, 0) for reason, count in after["drops"].items()}
-        figures["drops"] = {reason: count for reason, count in drops.items() if count}
-        figures["drop_ratio"] = sum(drops.values()) / received if received else 0.0
+        figures["drops"] = drops_between(before, after)
+        figures["drop_ratio"] = sum(figures["drops"].values()) / received if received else 0.0
         figures["sessions_live"] = after["sessions"]
     return figures
+
+
+def drops_between(before, after):
+    """Packets by the reason that they were dropped for, from one sample to another."""
+    drops = {reason: count - before["drops"].get(reason, 0) for reason, count in after["drops"].items()}
+    return {reason: count for reason, count in drops.items() if count}
 
 
 def measure(subject, seconds):
@@ -91,14 +96,49 @@ def wait_until_warm(gateway, case, run):
     return False
 
 
-def one_round(gateway, testpmd, case, run):
-    """Each subject once; figures by subject."""
+@dataclass
+class Prepared:
+    """What a gateway is started with."""
+
+    case: cases.Case
+    run: Run
+    captures: cases.Captures
+    mbufs: int
+    capacity: int
+    folder: str
+
+
+def prepare(case, run, folder):
+    """Writes the captures into a folder of their own."""
+    os.mkdir(folder)
+    captures = cases.write_captures(case, run, folder)
+    # infinite_rx holds the file in packet buffers; the rest is for queues, caches and rings.
+    mbufs = captures.frames + 32_768 * run.workers
+    return Prepared(case, run, captures, mbufs, capacity_for(run.sessions), folder)
+
+
+def start(prepared, name):
+    return Gateway(prepared.run.binary, prepared.case, prepared.run, prepared.captures, prepared.mbufs,
+                   prepared.capacity, f"{prepared.folder}/gateway", f"{namespace()}-{name}")
+
+
+def turn_of(gateway, case, run):
+    """The gateway once, the others being stopped."""
     gateway.go_on()
     steady = wait_until_warm(gateway, case, run)
     if case.state and (states := gateway.states(SESSIONS_TO_LOOK_AT)) != {case.state}:
         raise machine.Trouble(f"{case.name}: sessions are in {sorted(states)}, not all in {case.state}")
-    figures = {"fullgate": {**measure(gateway, run.seconds), "steady": steady}}
+    before = gateway.burst_times() if case.burst_times else None
+    figures = {**measure(gateway, run.seconds), "steady": steady}
+    if before:
+        figures["burst"] = histogram.difference(before, gateway.burst_times())
     gateway.pause()
+    return figures
+
+
+def one_round(gateways, testpmd, run):
+    """Each subject once; figures by subject. `gateways`: by subject, each with what it was started with."""
+    figures = {subject: turn_of(gateway, prepared.case, prepared.run) for subject, (gateway, prepared) in gateways.items()}
     for mode in FORWARDING if testpmd else []:
         testpmd.start(mode)
         time.sleep(WINDOW_SECONDS)
@@ -111,12 +151,10 @@ def weigh(case, run, mbufs, folder, full):
     """Bytes a session: what the process takes more than one with a table of next to nothing and no traffic of note."""
     if case.churns or run.sessions < SESSIONS_TO_WEIGH:
         return None
-    tiny = Run(**{**vars(run), "sessions": cases.REAL_SERVERS})
-    small = f"{folder}/small"
+    tiny = replace(run, sessions=max(run.workers, case.real_servers))
     with contextlib.ExitStack() as stack:
-        inner = stack.enter_context(tempfile.TemporaryDirectory(dir=folder))
-        captures = cases.write_captures(case, tiny, inner)
-        gateway = Gateway(run.binary, case, tiny, captures, mbufs, 1024, small, f"{namespace()}-small")
+        prepared = prepare(case, tiny, f"{folder}/small")
+        gateway = start(replace(prepared, mbufs=mbufs, capacity=1024), "small")
         stack.callback(gateway.close)
         time.sleep(WINDOW_SECONDS)
         return (full - gateway.footprint_bytes()) / run.sessions
@@ -130,25 +168,78 @@ def run_case(case, run):
     """Runs a case; gives its JSON object."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fullgate-perf-"))
-        captures = cases.write_captures(case, run, folder)
-        # infinite_rx holds the file in packet buffers; the rest is for queues, caches and rings.
-        mbufs = captures.frames + 32_768 * run.workers
-        beside = run.beside_testpmd and case.beside_testpmd
-        memory = [machine.megabytes_for(mbufs)] * (2 if beside else 1)
+        sides = {"fullgate": prepare(case, run, f"{folder}/fullgate")}
+        if case.beside:
+            sides["beside"] = prepare(*cases.beside_of(case, run), f"{folder}/beside")
+        own = sides["fullgate"]
+        beside_testpmd = run.beside_testpmd and case.beside_testpmd
+        memory = [machine.megabytes_for(each.mbufs) for each in sides.values()]
+        memory += [machine.megabytes_for(own.mbufs)] if beside_testpmd else []
         pages = machine.Hugepages(memory, run.hugepages)
         stack.callback(pages.give_back)
-        capacity = capacity_for(run.sessions)
-        gateway = Gateway(run.binary, case, run, captures, mbufs, capacity, f"{folder}/gateway", namespace())
         closing = stack.enter_context(contextlib.ExitStack())
-        closing.callback(gateway.close)
-        gateway.pause()
-        testpmd = Testpmd(run, captures, mbufs) if beside else None
+        gateways = {}
+        for subject, prepared in sides.items():
+            gateway = start(prepared, subject)
+            closing.callback(gateway.close)
+            gateway.pause()
+            gateways[subject] = (gateway, prepared)
+        testpmd = Testpmd(run, own.captures, own.mbufs) if beside_testpmd else None
         if testpmd:
             closing.callback(testpmd.close)
-        rounds = [one_round(gateway, testpmd, case, run) for _round in range(run.rounds)]
-        full = gateway.footprint_bytes()
+        rounds = [one_round(gateways, testpmd, run) for _round in range(run.rounds)]
+        full = gateways["fullgate"][0].footprint_bytes()
+        extra = compared(case, gateways, rounds)
         closing.close()
-        return summary(case, run, rounds, capacity, weigh(case, run, mbufs, folder, full))
+        result = summary(case, run, rounds, own.capacity, weigh(case, run, own.mbufs, folder, full))
+        return {**result, **extra, "rounds": rounds}
+
+
+def compared(case, gateways, rounds):
+    """What the second gateway adds to the JSON object of a case."""
+    def ratio(key):
+        """Of each round by itself."""
+        return statistics.median(each["fullgate"][key] / each["beside"][key] for each in rounds)
+
+    extra = {"start_seconds": round(gateways["fullgate"][0].start_seconds, 2)}
+    if case.beside:
+        for key in ["mpps", "ns_per_packet", "cpu_share"]:
+            extra[f"{case.beside}_{key}"] = round(spread(rounds, "beside", key)["median"], 3)
+    if case.beside == "one_worker":
+        extra["scaling"] = round(ratio("mpps"), 3)
+    if case.beside == "one_service":
+        extra["services"], extra["real_servers"] = case.services, case.real_servers
+        extra["over_one_service_percent"] = round((ratio("ns_per_packet") - 1) * 100, 2)
+        extra["one_service_start_seconds"] = round(gateways["beside"][0].start_seconds, 2)
+        extra |= load(gateways["beside"][0], gateways["fullgate"][0].folder / "fullgate.toml")
+    if case.burst_times:
+        extra |= burst_times(rounds)
+    return extra
+
+
+def load(gateway, file):
+    """Has a gateway that forwards take over the services of a file."""
+    gateway.go_on()
+    before = gateway.sample()
+    seconds, cpu_seconds = gateway.apply(file)
+    figures = difference(before, gateway.sample())
+    gateway.pause()
+    return {"load_seconds": round(seconds, 3), "load_cpu_seconds": round(cpu_seconds, 3),
+            "mpps_while_loading": round(figures["mpps"], 3),
+            "drop_ratio_while_loading": figures["drop_ratio"]}
+
+
+def burst_times(rounds):
+    """Upper bounds of the buckets that the quantiles lie in, over all rounds; none where the gateway has no histogram."""
+    counts = {}
+    for each in rounds:
+        for bound, count in each["fullgate"].pop("burst", {}).items():
+            counts[bound] = counts.get(bound, 0) + count
+    found = {}
+    for name, share in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)]:
+        bound = histogram.quantile(counts, share)
+        found[f"burst_{name}_microseconds"] = bound if bound is None else round(bound * 1e6, 3)
+    return found
 
 
 def spread(rounds, subject, key):
@@ -188,5 +279,4 @@ def summary(case, run, rounds, capacity, bytes_per_session):
         "order": run.order, "seed": run.seed, "packet_size": run.packet_size, "hugepages": run.hugepages,
         "seconds": run.seconds,
         "spread": {f"{subject}.{key}": spread(rounds, subject, key) for subject, key in keys},
-        "rounds": rounds,
     }

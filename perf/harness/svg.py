@@ -4,6 +4,7 @@ import math
 from xml.sax.saxutils import escape
 
 COLOURS = ["#2166ac", "#b2182b", "#4d9221", "#762a83", "#e08214"]
+MOST_MARKED = 24
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 420, 70, 20, 50, 110
 
 
@@ -68,23 +69,31 @@ def bar(x, wide, y_of, value, colour):
             f'<line x1="{centre:.1f}" x2="{centre:.1f}" y1="{y_of(least):.1f}" y2="{y_of(greatest):.1f}" stroke="black"/>']
 
 
-def lines(title, unit, horizontal, series):
-    """`series`: name -> points (x, y); x is on a logarithmic scale."""
+def lines(title, unit, horizontal, series, logarithmic=True):
+    """`series`: name -> points (x, y); with few points each is marked, and the x of each named."""
     points = [point for values in series.values() for point in values]
     parts, y_of = frame(title, unit, max((y for _x, y in points), default=1), series)
-    logs = [math.log10(x) for x, _y in points] or [0]
-    low, span = min(logs), (max(logs) - min(logs)) or 1
+    scale = math.log10 if logarithmic else float
+    places = [scale(x) for x, _y in points] or [0]
+    low, span = min(places), (max(places) - min(places)) or 1
     width = WIDTH - LEFT - RIGHT - 60
 
     def x_of(x):
-        return LEFT + 30 + width * (math.log10(x) - low) / span
+        return LEFT + 30 + width * (scale(x) - low) / span
 
-    for x in sorted({x for x, _y in points}):
-        parts.append(text(x_of(x), HEIGHT - BOTTOM + 18, f"{x:,}"))
+    for x in sorted({x for x, _y in points}) if logarithmic else linear_ticks(low, span):
+        parts.append(text(x_of(x), HEIGHT - BOTTOM + 18, f"{x:,.6g}"))
     parts.append(text(LEFT + 30 + width / 2, HEIGHT - BOTTOM + 42, horizontal))
     for number, values in enumerate(series.values()):
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{x_of(x):.1f},{y_of(max(0, y)):.1f}" for x, y in sorted(values))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(max(0, y)):.1f}" r="3.5" fill="{colour}"/>' for x, y in values]
+        if len(values) <= MOST_MARKED:
+            parts += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(max(0, y)):.1f}" r="3.5" fill="{colour}"/>' for x, y in values]
     return document(parts)
+
+
+def linear_ticks(low, span):
+    step = nice_step(span, 8)
+    first = math.ceil(low / step)
+    return [step * n for n in range(first, math.floor((low + span) / step) + 1)]

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from . import machine
-from .cases import device
+from .cases import devices
 
 PROMPT = "testpmd> "
 PATIENCE_SECONDS = 120
@@ -25,9 +25,10 @@ class Testpmd:
         memory = ["--in-memory"] if run.hugepages else [
             "--no-huge", "--no-shconf", "-m", str(machine.megabytes_for(mbufs))]
         queues = str(run.workers)
+        wan, lan = devices(captures)
         self.file_prefix = f"perf-{os.getpid()}"
         words = [program, "--lcores", lcores, "--no-pci", "--no-telemetry", "--file-prefix", self.file_prefix, *memory,
-                 "--vdev", device(0, captures.wan), "--vdev", device(1, captures.lan),
+                 "--vdev", wan, "--vdev", lan,
                  "--", "-i", "--forward-mode=macswap", f"--total-num-mbufs={mbufs}", f"--nb-cores={queues}",
                  f"--rxq={queues}", f"--txq={queues}", "--rxd=1024", "--txd=1024", "--burst=32"]
         # A terminal, or its output would wait in a buffer.

@@ -137,8 +137,20 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     /// Take frames for any MAC address.
     pub promiscuous: bool,
+    /// Who deals flows to workers.
+    pub steering: PortSteering,
     /// How long to wait at start for the link, in milliseconds; a port without link by then is an error, unless 0.
     pub link_timeout_milliseconds: u32,
+}
+
+/// Who deals a port's flows to workers, as far as the file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortSteering {
+    /// The device where fullgate can set its RSS up, else the workers among themselves.
+    #[default]
+    Auto,
+    /// The device, set up by somebody else: all packets of a flow come by one queue.
+    Rss,
 }
 
 /// A DPDK device.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashMap;
 
-use super::model::{Device, InterfaceAddress, PortConfig, RouteConfig};
+use super::model::{Device, InterfaceAddress, PortConfig, PortSteering, RouteConfig};
 use super::raw::{Section, Value};
 use super::syntax::{self, DEVICE_ALLOWED, MAX_TAP_LEN};
 use super::validate::BalanceScope;
@@ -66,6 +66,7 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
     };
     let (rx_descriptors, tx_descriptors) = (descriptors("rx_descriptors"), descriptors("tx_descriptors"));
     let promiscuous = section.get("promiscuous").and_then(|value| value.boolean()).unwrap_or(false);
+    let steering = section.get("steering").and_then(|value| value.parsed("auto, rss", steering));
     let link_timeout = section
         .get("link_timeout_milliseconds")
         .and_then(|value| value.integer(0..=MAX_LINK_TIMEOUT_MILLISECONDS, "milliseconds"));
@@ -81,6 +82,7 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
         rx_descriptors,
         tx_descriptors,
         promiscuous,
+        steering: steering.unwrap_or_default(),
         link_timeout_milliseconds: link_timeout.unwrap_or(DEFAULT_LINK_TIMEOUT_MILLISECONDS),
     }
 }
@@ -211,6 +213,14 @@ fn only_route(table: &Section<'_>, route: &RouteConfig, line: usize, seen: &mut 
         let prefix = route.to.prefix_len;
         let message = format!("{to}/{prefix} has a route on line {earlier}; allowed: each destination once a metric");
         table.document().consequence(&table.place("to"), message);
+    }
+}
+
+fn steering(text: &str) -> Result<PortSteering, String> {
+    match text {
+        "auto" => Ok(PortSteering::Auto),
+        "rss" => Ok(PortSteering::Rss),
+        _ => Err(format!("{text:?} is no way to deal flows to workers; allowed: auto, rss")),
     }
 }
 

@@ -110,6 +110,7 @@ pub(super) mod tests {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             promiscuous: false,
+            steering: crate::config::PortSteering::Auto,
             link_timeout_milliseconds: 0,
         }
     }

@@ -14,7 +14,7 @@ use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
 use super::port_error::PortError;
 use super::queue::{DeviceQueue, Queue};
-use crate::config::PortConfig;
+use crate::config::{PortConfig, PortSteering};
 use crate::port::{MacAddress, PortId};
 
 /// After a failure to bring an AF_XDP device up it is made anew after each of these pauses: the kernel tears down the
@@ -116,7 +116,7 @@ impl Port {
         let Running { devices, capabilities, plan } = start(&context, workers, pool)?;
         let first = devices.first().ok_or_else(|| context.failed(NO_DEVICE))?;
         let mac = first.mac().map_err(|failure| context.failed(failure))?;
-        let steering = spread(first, &plan, capabilities.reta_size, workers);
+        let steering = spread(first, config, &plan, capabilities.reta_size, workers);
         let count = u16::try_from(devices.len()).unwrap_or(u16::MAX);
         let port = Self {
             id,
@@ -348,8 +348,9 @@ fn bring_up_patiently(
     bring_up(&device, config, plan).map(|()| device)
 }
 
-/// Spreads flows over the receive queues where the device can, and says how packets find their worker.
-fn spread(device: &EthDevice, plan: &Plan, reta_size: u16, workers: u16) -> Steering {
+/// Spreads flows over the receive queues where the device can, and says how packets find their worker: as the
+/// configuration has it, where that vouches for a device that somebody else has set up.
+fn spread(device: &EthDevice, config: &PortConfig, plan: &Plan, reta_size: u16, workers: u16) -> Steering {
     if plan.settings.rss_flows != 0 {
         match device.spread(reta_size, plan.settings.rx_queues) {
             Ok(()) if workers > 1 => return Steering::Rss,
@@ -357,5 +358,9 @@ fn spread(device: &EthDevice, plan: &Plan, reta_size: u16, workers: u16) -> Stee
             Err(failure) => tracing::warn!("device {}: could not {failure}; the driver's stays", device.name()),
         }
     }
-    if workers == 1 { Steering::Single } else { Steering::Software }
+    match config.steering {
+        _ if workers == 1 => Steering::Single,
+        PortSteering::Rss => Steering::Rss,
+        PortSteering::Auto => Steering::Software,
+    }
 }

@@ -1,5 +1,7 @@
 //! Flows: the key of a packet's transport conversation, its hash, and which worker it belongs to.
 
+pub mod toeplitz;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 

@@ -13,7 +13,7 @@ mod balancer;
 mod fullnat;
 pub mod parse;
 pub mod pending;
-mod rewrite;
+pub mod rewrite;
 mod token_bucket;
 mod verdict;
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use fullgate::config::{Device, DpdkConfig, Idle, PortConfig, WorkerConfig};
+use fullgate::config::{Device, DpdkConfig, Idle, PortConfig, PortSteering, WorkerConfig};
 use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue};
 use fullgate::port::{BURST_SIZE, Frame, PortId, PortQueue};
 
@@ -143,6 +143,7 @@ pub fn port(name: &str, device: &str) -> PortConfig {
         rx_descriptors: 512,
         tx_descriptors: 512,
         promiscuous: true,
+        steering: PortSteering::Auto,
         link_timeout_milliseconds: 2000,
     }
 }
