@@ -15,6 +15,8 @@ const SLOTS: usize = 2;
 #[derive(Debug)]
 pub(super) struct HashIndex {
     slots: Pages<u32>,
+    /// How many slots there are.
+    count: u32,
 }
 
 impl HashIndex {
@@ -25,11 +27,12 @@ impl HashIndex {
 
     /// An index for so many entries; none if the region has no room for it.
     pub(super) fn cut(region: &mut Region, entries: usize) -> Option<Self> {
-        Some(Self { slots: region.cut(entries * SLOTS)? })
+        let count = u32::try_from(entries * SLOTS).ok()?;
+        Some(Self { slots: region.cut(entries * SLOTS)?, count })
     }
 
     fn home(&self, hash: FlowHash) -> usize {
-        hash.reduce(u32::try_from(self.slots.len()).unwrap_or(u32::MAX)) as usize
+        hash.reduce(self.count) as usize
     }
 
     fn after(&self, slot: usize) -> usize {

@@ -15,7 +15,7 @@ use pages::{Pages, Region, bytes_for};
 
 use super::Tick;
 use super::hash_index::HashIndex;
-use super::port_block::{BLOCK_SIZE, PortBlocks};
+use super::port_block::{BLOCK_SIZE, PortBlocks, Unmarked};
 use super::timer_wheel::NIL;
 use crate::balance::{PortRange, Protocol};
 use crate::flow::FlowHash;
@@ -104,6 +104,9 @@ struct PairKey {
 }
 
 impl PairKey {
+    /// The key in a place that no pair has: no protocol has number 0.
+    const NOBODY: Self = Self { local: 0, real: 0, port_and_protocol: 0 };
+
     fn new(pair: &Pair) -> Self {
         Self {
             local: pair.local.to_bits(),
@@ -116,7 +119,7 @@ impl PairKey {
     #[allow(clippy::cast_possible_truncation, reason = "both halves are taken")]
     fn hash(self) -> FlowHash {
         let first = u64::from(self.local) << 32 | u64::from(self.real);
-        let second = u64::from(self.port_and_protocol).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let second = u64::from(self.port_and_protocol) ^ 0x9e37_79b9_7f4a_7c15;
         let product = u128::from(first ^ 0xbf58_476d_1ce4_e5b9) * u128::from(second);
         FlowHash(product as u64 ^ (product >> 64) as u64)
     }
@@ -135,9 +138,8 @@ struct PairPorts {
     idle_since: Tick,
     /// The block that the last port was taken from; kept when empty. [`NIL`]: none.
     block: u32,
-    /// That block's number.
-    block_number: u16,
-    owned: bool,
+    /// That block's number, or [`NIL`].
+    block_number: u32,
 }
 
 impl PairPorts {
@@ -192,23 +194,23 @@ impl LocalPorts {
         // The last one has had its turn where the next is behind it.
         let from = self.pairs[pair as usize].next.max(first);
         let from = if from > last { first } else { from };
-        let spot = self.free_from(pair, from, last).or_else(|| self.free_from(pair, first, last))?;
-        let (place, block) = match spot.block {
-            Some(block) => (spot.place, block),
-            None => match self.blocks.take(pair, spot.place / BLOCK_SIZE) {
-                Some(block) => (spot.place, block),
-                None => self.free_in_current(pair, first, last)?,
-            },
+        let (place, block) = match self.ahead_in_current(pair, from, last) {
+            Some(found) => found,
+            None => self.elsewhere(pair, from, first, last)?,
         };
-        self.take(pair, place, block);
+        let set = &mut self.pairs[pair as usize];
+        if self.blocks.mark(block, place % BLOCK_SIZE) {
+            set.set_full(place / BLOCK_SIZE, true);
+        }
+        set.next = place + 1;
+        set.used += 1;
         Some((self.port(place), PairIndex(block)))
     }
 
     /// Gives back a port that [`Self::allocate`] gave.
     pub fn release(&mut self, index: PairIndex, port: u16, now: Tick) {
         let place = u32::from(port) / u32::from(self.workers);
-        let Some((pair, number)) = self.blocks.owner(index.0) else { return };
-        let left = self.blocks.unmark(index.0, place % BLOCK_SIZE);
+        let Some(Unmarked { pair, number, left }) = self.blocks.unmark(index.0, place % BLOCK_SIZE) else { return };
         let set = &mut self.pairs[pair as usize];
         set.used -= 1;
         set.idle_since = now;
@@ -229,7 +231,7 @@ impl LocalPorts {
             let pair = self.swept;
             self.swept = if pair + 1 >= self.fresh { 0 } else { pair + 1 };
             let set = &self.pairs[pair as usize];
-            if set.owned && set.used == 0 && now.since(set.idle_since) > seconds * Tick::PER_SECOND {
+            if set.key != PairKey::NOBODY && set.used == 0 && now.since(set.idle_since) > seconds * Tick::PER_SECOND {
                 self.leave_place(pair);
             }
         }
@@ -254,16 +256,45 @@ impl LocalPorts {
         u16::try_from(place * u32::from(self.workers) + u32::from(self.worker.0)).unwrap_or(0)
     }
 
+    /// The first free place from one on in the block that the pair took its last port from, if that is where it is.
+    #[inline]
+    fn ahead_in_current(&self, pair: u32, from: u32, last: u32) -> Option<(u32, u32)> {
+        let set = &self.pairs[pair as usize];
+        if set.block_number != from / BLOCK_SIZE {
+            return None;
+        }
+        let place = (from & !(BLOCK_SIZE - 1)) | self.blocks.first_free(set.block, from % BLOCK_SIZE)?;
+        (place <= last).then_some((place, set.block))
+    }
+
+    /// The next free place of a pair from one on, or from the range's beginning on, in another block than the current
+    /// one or beyond that one's end. Its block is the current one from here on.
+    #[cold]
+    fn elsewhere(&mut self, pair: u32, from: u32, first: u32, last: u32) -> Option<(u32, u32)> {
+        let spot = self.free_from(pair, from, last).or_else(|| self.free_from(pair, first, last))?;
+        let number = spot.place / BLOCK_SIZE;
+        let Some(block) = spot.block.or_else(|| self.blocks.take(pair, number)) else {
+            return self.free_in_current(pair, first, last);
+        };
+        let set = &mut self.pairs[pair as usize];
+        let before = std::mem::replace(&mut set.block, block);
+        set.block_number = number;
+        if before != block && before != NIL && self.blocks.in_use(before) == 0 {
+            self.blocks.give_back(before);
+        }
+        Some((spot.place, block))
+    }
+
     /// The first free place of a pair from one on, up to `last`, which is not below `from`.
     fn free_from(&self, pair: u32, from: u32, last: u32) -> Option<Spot> {
         let number = from / BLOCK_SIZE;
-        let Some(block) = self.block_of(pair, number) else { return Some(Spot { place: from, block: None }) };
+        let Some(block) = self.blocks.find(pair, number) else { return Some(Spot { place: from, block: None }) };
         if let Some(port) = self.blocks.first_free(block, from % BLOCK_SIZE) {
             let place = number * BLOCK_SIZE + port;
             return (place <= last).then_some(Spot { place, block: Some(block) });
         }
         let number = self.pairs[pair as usize].first_not_full(number + 1)?;
-        let block = self.block_of(pair, number);
+        let block = self.blocks.find(pair, number);
         let port = block.map_or(Some(0), |block| self.blocks.first_free(block, 0))?;
         let place = number * BLOCK_SIZE + port;
         (place <= last).then_some(Spot { place, block })
@@ -274,33 +305,9 @@ impl LocalPorts {
     fn free_in_current(&self, pair: u32, first: u32, last: u32) -> Option<(u32, u32)> {
         let set = &self.pairs[pair as usize];
         let block = Some(set.block).filter(|&block| block != NIL)?;
-        let start = u32::from(set.block_number) * BLOCK_SIZE;
-        let place = start + self.blocks.first_free(block, first.saturating_sub(start).min(BLOCK_SIZE))?;
+        let start = set.block_number * BLOCK_SIZE;
+        let place = start + self.blocks.first_free(block, first.saturating_sub(start))?;
         (place <= last).then_some((place, block))
-    }
-
-    fn block_of(&self, pair: u32, number: u32) -> Option<u32> {
-        let set = &self.pairs[pair as usize];
-        if set.block != NIL && u32::from(set.block_number) == number {
-            return Some(set.block);
-        }
-        self.blocks.find(pair, number)
-    }
-
-    /// Takes a place that is free; the block that the pair took from before goes back if it is another and empty.
-    fn take(&mut self, pair: u32, place: u32, block: u32) {
-        let number = place / BLOCK_SIZE;
-        let set = &mut self.pairs[pair as usize];
-        if self.blocks.mark(block, place % BLOCK_SIZE) {
-            set.set_full(number, true);
-        }
-        set.next = place + 1;
-        set.used += 1;
-        let before = std::mem::replace(&mut set.block, block);
-        set.block_number = u16::try_from(number).unwrap_or(0);
-        if before != block && before != NIL && self.blocks.in_use(before) == 0 {
-            self.blocks.give_back(before);
-        }
     }
 
     /// Gives a pair a place of its own; none if there are too many.
@@ -323,8 +330,7 @@ impl LocalPorts {
             used: 0,
             idle_since: Tick(0),
             block: NIL,
-            block_number: 0,
-            owned: true,
+            block_number: NIL,
         };
         self.by_pair.insert(key.hash(), pair);
         self.owned += 1;
@@ -340,7 +346,7 @@ impl LocalPorts {
         let pairs = &self.pairs;
         self.by_pair.remove(pair, |pair| pairs[pair as usize].key.hash());
         let set = &mut self.pairs[pair as usize];
-        set.owned = false;
+        set.key = PairKey::NOBODY;
         set.next = self.free;
         self.free = pair;
         self.owned -= 1;

@@ -12,10 +12,12 @@ use crate::flow::FlowHash;
 /// Ports of a block.
 pub(super) const BLOCK_SIZE: u32 = 512;
 
+const WORDS: u32 = BLOCK_SIZE / 64;
+
 /// A bit for each port in use.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Bits([u64; (BLOCK_SIZE / 64) as usize]);
+struct Bits([u64; WORDS as usize]);
 
 /// Whose a block is.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
@@ -27,6 +29,17 @@ struct Owner {
     number: u16,
     /// Ports in use.
     used: u16,
+}
+
+/// A block one of whose ports was marked as free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unmarked {
+    /// Whose it is.
+    pub(super) pair: u32,
+    /// Its place among the pair's blocks.
+    pub(super) number: u32,
+    /// Ports still in use.
+    pub(super) left: u32,
 }
 
 /// All blocks of a worker.
@@ -98,18 +111,13 @@ impl PortBlocks {
         self.used -= 1;
     }
 
-    /// The pair that a block belongs to, and the block's number; none if there is no such block.
-    pub(super) fn owner(&self, block: u32) -> Option<(u32, u32)> {
-        let owner = self.owners.get(block as usize)?;
-        Some((owner.pair, owner.number.into()))
-    }
-
     /// Ports of a block in use.
     pub(super) fn in_use(&self, block: u32) -> u32 {
         self.owners[block as usize].used.into()
     }
 
     /// The first free port of a block from one of its ports on.
+    #[inline]
     pub(super) fn first_free(&self, block: u32, from: u32) -> Option<u32> {
         let Bits(words) = &self.bits[block as usize];
         let word = (from / 64) as usize;
@@ -122,19 +130,22 @@ impl PortBlocks {
     }
 
     /// Marks a free port as in use; whether the block is full now.
+    #[inline]
     pub(super) fn mark(&mut self, block: u32, port: u32) -> bool {
-        self.bits[block as usize].0[(port / 64) as usize] |= 1 << (port % 64);
+        self.bits[block as usize].0[(port / 64 % WORDS) as usize] |= 1 << (port % 64);
         let used = &mut self.owners[block as usize].used;
         *used += 1;
         u32::from(*used) == BLOCK_SIZE
     }
 
-    /// Marks a port in use as free; how many are in use still.
-    pub(super) fn unmark(&mut self, block: u32, port: u32) -> u32 {
-        self.bits[block as usize].0[(port / 64) as usize] &= !(1 << (port % 64));
-        let used = &mut self.owners[block as usize].used;
-        *used -= 1;
-        u32::from(*used)
+    /// Marks a port in use as free; none if there is no such block.
+    #[inline]
+    pub(super) fn unmark(&mut self, block: u32, port: u32) -> Option<Unmarked> {
+        let bits = self.bits.get_mut(block as usize)?;
+        let owner = self.owners.get_mut(block as usize)?;
+        bits.0[(port / 64 % WORDS) as usize] &= !(1 << (port % 64));
+        owner.used -= 1;
+        Some(Unmarked { pair: owner.pair, number: owner.number.into(), left: owner.used.into() })
     }
 }
 
@@ -164,7 +175,7 @@ mod tests {
         assert_eq!((blocks.find(7, 3), blocks.find(7, 4), blocks.find(8, 3)), (Some(first), Some(second), None));
         blocks.give_back(first);
         assert_eq!(blocks.find(7, 3), None);
-        assert_eq!((blocks.take(8, 0), blocks.owner(first), blocks.usage()), (Some(first), Some((8, 0)), (2, 2)));
+        assert_eq!((blocks.take(8, 0), blocks.find(8, 0), blocks.usage()), (Some(first), Some(first), (2, 2)));
     }
 
     proptest! {
@@ -180,7 +191,8 @@ mod tests {
                 if comes && used.insert(port) {
                     prop_assert_eq!(blocks.mark(block, port), used.len() == BLOCK_SIZE as usize);
                 } else if !comes && used.remove(&port) {
-                    prop_assert_eq!(blocks.unmark(block, port) as usize, used.len());
+                    let left = blocks.unmark(block, port).unwrap().left;
+                    prop_assert_eq!(left as usize, used.len());
                 }
                 let free = (from..BLOCK_SIZE).find(|port| !used.contains(port));
                 prop_assert_eq!(blocks.first_free(block, from), free);
