@@ -47,6 +47,8 @@ pub mod port_report;
 #[cfg(feature = "dpdk")]
 pub mod pump;
 #[cfg(feature = "dpdk")]
+pub mod session_memory;
+#[cfg(feature = "dpdk")]
 pub mod tap;
 #[cfg(feature = "dpdk")]
 pub mod twin;

@@ -109,8 +109,8 @@ impl PairKey {
 
     fn new(pair: &Pair) -> Self {
         Self {
-            local: pair.local.to_bits(),
-            real: pair.real.to_bits(),
+            local: u32::from_ne_bytes(pair.local.octets()),
+            real: u32::from_ne_bytes(pair.real.octets()),
             port_and_protocol: u32::from(pair.real_port) << 8 | u32::from(pair.protocol as u8),
         }
     }
