@@ -5,7 +5,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::model::{ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, SessionPages, WorkerConfig};
+use super::model::{
+    ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, SessionPages, WorkerConfig,
+};
 use super::raw::{Section, Value};
 use super::syntax;
 use crate::balance::Timeouts;

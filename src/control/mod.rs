@@ -11,6 +11,8 @@ mod compile;
 mod departed;
 mod difference;
 #[cfg(feature = "dpdk")]
+mod fullness;
+#[cfg(feature = "dpdk")]
 mod handle;
 pub mod line;
 pub mod model;

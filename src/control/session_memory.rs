@@ -78,9 +78,8 @@ impl SessionPlace {
             }
             mapped => (mapped, self.size),
         };
-        let region = region.map_err(|error| {
-            format!("no memory for {capacity} sessions on {} pages: {error}", name(size))
-        })?;
+        let region =
+            region.map_err(|error| format!("no memory for {capacity} sessions on {} pages: {error}", name(size)))?;
         tracing::info!(
             "worker {}: {} MB for {capacity} sessions and their local ports, on {} {} pages of NUMA node {}, in {:.3} s",
             worker.0,

@@ -354,6 +354,7 @@ impl Forwarder {
         for _pair in 0..PAIRS_SWEPT {
             self.local_ports.sweep(now.tick);
         }
+        self.counters.local_port_memory_permille.set(self.local_ports.fullness_permille());
     }
 
     /// Copies sessions for showing; see [`SessionTable::walk`].

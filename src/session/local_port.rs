@@ -323,15 +323,8 @@ impl LocalPorts {
         } else {
             return None;
         };
-        self.pairs[pair as usize] = PairPorts {
-            full: [0; 2],
-            key,
-            next,
-            used: 0,
-            idle_since: Tick(0),
-            block: NIL,
-            block_number: NIL,
-        };
+        self.pairs[pair as usize] =
+            PairPorts { full: [0; 2], key, next, used: 0, idle_since: Tick(0), block: NIL, block_number: NIL };
         self.by_pair.insert(key.hash(), pair);
         self.owned += 1;
         Some(pair)
@@ -454,7 +447,8 @@ mod tests {
         assert_eq!(local.fullness_permille(), 1000);
         assert_eq!(local.allocate(pair(4), RANGE, 0), None, "a fifth pair");
         // Beyond its block, a pair goes on within it.
-        let (port, index) = local.allocate(pair(0), PortRange { first: 5000, last: 6000 }, 0).unwrap_or((0, PairIndex(0)));
+        let (port, index) =
+            local.allocate(pair(0), PortRange { first: 5000, last: 6000 }, 0).unwrap_or((0, PairIndex(0)));
         assert_eq!((port, index), (0, PairIndex(0)), "its block is not in that range");
         let mut all: Vec<_> = std::iter::from_fn(|| local.allocate(pair(0), RANGE, 0)).collect();
         assert_eq!(all.len(), 511, "all of its one block");

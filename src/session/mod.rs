@@ -3,8 +3,8 @@
 //! All of it belongs to one worker; nothing here is shared, and nothing allocates once table and ports are made. Their
 //! memory is cut from one region, whose size [`memory_bytes`] gives and whose pages are the caller's choice.
 
-pub mod local_port;
 mod hash_index;
+pub mod local_port;
 mod port_block;
 mod record;
 mod table;
