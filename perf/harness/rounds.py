@@ -135,9 +135,10 @@ def run_case(case, run):
         mbufs = captures.frames + 32_768 * run.workers
         beside = run.beside_testpmd and case.beside_testpmd
         memory = [machine.megabytes_for(mbufs)] * (2 if beside else 1)
+        capacity = capacity_for(run.sessions)
+        memory.append(machine.megabytes_for_sessions(capacity) * run.workers)
         pages = machine.Hugepages(memory, run.hugepages)
         stack.callback(pages.give_back)
-        capacity = capacity_for(run.sessions)
         gateway = Gateway(run.binary, case, run, captures, mbufs, capacity, f"{folder}/gateway", namespace())
         closing = stack.enter_context(contextlib.ExitStack())
         closing.callback(gateway.close)
