@@ -332,7 +332,7 @@ mod tests {
         let available = available([0, 0], [0, 0], 100 << 20);
         let error = available.clone().plan(&capacity("1_048_576")).unwrap_err();
         let Shortage::Ordinary { most, needed_mb, available_mb, workers, .. } = error else { unreachable!() };
-        assert_eq!((workers, available_mb, needed_mb), (2, 100, 2 * memory_bytes(1 << 20) >> 20));
+        assert_eq!((workers, available_mb, needed_mb), (2, 100, (2 * memory_bytes(1 << 20)) >> 20));
         assert!(available.clone().plan(&capacity(&(most - 10).to_string())).is_ok());
         assert!(available.plan(&capacity(&(most + 10_000).to_string())).is_err());
         assert!(Available::now().ordinary > 1 << 20);
