@@ -80,8 +80,9 @@ impl Room {
 /// One worker's local ports.
 #[derive(Debug)]
 pub struct LocalPorts {
-    worker: WorkerId,
-    workers: u8,
+    /// This worker's number, and how many there are.
+    worker: u32,
+    workers: u32,
     pairs: Pages<PairPorts>,
     by_pair: HashIndex,
     blocks: PortBlocks,
@@ -177,6 +178,7 @@ impl LocalPorts {
         let pairs = region.cut(room.pairs)?;
         let by_pair = HashIndex::cut(region, room.pairs)?;
         let blocks = PortBlocks::cut(region, room.blocks)?;
+        let (worker, workers) = (worker.0.into(), workers.into());
         Some(Self { worker, workers, pairs, by_pair, blocks, free: NIL, fresh: 0, owned: 0, swept: 0 })
     }
 
@@ -209,7 +211,7 @@ impl LocalPorts {
 
     /// Gives back a port that [`Self::allocate`] gave.
     pub fn release(&mut self, index: PairIndex, port: u16, now: Tick) {
-        let place = u32::from(port) / u32::from(self.workers);
+        let place = u32::from(port) / self.workers;
         let Some(Unmarked { pair, number, left }) = self.blocks.unmark(index.0, place % BLOCK_SIZE) else { return };
         let set = &mut self.pairs[pair as usize];
         set.used -= 1;
@@ -246,14 +248,13 @@ impl LocalPorts {
 
     /// The first and last place of this worker's share that lie in a range of ports.
     fn places(&self, range: PortRange) -> Option<(u32, u32)> {
-        let (workers, own) = (u32::from(self.workers), u32::from(self.worker.0));
-        let first = (u32::from(range.first).saturating_sub(own)).div_ceil(workers);
-        let last = u32::from(range.last).checked_sub(own)? / workers;
+        let first = (u32::from(range.first).saturating_sub(self.worker)).div_ceil(self.workers);
+        let last = u32::from(range.last).checked_sub(self.worker)? / self.workers;
         (first <= last).then_some((first, last))
     }
 
     fn port(&self, place: u32) -> u16 {
-        u16::try_from(place * u32::from(self.workers) + u32::from(self.worker.0)).unwrap_or(0)
+        u16::try_from(place * self.workers + self.worker).unwrap_or(0)
     }
 
     /// The first free place from one on in the block that the pair took its last port from, if that is where it is.
