@@ -48,7 +48,7 @@ const SWEPT_SCARCE: u32 = 16;
 /// How many pairs may have sessions or have had them lately, and how many blocks they may have.
 ///
 /// 10,000 services of ten real servers through four addresses are 400,000 pairs. One with its block takes 136 bytes:
-/// with a pair for every fourth session, and a few blocks more for those whose sessions are spread, 37 bytes a session;
+/// with a pair for every sixth session, and a few blocks more for those whose sessions are spread, 26 bytes a session;
 /// and no more than a million, since a larger table has more sessions a pair and not more pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -67,7 +67,7 @@ impl Room {
     /// What a table of so many sessions gets.
     pub fn for_sessions(sessions: u32) -> Self {
         let sessions = sessions as usize;
-        let pairs = (sessions / 4).clamp(Self::LEAST_PAIRS, Self::MOST_PAIRS);
+        let pairs = (sessions / 6).clamp(Self::LEAST_PAIRS, Self::MOST_PAIRS);
         Self { pairs, blocks: pairs + sessions / 32 }
     }
 
@@ -463,9 +463,9 @@ mod tests {
     }
 
     #[test]
-    fn room_is_at_most_38_bytes_a_session() {
+    fn room_is_at_most_26_bytes_a_session() {
         for sessions in [100_000, 1 << 20, 16_000_000, 1 << 27] {
-            assert!(Room::for_sessions(sessions).bytes() <= 38 * u64::from(sessions), "{sessions}");
+            assert!(Room::for_sessions(sessions).bytes() <= 26 * u64::from(sessions), "{sessions}");
         }
         assert_eq!(size_of::<PairPorts>(), 48);
     }
