@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use PageSize::{OneGigabyte, Ordinary, TwoMegabytes};
 
-    /// Two workers, on CPUs 1 and 2, of 1,048,576 sessions each: 64 pages of 2 MB.
+    /// Two workers, on CPUs 1 and 2, of 1,048,576 sessions each.
     const TWO: &str = "[worker]\ncores = [1, 2]\n[session]\npages = \"auto\"\n[[port]]\nname = \"wan\"\n\
                        device = \"net_null0\"\naddresses = [\"10.0.0.1/24\"]\n";
 
