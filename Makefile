@@ -44,6 +44,7 @@ test-unit: packages ## unit tests and checks that need no root
 
 test-pure:
 	$(CARGO) test $(LOCKED) --no-default-features
+	$(CARGO) test $(LOCKED) --package pages --features map
 
 test-root:
 	@[[ $$EUID == 0 ]] || { echo "make test: network namespaces need root: sudo make test" >&2; exit 1; }

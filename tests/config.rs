@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use fullgate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Weight};
-use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates};
+use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates, SessionPages};
 
 /// A small good file, to which bad tables are added.
 const GOOD: &str = r#"[worker]
@@ -53,7 +53,7 @@ fn defaults_of_a_small_file() {
     let config = Config::parse(GOOD, "f.toml").unwrap();
     assert_eq!(config.worker.cores, [1, 2]);
     assert_eq!(config.worker.idle, Idle::Spin);
-    assert_eq!(config.session.capacity, 1_048_576);
+    assert_eq!((config.session.capacity, config.session.pages), (1_048_576, SessionPages::Auto));
     assert_eq!(config.control.socket.to_str(), Some("/run/fullgate/control.sock"));
     assert_eq!(config.control.state_dir.to_str(), Some("/var/lib/fullgate"));
     assert_eq!(config.control.metrics, Some("127.0.0.1:9469".parse().unwrap()));
@@ -87,6 +87,7 @@ cores = [0x1]
 idle = "sleep"
 [session]
 capacity = 1_024
+pages = "2M"
 [control]
 socket = "/run/s"
 group = "adm"
@@ -144,7 +145,7 @@ real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
     assert_eq!(config.dpdk.eal_args, ["--no-huge", "-m", "512"]);
     assert_eq!(config.dpdk.mbufs, Some(65536));
     assert_eq!(config.worker.idle, Idle::Sleep);
-    assert_eq!(config.session.capacity, 1024);
+    assert_eq!((config.session.capacity, config.session.pages), (1024, SessionPages::TwoMegabytes));
     assert_eq!(config.control.metrics, None);
     assert_eq!(config.control.group.as_deref(), Some("adm"));
     assert_eq!(config.punt.0, [1, 2, 3, 4, 0, 2000]);
@@ -258,6 +259,11 @@ fn bad_plain_tables() {
             "[worker]",
             "[session]\ncapacity = 134_217_729\n[worker]",
             "f.toml:2: [session].capacity: 134217729 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+        ),
+        bad(
+            "[worker]",
+            "[session]\npages = \"4M\"\n[worker]",
+            "f.toml:2: [session].pages: \"4M\" is no size of pages; allowed: auto, 1G, 2M, ordinary",
         ),
         bad(
             "[worker]",

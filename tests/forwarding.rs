@@ -303,6 +303,40 @@ fn limits_are_counted_drops() {
 }
 
 #[test]
+fn a_full_table_refuses_new_sessions_keeps_its_own_and_has_room_again_after_expiry() {
+    let capacity = 2000;
+    let services = table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
+    let mut gateway = Gateway::with(services, 1, WorkerId(0), capacity);
+    let client = |number: u32| {
+        let source = (CLIENT, 1024 + number as u16);
+        Spec { source, ..from_client(b"") }.udp()
+    };
+    let locals: Vec<_> = (0..capacity).map(|number| open(&mut gateway, &client(number))).collect();
+    gateway.pass_seconds(200);
+    for number in capacity..capacity + 500 {
+        assert_eq!(gateway.send(WAN, &client(number)).0, Verdict::Drop(DropReason::SessionTableFull));
+    }
+    // Half of the old ones go on, both ways, by the local ports that they had.
+    for number in 0..capacity / 2 {
+        assert_eq!(open(&mut gateway, &client(number)), locals[number as usize]);
+        let answer = reply(locals[number as usize], b"").udp();
+        assert_eq!(gateway.send(LAN, &answer).0, Verdict::Transmit(WAN));
+    }
+    let held = |gateway: &Gateway| {
+        (gateway.counters[0].sessions.get(), gateway.counters[0].local_addresses[0].ports_used.get())
+    };
+    assert_eq!(held(&gateway), (2000, 2000), "what was refused holds nothing");
+    gateway.pass_seconds(200);
+    assert_eq!(held(&gateway), (1000, 1000), "the others' time is over");
+    for number in capacity..capacity + 1000 {
+        open(&mut gateway, &client(number));
+    }
+    assert_eq!(gateway.send(WAN, &client(capacity + 1000)).0, Verdict::Drop(DropReason::SessionTableFull));
+    gateway.forwarder.sweep(gateway.now);
+    assert!(gateway.counters[0].local_port_memory_permille.get() < 50);
+}
+
+#[test]
 fn each_worker_gets_what_it_owns() {
     let services = || table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
     let mut workers = [0, 1].map(|worker| Gateway::with(services(), 2, WorkerId(worker), 1000));

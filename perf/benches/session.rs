@@ -22,6 +22,8 @@ use random::Random;
 
 const SIZES: [u32; 3] = [1000, 100_000, 1_000_000];
 const LARGE: u32 = 16_000_000;
+/// Sessions that local ports are made for.
+const SESSIONS: u32 = 1 << 20;
 /// An end that does not come while a bench runs.
 const NEVER: Tick = Tick(u32::MAX / 2);
 
@@ -107,7 +109,7 @@ fn local_ports(criterion: &mut Criterion) {
         protocol: Protocol::Tcp,
     };
     for (name, in_use) in [("none in use", 0), ("all but one in use", 64_511)] {
-        let mut ports = LocalPorts::new(WorkerId(0), 1);
+        let mut ports = LocalPorts::new(WorkerId(0), 1, SESSIONS);
         for _ in 0..in_use {
             ports.allocate(pair(0), range, 0).unwrap();
         }
@@ -118,8 +120,8 @@ fn local_ports(criterion: &mut Criterion) {
             });
         });
     }
-    // Each pair's set is some 8 KB: a thousand of them are out of the caches that the one above stays in.
-    let mut ports = LocalPorts::new(WorkerId(0), 1);
+    // Each of them has a block of its own.
+    let mut ports = LocalPorts::new(WorkerId(0), 1, SESSIONS);
     let mut real = 0;
     group.bench_function(BenchmarkId::new("allocate and release", "1000 real servers in turn"), |bench| {
         bench.iter(|| {

@@ -42,8 +42,13 @@ def megabytes_for(buffers):
     return BASE_MEGABYTES + buffers * BYTES_A_BUFFER // (1 << 20)
 
 
+def megabytes_for_sessions(capacity):
+    """Memory that a worker with room for so many sessions takes, in MB: at most 128 bytes each, and whole pages."""
+    return 4 + capacity * 128 // (1 << 20)
+
+
 class Hugepages:
-    """2 MB pages for the run: so many MB for each program."""
+    """2 MB pages for the run: the sum of so many MB."""
 
     def __init__(self, megabytes, wanted=True):
         self.added = 0

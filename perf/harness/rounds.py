@@ -174,6 +174,7 @@ def run_case(case, run):
         own = sides["fullgate"]
         beside_testpmd = run.beside_testpmd and case.beside_testpmd
         memory = [machine.megabytes_for(each.mbufs) for each in sides.values()]
+        memory += [machine.megabytes_for_sessions(each.capacity) * each.run.workers for each in sides.values()]
         memory += [machine.megabytes_for(own.mbufs)] if beside_testpmd else []
         pages = machine.Hugepages(memory, run.hugepages)
         stack.callback(pages.give_back)

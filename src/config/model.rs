@@ -57,6 +57,13 @@ pub struct DpdkConfig {
     pub mbufs: Option<u32>,
 }
 
+impl DpdkConfig {
+    /// Whether DPDK is to do without hugepages.
+    pub fn is_without_hugepages(&self) -> bool {
+        self.eal_args.iter().any(|argument| argument == "--no-huge")
+    }
+}
+
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,11 +84,27 @@ pub struct WorkerConfig {
     pub idle: Idle,
 }
 
+/// The pages that session memory is to lie on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionPages {
+    /// Hugepages if enough are free, else ordinary ones.
+    #[default]
+    Auto,
+    /// Hugepages of 1 GB.
+    OneGigabyte,
+    /// Hugepages of 2 MB.
+    TwoMegabytes,
+    /// No reserved hugepages.
+    Ordinary,
+}
+
 /// `[session]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
     /// Sessions that each worker can hold.
     pub capacity: u32,
+    /// What their memory lies on.
+    pub pages: SessionPages,
 }
 
 /// `[control]`

@@ -5,7 +5,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::model::{ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, WorkerConfig};
+use super::model::{
+    ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, SessionPages, WorkerConfig,
+};
 use super::raw::{Section, Value};
 use super::syntax;
 use crate::balance::Timeouts;
@@ -14,9 +16,9 @@ use crate::port::MAX_WORKERS;
 
 /// Fewer sessions than this are no table worth its timers and buckets.
 const MIN_CAPACITY: u32 = 1 << 10;
-/// At 128 bytes a session this is 16 GiB for each worker; and session indices keep bits for their generation.
+/// At 128 bytes a session this is 16 GiB for each worker.
 const MAX_CAPACITY: u32 = 1 << 27;
-/// 128 MiB of records for each worker.
+/// At most 128 MiB for each worker.
 const DEFAULT_CAPACITY: u32 = 1 << 20;
 /// The highest CPU number that Linux's CPU sets hold.
 const MAX_CORE: u32 = 1023;
@@ -84,10 +86,19 @@ fn cores(value: &Value<'_>, allowed: &str) -> Vec<u16> {
 
 /// `[session]`
 pub(super) fn session(mut section: Section<'_>) -> SessionConfig {
+    const PAGES: &str = "auto, 1G, 2M, ordinary";
     let unit = "sessions a worker (128 bytes each: 2^27 take 16 GiB)";
     let capacity = section.get("capacity").and_then(|value| value.integer(MIN_CAPACITY..=MAX_CAPACITY, unit));
+    let parse = |text: &str| match text {
+        "auto" => Ok(SessionPages::Auto),
+        "1G" => Ok(SessionPages::OneGigabyte),
+        "2M" => Ok(SessionPages::TwoMegabytes),
+        "ordinary" => Ok(SessionPages::Ordinary),
+        _ => Err(format!("{text:?} is no size of pages; allowed: {PAGES}")),
+    };
+    let pages = section.get("pages").and_then(|value| value.parsed(PAGES, parse)).unwrap_or_default();
     section.finish();
-    SessionConfig { capacity: capacity.unwrap_or(DEFAULT_CAPACITY) }
+    SessionConfig { capacity: capacity.unwrap_or(DEFAULT_CAPACITY), pages }
 }
 
 /// `[control]`

@@ -25,10 +25,10 @@ impl BusySampler {
         Self { last: vec![(0, 0); counters.len()], ratios: vec![0.0; counters.len()], due: now + SAMPLE_INTERVAL }
     }
 
-    /// Takes a sample, if it is time.
-    pub fn sample(&mut self, counters: &[Arc<WorkerCounters>], now: Instant) {
+    /// Takes a sample, if it is time; whether it was.
+    pub fn sample(&mut self, counters: &[Arc<WorkerCounters>], now: Instant) -> bool {
         if now < self.due {
-            return;
+            return false;
         }
         self.due = now + SAMPLE_INTERVAL;
         for ((last, ratio), own) in self.last.iter_mut().zip(&mut self.ratios).zip(counters) {
@@ -37,6 +37,7 @@ impl BusySampler {
             *ratio = if total_since == 0 { 0.0 } else { (busy_since as f64 / total_since as f64).min(1.0) };
             *last = (busy, total);
         }
+        true
     }
 
     /// When to take the next sample.

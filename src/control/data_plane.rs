@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::mpsc;
 
+use super::session_memory::{Available, SessionPlace, Shortage};
 use super::wake::EventFd;
 use crate::config::Config;
 use crate::dpdk::{
@@ -19,7 +20,6 @@ use crate::dpdk::{
 use crate::flow::HashSeed;
 use crate::forward::{self, Forwarder, ForwarderConfig, Now, PortView};
 use crate::port::{PortId, WorkerId};
-use crate::session::SessionTable;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 use crate::worker::link::{Snapshot, Waker, WorkerLink};
 use crate::worker::thread::{self, Exit};
@@ -40,22 +40,8 @@ pub enum DataPlaneError {
         allowed: CoreList,
     },
     /// The sessions do not fit into the machine's memory.
-    #[error(
-        "[session].capacity: {capacity} sessions for each of {workers} workers take {needed_mb} MB of memory, \
-         {available_mb} MB are available: allowed here are at most {most} (with this many workers)"
-    )]
-    NoMemory {
-        /// As configured.
-        capacity: u32,
-        /// How many workers.
-        workers: usize,
-        /// What they need in all.
-        needed_mb: u64,
-        /// What there is.
-        available_mb: u64,
-        /// What would fit.
-        most: u64,
-    },
+    #[error(transparent)]
+    NoMemory(#[from] Shortage),
     /// DPDK did not come up.
     #[error(transparent)]
     Eal(#[from] EalError),
@@ -123,6 +109,8 @@ pub struct DataPlane {
     ports: Arc<[Port]>,
     /// By worker, then by port; empty once the workers have them.
     queues: Vec<Vec<Queue>>,
+    /// By worker.
+    session_pages: Vec<SessionPlace>,
     pool: MemPool,
     config: Arc<Config>,
     /// Last, so that it is the last to go.
@@ -134,7 +122,6 @@ impl DataPlane {
     pub fn open(config: Arc<Config>) -> Result<Self, DataPlaneError> {
         check_cores(&config.worker.cores)?;
         let workers = config.worker.cores.len();
-        check_memory(config.session.capacity, workers, available_bytes())?;
         let eal = Eal::init(&config.dpdk, &config.ports, &config.worker)?;
         let count = u16::try_from(workers).unwrap_or(u16::MAX);
         let held = packets_held(workers, config.ports.len());
@@ -148,9 +135,12 @@ impl DataPlane {
                 queues.push(queue);
             }
         }
+        // Only now: sessions take what DPDK leaves.
+        let session_pages = Available::now().plan(&config)?;
         let (told, news) = mpsc::unbounded_channel();
         let links = make_links(workers)?;
-        Ok(Self { threads: Vec::new(), news, told, links, ports: ports.into(), queues, pool, config, _eal: eal })
+        let ports = ports.into();
+        Ok(Self { threads: Vec::new(), news, told, links, ports, queues, session_pages, pool, config, _eal: eal })
     }
 
     /// The links to the workers, in their order.
@@ -176,12 +166,13 @@ impl DataPlane {
         let counters: Arc<[_]> = self.links.iter().map(|link| Arc::clone(&link.counters)).collect();
         for (link, queues) in self.links.iter().zip(std::mem::take(&mut self.queues)) {
             let core = self.config.worker.cores[link.worker.index()];
+            let place = self.session_pages[link.worker.index()];
             let forwarder = self.forwarder_config(link.worker, seed, &counters);
             let start = Start { link: Arc::clone(link), queues, rings: Arc::clone(&rings), first: Arc::clone(first) };
             let (config, told) = (Arc::clone(&self.config), self.told.clone());
             let ready = told.clone();
             // Nobody listens any more once control has gone; then nobody is there to be told.
-            let run = move || start.run(core, forwarder, &config, || drop(ready.send(News::Ready)));
+            let run = move || start.run(core, place, forwarder, &config, || drop(ready.send(News::Ready)));
             let tell = move |worker, exit| drop(told.send(News::Ended(worker, exit)));
             let thread = thread::spawn(link.worker, run, tell);
             self.threads.push(thread.map_err(|source| DataPlaneError::Thread { worker: link.worker, source })?);
@@ -271,33 +262,6 @@ fn check_cores(cores: &[u16]) -> Result<(), DataPlaneError> {
     }
 }
 
-/// Session tables are written to as they are made: memory that is not there would end the process without a word.
-fn check_memory(capacity: u32, workers: usize, available: u64) -> Result<(), DataPlaneError> {
-    let needed = SessionTable::memory_bytes(capacity).saturating_mul(workers as u64);
-    if needed <= available {
-        return Ok(());
-    }
-    let mb = |bytes: u64| bytes >> 20;
-    let most = u128::from(capacity) * u128::from(available) / u128::from(needed);
-    Err(DataPlaneError::NoMemory {
-        capacity,
-        workers,
-        needed_mb: mb(needed),
-        available_mb: mb(available),
-        most: u64::try_from(most).unwrap_or(u64::MAX),
-    })
-}
-
-/// Memory that the kernel says can be had without swapping; no limit where it does not say.
-fn available_bytes() -> u64 {
-    let kilobytes = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    };
-    kilobytes().map_or(u64::MAX, |kilobytes| kilobytes * 1024)
-}
-
 fn make_links(workers: usize) -> Result<Arc<[Arc<Link>]>, DataPlaneError> {
     let waker = Arc::new(Waker::new(EventFd::new().map_err(DataPlaneError::Event)?));
     let link = |worker| {
@@ -317,13 +281,21 @@ struct Start {
 
 impl Start {
     /// On the worker's own thread, so that its tables lie in its own node's memory.
-    fn run(self, core: u16, forwarder: ForwarderConfig, config: &Config, ready: impl FnOnce()) -> Result<(), String> {
+    fn run(
+        self,
+        core: u16,
+        place: SessionPlace,
+        forwarder: ForwarderConfig,
+        config: &Config,
+        ready: impl FnOnce(),
+    ) -> Result<(), String> {
         let mut cpu = CpuSet::new();
         cpu.set(usize::from(core));
         sched_setaffinity(None, &cpu).map_err(|error| format!("cannot run on CPU {core}: {error}"))?;
         let _registered = register_current_thread().map_err(|error| error.to_string())?;
+        let mut region = place.take(self.link.worker, forwarder.session_capacity)?;
         let now = Now::from_nanoseconds(clock::now_nanoseconds());
-        let forwarder = Forwarder::new(forwarder, now).ok_or("it has no counters")?;
+        let forwarder = Forwarder::in_region(forwarder, &mut region, now).ok_or("it has no counters")?;
         let parts = WorkerParts {
             worker: self.link.worker,
             forwarder,
@@ -360,17 +332,6 @@ mod tests {
     #[test]
     fn cores_are_shown_with_ranges() {
         assert_eq!(CoreList(vec![0, 1, 2, 3, 8, 10, 11]).to_string(), "0-3,8,10-11");
-    }
-
-    #[test]
-    fn too_many_sessions_are_refused_with_what_would_fit() {
-        assert!(check_memory(1 << 20, 2, 1 << 30).is_ok());
-        let error = check_memory(1 << 20, 2, 100 << 20).unwrap_err().to_string();
-        let words = "[session].capacity: 1048576 sessions for each of 2 workers take 179 MB of memory, 100 MB are available: \
-                     allowed here are at most 585142 (with this many workers)";
-        assert_eq!(error, words);
-        assert!(check_memory(585_142, 2, 100 << 20).is_ok());
-        assert!(available_bytes() > 1 << 20);
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod compile;
 mod departed;
 mod difference;
 #[cfg(feature = "dpdk")]
+mod fullness;
+#[cfg(feature = "dpdk")]
 mod handle;
 pub mod line;
 pub mod model;
@@ -46,6 +48,8 @@ pub mod mirror;
 pub mod port_report;
 #[cfg(feature = "dpdk")]
 pub mod pump;
+#[cfg(feature = "dpdk")]
+pub mod session_memory;
 #[cfg(feature = "dpdk")]
 pub mod tap;
 #[cfg(feature = "dpdk")]

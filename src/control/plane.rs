@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::busy::BusySampler;
 use super::change::Change;
+use super::fullness::Fullness;
 use super::handle::Job;
 pub use super::handle::{ControlHandle, Measurements};
 use super::model::Model;
@@ -118,6 +119,7 @@ pub struct ControlPlane<F, E, P, H> {
     exchange_due: Option<(Instant, Duration)>,
     reclaim_due: Option<Instant>,
     busy: BusySampler,
+    fullness: Fullness,
 }
 
 impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
@@ -137,6 +139,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             walks: Arc::new(SessionWalks::new(&parts.links)),
             publisher: Publisher::new(parts.links, first),
             busy: BusySampler::new(&counters, now),
+            fullness: Fullness::new(counters.len(), parts.session_capacity),
             counters,
             other_counters: parts.other_counters,
             cores: parts.cores,
@@ -309,7 +312,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         if self.saving.due().is_some_and(|at| now >= at) {
             self.saving.start(self.model.to_config());
         }
-        self.busy.sample(&self.counters, now);
+        if self.busy.sample(&self.counters, now) {
+            self.fullness.look(&self.counters);
+        }
     }
 
     async fn reclaim(&mut self) {

@@ -254,13 +254,9 @@ fn arguments(dpdk: &DpdkConfig, devices: &[EalDevice], cpus: &[usize], pid: u32,
         arguments.push("--no-pci".to_owned());
     }
     // --no-huge means legacy memory, which --in-memory contradicts.
-    arguments.push(if is_without_hugepages(dpdk) { "--no-shconf" } else { "--in-memory" }.to_owned());
+    arguments.push(if dpdk.is_without_hugepages() { "--no-shconf" } else { "--in-memory" }.to_owned());
     arguments.extend(dpdk.eal_args.iter().cloned());
     arguments
-}
-
-fn is_without_hugepages(dpdk: &DpdkConfig) -> bool {
-    dpdk.eal_args.iter().any(|argument| argument == "--no-huge")
 }
 
 fn log_level(level: Option<&str>) -> String {

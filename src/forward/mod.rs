@@ -20,6 +20,8 @@ mod verdict;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use pages::Region;
+
 pub use self::token_bucket::TokenBucket;
 pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
 
@@ -29,9 +31,9 @@ use crate::balance::{Protocol, ServiceKey, ServiceTable};
 use crate::flow::{Direction, FlowHash, HashSeed, local_port_owner};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use crate::route::{HopEntry, Resolution, RouteTable};
-use crate::session::local_port::LocalPorts;
+use crate::session::local_port::{LocalPorts, Room};
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{Candidate, Found, SessionTable, SessionView, Tick};
+use crate::session::{self, Candidate, Found, SessionTable, SessionView, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -127,19 +129,27 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder without services and routes. None if its index is not among the counters.
+    /// A forwarder without services and routes, with memory of the heap. None if its index is not among the counters.
     pub fn new(config: ForwarderConfig, now: Now) -> Option<Self> {
+        let mut region = Region::on_heap(session::memory_bytes(config.session_capacity));
+        Self::in_region(config, &mut region, now)
+    }
+
+    /// The same with memory of a region. None, too, if that has not as many bytes left as [`session::memory_bytes`]
+    /// says.
+    pub fn in_region(config: ForwarderConfig, region: &mut Region, now: Now) -> Option<Self> {
+        let (capacity, workers) = (config.session_capacity, config.workers.max(1));
         let counters = config.counters.get(config.worker.index())?.clone();
         let services = Arc::new(ServiceTable::default());
         Some(Self {
             worker: config.worker,
-            workers: config.workers.max(1),
+            workers,
             ports: config.ports,
             timeouts: TimeoutTable::new(&services.timeouts),
             services,
             routes: Arc::default(),
-            sessions: SessionTable::new(config.session_capacity, config.seed, now.tick),
-            local_ports: LocalPorts::new(config.worker, config.workers.max(1)),
+            sessions: SessionTable::cut(region, capacity, config.seed, now.tick)?,
+            local_ports: LocalPorts::cut(region, Room::for_sessions(capacity), config.worker, workers)?,
             balancer: Balancer::new(config.counters),
             local_turns: Vec::new(),
             counters,
@@ -385,6 +395,7 @@ impl Forwarder {
         for _pair in 0..PAIRS_SWEPT {
             self.local_ports.sweep(now.tick);
         }
+        self.counters.local_port_memory_permille.set(self.local_ports.fullness_permille());
     }
 
     /// Copies sessions for showing; see [`SessionTable::walk`].

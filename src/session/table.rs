@@ -6,8 +6,9 @@
 //! table never rehashes, and an insert that finds no room within the bound is refused. With two entries a session
 //! and five a bucket on the average when full, three homes in a hundred overflow.
 //!
-//! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all.
+//! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all, cut from one region.
 
+use pages::{Pages, Region, bytes_for};
 use prefetch::prefetch;
 use wide::u16x16;
 
@@ -83,8 +84,8 @@ pub struct TableFull;
 /// One worker's sessions.
 #[derive(Debug)]
 pub struct SessionTable {
-    sessions: Box<[Session]>,
-    buckets: Box<[Bucket]>,
+    sessions: Pages<Session>,
+    buckets: Pages<Bucket>,
     bucket_count: u32,
     seed: HashSeed,
     wheel: TimerWheel,
@@ -99,25 +100,31 @@ impl SessionTable {
     /// The most sessions that a table can be made for: a reference has 31 bits for its record.
     pub const MAX_CAPACITY: u32 = 1 << 30;
 
-    /// Bytes of memory that a table for `capacity` sessions takes, all of it from the start.
+    /// Bytes of a region that a table for `capacity` sessions takes.
     pub fn memory_bytes(capacity: u32) -> u64 {
-        u64::from(capacity) * size_of::<Session>() as u64 + bucket_count(capacity) as u64 * size_of::<Bucket>() as u64
+        bytes_for::<Session>(capacity as usize) + bytes_for::<Bucket>(bucket_count(capacity))
     }
 
-    /// An empty table for `capacity` sessions, at most [`Self::MAX_CAPACITY`].
+    /// An empty table for `capacity` sessions, at least one and at most [`Self::MAX_CAPACITY`], of the heap.
     pub fn new(capacity: u32, seed: HashSeed, now: Tick) -> Self {
         let capacity = capacity.clamp(1, Self::MAX_CAPACITY);
+        let table = Self::cut(&mut Region::on_heap(Self::memory_bytes(capacity)), capacity, seed, now);
+        table.unwrap_or_else(|| unreachable!("the region is as large as it says"))
+    }
+
+    /// The same with memory of a region; none if that has not [`Self::memory_bytes`] left.
+    pub fn cut(region: &mut Region, capacity: u32, seed: HashSeed, now: Tick) -> Option<Self> {
         let bucket_count = bucket_count(capacity);
-        Self {
-            sessions: bytemuck::zeroed_slice_box(capacity as usize),
-            buckets: bytemuck::zeroed_slice_box(bucket_count),
+        Some(Self {
+            sessions: region.cut(capacity as usize)?,
+            buckets: region.cut(bucket_count)?,
             bucket_count: u32::try_from(bucket_count).unwrap_or(u32::MAX),
             seed,
             wheel: TimerWheel::new(now),
             free: NIL,
             fresh: 0,
             used: 0,
-        }
+        })
     }
 
     /// The hash by which a flow is looked up.

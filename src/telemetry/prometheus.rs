@@ -4,9 +4,11 @@
 //! a counter goes backwards only where its service or real server was removed and made again. Bytes are those of IP
 //! packets. `direction` of services is `in` (client to real server) or `out`, of ports `rx` or `tx`.
 
+use hashbrown::HashMap;
 use metrics::{Label, SharedString, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+use crate::balance::PortRange;
 use crate::control::Measurements;
 use crate::control::protocol::{LocalPoolRow, PortRow, RealServerRow, ServiceRow, Stats, TrafficTotals, WorkerRow};
 
@@ -27,8 +29,9 @@ pub fn render(measured: &Measurements) -> String {
         for service in &measured.stats.services {
             record_service(service);
         }
+        let fullest = fullest(&measured.stats.services);
         for pool in &measured.local_pools {
-            record_local_pool(pool);
+            record_local_pool(pool, fullest.get(pool.name.as_str()).copied().unwrap_or_default());
         }
     });
     recorder.handle().render()
@@ -79,6 +82,9 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_real_server_inactive_connections", "Sessions that IPVS would call inactive."),
     ("fullgate_real_server_weight", "Weight; 0 takes no new sessions."),
     ("fullgate_local_ports_used", "Local ports in use, over all addresses of the pool and all real servers."),
+    ("fullgate_local_ports_capacity", "Local ports of the pool towards one real server, over all addresses."),
+    ("fullgate_local_ports_fullest", "Local ports of the pool in use towards the real server with most of them."),
+    ("fullgate_local_port_memory_ratio", "Part of a worker's memory for local ports that is in use, 0-1."),
     ("fullgate_local_addresses", "Addresses of the pool that new sessions can get."),
 ];
 
@@ -138,6 +144,8 @@ fn record_worker(row: &WorkerRow, busy_ratio: f64) {
     count("fullgate_sessions_expired_total", &labels, row.sessions_expired);
     show("fullgate_sessions", &labels, row.sessions);
     show("fullgate_session_capacity", &labels, row.session_capacity);
+    let permille = u32::try_from(row.local_port_memory_permille).unwrap_or(u32::MAX);
+    gauge!("fullgate_local_port_memory_ratio", labels.iter()).set(f64::from(permille) / 1000.0);
     gauge!("fullgate_worker_busy_ratio", labels.iter()).set(busy_ratio);
 }
 
@@ -187,17 +195,40 @@ fn record_real_server(service: &[Label], row: &RealServerRow) {
     show("fullgate_real_server_weight", &labels, row.weight.0.into());
 }
 
-fn record_local_pool(row: &LocalPoolRow) {
+/// By pool: sessions to the real server that has most of them. Services that name the same real server share its local
+/// ports, so they count together.
+fn fullest(services: &[ServiceRow]) -> HashMap<&str, u64> {
+    let mut sessions: HashMap<_, u64> = HashMap::new();
+    for service in services {
+        for row in &service.real_servers {
+            let end = (service.local_pool.as_str(), row.address, service.protocol);
+            *sessions.entry(end).or_default() += row.active_connections + row.inactive_connections;
+        }
+    }
+    let mut fullest: HashMap<&str, u64> = HashMap::new();
+    for ((pool, ..), sessions) in sessions {
+        let most = fullest.entry(pool).or_default();
+        *most = sessions.max(*most);
+    }
+    fullest
+}
+
+fn record_local_pool(row: &LocalPoolRow, fullest: u64) {
     let labels = [label("pool", row.name.clone())];
     show("fullgate_local_ports_used", &labels, row.addresses.iter().map(|address| address.ports_used).sum());
-    let usable = row.addresses.iter().filter(|address| !address.withdrawn).count();
-    show("fullgate_local_addresses", &labels, usable as u64);
+    let usable = row.addresses.iter().filter(|address| !address.withdrawn).count() as u64;
+    show("fullgate_local_addresses", &labels, usable);
+    // A pool that is itself gone has no range any more.
+    let ports = row.ports.parse().map_or(0, |range: PortRange| u64::from(range.last - range.first) + 1);
+    show("fullgate_local_ports_capacity", &labels, usable * ports);
+    show("fullgate_local_ports_fullest", &labels, fullest);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::balance::Weight;
+    use crate::control::protocol::LocalAddressRow;
     use crate::control::report::gateway_counters;
     use crate::forward::{DropReason, PuntClass};
 
@@ -226,6 +257,44 @@ mod tests {
     fn names_say_whether_they_count() {
         assert!(COUNTERS.iter().all(|(name, _)| name.starts_with("fullgate_") && name.ends_with("_total")));
         assert!(GAUGES.iter().all(|(name, _)| name.starts_with("fullgate_") && !name.ends_with("_total")));
+    }
+
+    #[test]
+    fn a_pools_ceiling_and_its_fullest_real_server_can_be_compared() {
+        let real_server = |address: &str, active: u64| {
+            serde_json::json!({
+                "address": address, "weight": 1, "upper": 0, "lower": 0, "active_connections": active,
+                "inactive_connections": 2, "traffic": TrafficTotals::default(),
+            })
+        };
+        let service = |port: u16, protocol: &str, real_servers: &[serde_json::Value]| {
+            let row = serde_json::json!({
+                "vip": format!("10.0.0.1:{port}"), "protocol": protocol, "scheduler": "rr", "mode": "fullnat",
+                "local_pool": "lan", "traffic": TrafficTotals::default(), "real_servers": real_servers,
+            });
+            serde_json::from_value(row).unwrap()
+        };
+        let services = vec![
+            service(80, "tcp", &[real_server("10.1.0.1:80", 5), real_server("10.1.0.2:80", 9)]),
+            service(81, "tcp", &[real_server("10.1.0.1:80", 10)]),
+            service(82, "udp", &[real_server("10.1.0.1:80", 11)]),
+        ];
+        let address = |last: u8, withdrawn| LocalAddressRow {
+            address: std::net::Ipv4Addr::new(10, 1, 0, last),
+            ports_used: 20,
+            withdrawn,
+        };
+        let pool = LocalPoolRow {
+            name: "lan".to_owned(),
+            port: "lan".to_owned(),
+            ports: "1024-65535".to_owned(),
+            addresses: vec![address(200, false), address(201, false), address(202, true)],
+        };
+        let stats = Stats { services, ..Stats::default() };
+        let text = render(&Measurements { stats, local_pools: vec![pool], ..Measurements::default() });
+        for line in ["used{pool=\"lan\"} 60", "capacity{pool=\"lan\"} 129024", "fullest{pool=\"lan\"} 19"] {
+            assert!(text.contains(&format!("fullgate_local_ports_{line}\n")), "{line} in {text}");
+        }
     }
 
     #[test]
