@@ -90,6 +90,15 @@ impl Now {
     }
 }
 
+/// What [`Forwarder::expire`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryStep {
+    /// Sessions that it looked at.
+    pub looked_at: u32,
+    /// Whether there may be more whose time is over.
+    pub more: bool,
+}
+
 /// What a worker needs to be told at start.
 #[derive(Clone, Debug)]
 pub struct ForwarderConfig {
@@ -141,14 +150,15 @@ impl Forwarder {
             sessions: SessionTable::new(config.session_capacity, config.seed, now.tick),
             local_ports: LocalPorts::new(config.worker, config.workers.max(1)),
             balancer: Balancer::new(config.counters),
-            local_turns: Vec::new(),
+            local_turns: vec![0; balancer::CURSORS],
             counters,
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
             seed: config.seed,
         })
     }
 
-    /// Goes over to new tables. To be called between bursts. The old ones are given back for someone else to drop.
+    /// Goes over to new tables. To be called between bursts. The old ones are given back for someone else to drop. What
+    /// it costs does not depend on how many services there are.
     pub fn adopt(
         &mut self,
         services: Arc<ServiceTable>,
@@ -203,9 +213,13 @@ impl Forwarder {
 
     /// Whether a SYN has come for a session that is over but for its timeout, and is to be scheduled anew.
     fn gives_way(&self, packet: &Packet, found: Found) -> bool {
-        is_opening(packet.flags)
+        let gives_way = is_opening(packet.flags)
             && found.direction == Direction::Inbound
-            && self.sessions.session(found.index).state().gives_way_to_syn()
+            && self.sessions.session(found.index).state().gives_way_to_syn();
+        if gives_way {
+            self.sessions.prefetch_removal(found.index);
+        }
+        gives_way
     }
 
     /// A packet of a known session.
@@ -332,11 +346,18 @@ impl Forwarder {
         }
     }
 
-    /// Ends sessions whose time is over; looks at `budget` of them at most.
-    pub fn expire(&mut self, now: Now, mut budget: u32) {
-        while let Some(index) = self.sessions.next_expired(now.tick, &mut budget) {
-            self.end(index, now);
+    /// Ends sessions whose time is over, a few at most: a step of some microseconds.
+    pub fn expire(&mut self, now: Now) -> ExpiryStep {
+        if !self.sessions.is_due(now.tick) {
+            return ExpiryStep { looked_at: 0, more: false };
         }
+        let expired = self.sessions.expired(now.tick);
+        let step = ExpiryStep { looked_at: expired.looked_at(), more: expired.more() };
+        for expired in expired {
+            let session = self.sessions.remove_expired(expired);
+            self.ended(&session, now);
+        }
+        step
     }
 
     /// Lets idle pairs of local ports go; looks at a few. To be called once a tick.

@@ -10,7 +10,7 @@ pub mod tcp_state;
 mod timer_wheel;
 
 pub use record::{Session, SessionView};
-pub use table::{Candidates, Found, SessionIndex, SessionTable, TableFull};
+pub use table::{Candidates, Expired, Found, SessionIndex, SessionTable, TableFull};
 pub use tcp_state::State;
 
 /// A moment or a duration on the workers' clock, in tenths of a second since the gateway started: 13 years fit.
