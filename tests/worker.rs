@@ -166,6 +166,19 @@ fn a_turn_ends_a_bounded_number_of_sessions() {
 }
 
 #[test]
+fn a_walk_goes_on_though_every_turn_is_late() {
+    let each_turn = |link: &Link, turn: u32| {
+        if turn == 11 {
+            link.queries.push(SessionQuery { next: 0, found: Vec::with_capacity(1000), done: false }).unwrap();
+        }
+        link.stop.store(turn == 21, Ordering::Relaxed);
+    };
+    let link = run(services(300), 100_000, (0..10).map(opening), each_turn);
+    let answer = link.answers.pop().unwrap();
+    assert_eq!((answer.done, answer.found.len()), (true, 10 * BURST_SIZE));
+}
+
+#[test]
 fn new_tables_and_walks_come_back_at_once() {
     let each_turn = |link: &Link, turn: u32| match turn {
         1 => {

@@ -1,8 +1,9 @@
 //! What a worker does between bursts: new tables, sessions whose time is over, waiting packets, walks over the sessions.
 //!
 //! All of it comes in small pieces, each of a few microseconds even if all that it touches lies in no cache; whatever
-//! is left waits for the next turn. No piece begins once a turn has taken [`TURN_NANOSECONDS`], but for one: as many
-//! sessions are ended as have begun in this turn, or the table would fill up with those that are over.
+//! is left waits for the next turn. A turn that has taken [`TURN_NANOSECONDS`] does the least that keeps things going
+//! where every turn is so long: it ends as many sessions as it has begun, or the table would fill up with those that are
+//! over, and takes a small step of a walk.
 
 use std::sync::Arc;
 
@@ -13,12 +14,14 @@ use crate::forward::{DropReason, Now};
 use crate::port::PortQueue;
 use crate::session::Tick;
 
-/// A turn that has lasted so long leaves what can wait to the next one.
+/// A turn that has lasted so long leaves what can wait to the next ones.
 const TURN_NANOSECONDS: u64 = 20_000;
 /// Sessions that one turn looks at for expiry, at most, if it has the time.
 const EXPIRY_MOST: u64 = 128;
 /// Records that one turn of a walk over the sessions looks at.
 const WALK_STEPS: u32 = 128;
+/// ... and one that is late.
+const LATE_WALK_STEPS: u32 = 32;
 /// Waiting packets that one turn looks at.
 pub(super) const SETTLE_STEPS: usize = 32;
 
@@ -99,11 +102,9 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
 
     /// A bounded step of a walk over the sessions.
     fn step_query(&mut self, now: Now) {
-        if self.is_late() {
-            return;
-        }
+        let steps = if self.is_late() { LATE_WALK_STEPS } else { WALK_STEPS };
         let Some(mut query) = self.query.take().or_else(|| self.link.queries.pop()) else { return };
-        let next = self.forwarder.walk_sessions(query.next, WALK_STEPS, now, &mut query.found);
+        let next = self.forwarder.walk_sessions(query.next, steps, now, &mut query.found);
         query.done = next.is_none();
         query.next = next.unwrap_or(query.next);
         if !query.done && query.found.len() < query.found.capacity() {
