@@ -17,16 +17,21 @@ import threading
 import time
 from dataclasses import dataclass
 
-from . import cases, machine
+from . import cases, machine, new_flows
 from .gateway import PATIENCE_SECONDS
 
 SERVICES, REAL_SERVERS_EACH = 10_000, 10
 TARGET_MICROSECONDS = 50
 # What a worker is taken to set up a second at least: the timeout is so long that as many are live as were asked for.
 SESSIONS_A_SECOND = 1_000_000
+# ... and at most: the capture has frames for the whole run. Bytes of it in memory: 76 a frame.
+MOST_SESSIONS_A_SECOND = 1_500_000
+START_SECONDS = 2
 FILL_PATIENCE_SECONDS = 120
 MBUFS = 32_768
 SCRAPE_SECONDS = 10
+# Of the worker and the spinner: where a CPU is not isolated, others get in their way as little as can be.
+PRIORITY = -20
 METRICS = "127.0.0.1:9469"
 
 CONFIGURATION = """\
@@ -51,7 +56,7 @@ udp = {timeout}
 
 [[port]]
 name = "wan"
-device = "net_pcap0,rx_pcap={pipe}"
+device = "net_pcap0,rx_pcap={capture}"
 tap = "fgp-wan"
 addresses = ["192.0.2.1/24", "192.0.2.100/32"]
 routes = [{{ to = "198.18.0.0/15", via = "192.0.2.254" }}]
@@ -108,22 +113,26 @@ def services(weight):
 
 
 class Setup:
-    """A gateway with its feeder, in a network namespace of its own."""
+    """A gateway, in a network namespace of its own, and the capture that it reads once from beginning to end.
 
-    def __init__(self, binary, folder, sessions, cpu, other_cpus, hugepages):
+    The capture lies in memory: libpcap copies it from there page by page. A pipe with a process that fills it would do
+    without the memory, but its lock is held while hundreds of KB are copied.
+    """
+
+    def __init__(self, binary, folder, sessions, seconds, cpu, hugepages):
         self.binary, self.folder = binary, pathlib.Path(folder)
         self.namespace = f"fgstalls-{os.getpid()}"
-        self.other_cpus, self.process, self.feeder = other_cpus, None, None
+        self.process = None
         self.timeout = max(1, round(sessions / SESSIONS_A_SECOND))
         self.capacity = max(1 << 16, 1 << (sessions - 1).bit_length())
-        self.pipe = self.folder / "wan.pcap"
-        os.mkfifo(self.pipe)
+        capture = self.folder / "wan.pcap"
+        self.frames = new_flows.write(capture, round(MOST_SESSIONS_A_SECOND * (self.timeout + seconds + START_SECONDS)))
         # Twice the ports that are needed, over 8 real servers.
         locals_ = 2 * self.capacity // (cases.REAL_SERVERS * cases.LOCAL_PORTS) + 2
         eal_args = [] if hugepages else ["--no-huge", "-m", str(machine.megabytes_for(MBUFS))]
         head = CONFIGURATION.format(
             eal_args=json.dumps(eal_args), mbufs=MBUFS, cpu=cpu, capacity=self.capacity, folder=self.folder,
-            metrics=METRICS, timeout=self.timeout, pipe=self.pipe,
+            metrics=METRICS, timeout=self.timeout, capture=capture,
             last_local=ipaddress.IPv4Address(cases.LOCAL_BASE + locals_ - 1))
         self.files = [self.folder / "one.toml", self.folder / "two.toml"]
         for weight, file in enumerate(self.files, 1):
@@ -133,8 +142,6 @@ class Setup:
         machine.run("ip", "netns", "add", self.namespace)
         machine.run("ip", "-n", self.namespace, "link", "set", "lo", "up")
         self.log = open(self.folder / "log", "w+")
-        self.feeder = subprocess.Popen(
-            [sys.executable, pathlib.Path(__file__).with_name("feeder.py"), str(self.other_cpus[0]), self.pipe])
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", self.namespace, self.binary, "run", "--config", self.files[0]],
             stderr=self.log, stdout=self.log)
@@ -144,6 +151,8 @@ class Setup:
                 self.log.seek(0)
                 raise machine.Trouble(f"the gateway did not start: {''.join(self.log.readlines()[-5:]).strip()}")
             time.sleep(0.1)
+        for thread in machine.threads(self.process.pid, ("worker-",)):
+            os.setpriority(os.PRIO_PROCESS, int(thread), PRIORITY)
         hops = [("fgp-wan", "192.0.2.254", 254)] + [("fgp-lan", f"10.2.1.{n + 1}", n + 1) for n in range(8)]
         for tap, address, last in hops:
             machine.run("ip", "-n", self.namespace, "neigh", "replace", address, "lladdr", f"02:00:00:00:01:{last:02x}",
@@ -163,9 +172,8 @@ class Setup:
                            capture_output=True, timeout=SCRAPE_SECONDS, check=False)
 
     def close(self):
-        for process in (self.process, self.feeder):
-            if process:
-                machine.end(process)
+        if self.process:
+            machine.end(self.process)
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True)
 
 
@@ -211,7 +219,7 @@ def tasks_of(setup):
 
 def spinner(cpu, seconds):
     script = pathlib.Path(__file__).with_name("spinner.py")
-    return json.loads(machine.run(sys.executable, str(script), str(cpu), str(seconds)))
+    return json.loads(machine.run(sys.executable, str(script), str(cpu), str(seconds), str(PRIORITY)))
 
 
 def buckets(durations):
@@ -242,11 +250,11 @@ def run(binary, sessions, seconds, cpu, hugepages):
     """The JSON object of the case. Lasts some timeouts longer than `seconds`."""
     others = [other for other in sorted(os.sched_getaffinity(0)) if other != cpu] or [cpu]
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fullgate-stalls-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fullgate-stalls-", dir="/dev/shm"))
         pages = machine.Hugepages([machine.megabytes_for(MBUFS)], hugepages)
         stack.callback(pages.give_back)
         reference = {"before": spinner(cpu, seconds)}
-        setup = Setup(binary, folder, sessions, cpu, others, hugepages)
+        setup = Setup(binary, folder, sessions, seconds, cpu, hugepages)
         closing = stack.enter_context(contextlib.ExitStack())
         closing.callback(setup.close)
         setup.start()
@@ -259,6 +267,8 @@ def run(binary, sessions, seconds, cpu, hugepages):
         busy.stop()
         os.sched_setaffinity(0, set(others) | {cpu})
         closing.close()
+        if after["workers"][0]["rx_packets"] >= setup.frames:
+            raise machine.Trouble(f"all {setup.frames} frames were taken before the time was over: fewer --seconds")
         if busy.failed:
             raise machine.Trouble("; ".join(busy.failed))
         reference["after"] = spinner(cpu, seconds)
