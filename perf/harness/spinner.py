@@ -40,5 +40,4 @@ def spin(seconds):
 
 if __name__ == "__main__":
     os.sched_setaffinity(0, {int(sys.argv[1])})
-    os.setpriority(os.PRIO_PROCESS, 0, int(sys.argv[3]))
     print(json.dumps(spin(float(sys.argv[2]))))

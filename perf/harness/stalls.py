@@ -25,13 +25,11 @@ TARGET_MICROSECONDS = 50
 # What a worker is taken to set up a second at least: the timeout is so long that as many are live as were asked for.
 SESSIONS_A_SECOND = 1_000_000
 # ... and at most: the capture has frames for the whole run. Bytes of it in memory: 76 a frame.
-MOST_SESSIONS_A_SECOND = 1_500_000
+MOST_SESSIONS_A_SECOND = 2_000_000
 START_SECONDS = 2
 FILL_PATIENCE_SECONDS = 120
 MBUFS = 32_768
 SCRAPE_SECONDS = 10
-# Of the worker and the spinner: where a CPU is not isolated, others get in their way as little as can be.
-PRIORITY = -20
 METRICS = "127.0.0.1:9469"
 
 CONFIGURATION = """\
@@ -119,12 +117,13 @@ class Setup:
     without the memory, but its lock is held while hundreds of KB are copied.
     """
 
-    def __init__(self, binary, folder, sessions, seconds, cpu, hugepages):
+    def __init__(self, binary, folder, sessions, seconds, cpu, other_cpus, hugepages):
         self.binary, self.folder = binary, pathlib.Path(folder)
         self.namespace = f"fgstalls-{os.getpid()}"
-        self.process = None
+        self.process, self.other_cpus = None, other_cpus
         self.timeout = max(1, round(sessions / SESSIONS_A_SECOND))
-        self.capacity = max(1 << 16, 1 << (sessions - 1).bit_length())
+        # Twice as many: that a faster worker does not find it full.
+        self.capacity = max(1 << 16, 1 << (2 * sessions - 1).bit_length())
         capture = self.folder / "wan.pcap"
         self.frames = new_flows.write(capture, round(MOST_SESSIONS_A_SECOND * (self.timeout + seconds + START_SECONDS)))
         # Twice the ports that are needed, over 8 real servers.
@@ -151,8 +150,9 @@ class Setup:
                 self.log.seek(0)
                 raise machine.Trouble(f"the gateway did not start: {''.join(self.log.readlines()[-5:]).strip()}")
             time.sleep(0.1)
-        for thread in machine.threads(self.process.pid, ("worker-",)):
-            os.setpriority(os.PRIO_PROCESS, int(thread), PRIORITY)
+        # The worker has its CPU to itself, as far as the gateway goes.
+        for thread in set(machine.threads(self.process.pid, ("",))) - set(machine.threads(self.process.pid, ("worker-",))):
+            os.sched_setaffinity(int(thread), self.other_cpus)
         hops = [("fgp-wan", "192.0.2.254", 254)] + [("fgp-lan", f"10.2.1.{n + 1}", n + 1) for n in range(8)]
         for tap, address, last in hops:
             machine.run("ip", "-n", self.namespace, "neigh", "replace", address, "lladdr", f"02:00:00:00:01:{last:02x}",
@@ -219,7 +219,7 @@ def tasks_of(setup):
 
 def spinner(cpu, seconds):
     script = pathlib.Path(__file__).with_name("spinner.py")
-    return json.loads(machine.run(sys.executable, str(script), str(cpu), str(seconds), str(PRIORITY)))
+    return json.loads(machine.run(sys.executable, str(script), str(cpu), str(seconds)))
 
 
 def buckets(durations):
@@ -254,7 +254,7 @@ def run(binary, sessions, seconds, cpu, hugepages):
         pages = machine.Hugepages([machine.megabytes_for(MBUFS)], hugepages)
         stack.callback(pages.give_back)
         reference = {"before": spinner(cpu, seconds)}
-        setup = Setup(binary, folder, sessions, seconds, cpu, hugepages)
+        setup = Setup(binary, folder, sessions, seconds, cpu, others, hugepages)
         closing = stack.enter_context(contextlib.ExitStack())
         closing.callback(setup.close)
         setup.start()
