@@ -313,6 +313,7 @@ impl SessionTable {
 
     /// Has loaded what [`Self::remove`] will read and write besides the record and its inbound entry, which the look-up
     /// has read.
+    #[inline(never)]
     pub fn prefetch_removal(&self, index: SessionIndex) {
         let session = self.session(index);
         self.prefetch(self.seed.hash(&session.key(Direction::Outbound)));
