@@ -31,8 +31,6 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 /// Seconds after which a session ends that only its first packet has come for, few enough that [`Rig::pass_tick`]
 /// reaches a steady churn soon.
 const NEW_TIMEOUT_SECONDS: u32 = 20;
-/// Sessions that one [`Rig::pass_tick`] looks at, at most.
-const EXPIRE_BUDGET: u32 = 256;
 
 /// A forwarder with one service, and verdicts to write to.
 pub struct Rig {
@@ -71,7 +69,7 @@ impl Rig {
     /// Lets a tenth of a second pass, and ends sessions whose time is over.
     pub fn pass_tick(&mut self) {
         self.gateway.now = fullgate::forward::Now::from_nanoseconds(self.gateway.now.nanoseconds + 100_000_000);
-        self.gateway.forwarder.expire(self.gateway.now, EXPIRE_BUDGET);
+        while self.gateway.forwarder.expire(self.gateway.now).more {}
     }
 
     /// Panics unless the last burst had this verdict on each of its packets: a measurement of something else than

@@ -516,7 +516,14 @@ fn worker(worker: u64, packets: u64, nanoseconds: u64) -> Value {
     json!({ "worker": worker, "core": worker + 2, "sessions": 5, "session_capacity": 1_048_576,
             "local_port_memory_permille": 3, "sessions_created": packets / 10, "sessions_expired": 1, "rx_packets": packets, "tx_packets": packets,
             "bursts": packets / 8, "handovers": packets / 4, "handovers_received": 0,
-            "busy_nanoseconds": nanoseconds / 4, "total_nanoseconds": nanoseconds })
+            "busy_nanoseconds": nanoseconds / 4, "total_nanoseconds": nanoseconds,
+            "poll_gaps": durations([900, 99, 1], 25_000), "stalls": durations([0, 0, 1], 24_500),
+            "preempted_nanoseconds": 500, "burst_times": durations([0, 0, 0], 0) })
+}
+
+/// So many up to 128 ns, up to 192 ns and above.
+fn durations(counts: [u64; 3], worst: u64) -> Value {
+    json!({ "upper_nanoseconds": [128, 192], "counts": counts, "sum_nanoseconds": 1, "worst_nanoseconds": worst })
 }
 
 #[test]
@@ -593,6 +600,14 @@ lan:
 Worker  Core  Busy%  Sessions  Capacity  Created  Expired  Rx-packets  Tx-packets  Bursts  Handovers  Taken-over
      0     2   25.0         5   1048576      100        1        1000        1000     125        250           0
      1     3    0.0         5   1048576        0        1           0           0       0          0           0
+
+Worker  Time/us   Count    p50    p99  p99.9  Worst
+     0  poll gap   1000   0.13   0.20   0.20  25.00
+     0  stall         1  24.50  24.50  24.50  24.50
+     0  burst         0      -      -      -      -
+     1  poll gap   1000   0.13   0.20   0.20  25.00
+     1  stall         1  24.50  24.50  24.50  24.50
+     1  burst         0      -      -      -      -
 ",
     );
     assert_json(&["worker", "show", "--json"], json!({ "workers": workers }));
@@ -623,6 +638,11 @@ lan   up          2000    200000        4000    400000          1          2    
 
 Worker  Core  Busy%  Sessions  Capacity  Created  Expired  Rx-packets  Tx-packets  Bursts  Handovers  Taken-over
      0     2   25.0         5   1048576      100        1        1000        1000     125        250           0
+
+Worker  Time/us   Count    p50    p99  p99.9  Worst
+     0  poll gap   1000   0.13   0.20   0.20  25.00
+     0  stall         1  24.50  24.50  24.50  24.50
+     0  burst         0      -      -      -      -
 
 Service            Conns  InPkts  OutPkts  InBytes  OutBytes
 tcp 10.0.0.100:80     10    1000     2000   100000    200000

@@ -85,6 +85,17 @@ fn tcp_sessions_are_established_or_come_anew() {
 }
 
 #[test]
+fn stalls_are_found_and_a_spinner_stands_beside_them() {
+    let result = run("stalls", 1000);
+    assert_eq!((&result["case"], &result["timeout_seconds"]), (&"stalls".into(), &1.into()));
+    let figure = |value: &Value| value.as_f64().unwrap();
+    assert!(figure(&result["worst_poll_gap_us"]) >= figure(&result["worst_own_us"]), "{result}");
+    assert!(figure(&result["new_sessions_per_second"]) > 0.0, "{result}");
+    assert!(result["histogram_us"]["burst_times"].as_object().is_some_and(|buckets| !buckets.is_empty()), "{result}");
+    assert!(figure(&result["reference"]["before"]["turns"]) > 0.0, "{result}");
+}
+
+#[test]
 fn the_search_finds_the_rate_at_which_loss_begins() {
     // Loses a tenth above rate 6.25.
     let generator = "echo sent 1000; awk 'BEGIN { print \"received\", ({rate} > 6.25) ? 900 : 1000 }'";

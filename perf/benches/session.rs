@@ -79,9 +79,15 @@ fn new_sessions(group: &mut BenchmarkGroup<'_, WallTime>, table: &mut SessionTab
             for session in burst() {
                 table.insert(session, now).unwrap();
             }
-            let mut budget = u32::MAX;
-            while let Some(index) = table.next_expired(now, &mut budget) {
-                table.remove(index);
+            loop {
+                let expired = table.expired(now);
+                let more = expired.more();
+                for expired in expired {
+                    table.remove_expired(expired);
+                }
+                if !more {
+                    break;
+                }
             }
         });
     });

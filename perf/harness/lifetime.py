@@ -40,7 +40,7 @@ def start(case, run, folder, name, capacity):
     os.mkdir(f"{folder}/{name}")
     captures = write_captures(case, run, f"{folder}/{name}")
     mbufs = captures.frames + 32_768
-    pages = machine.Hugepages([machine.megabytes_for(mbufs)], run.hugepages)
+    pages = machine.Hugepages([machine.megabytes_for(mbufs), machine.megabytes_for_sessions(capacity)], run.hugepages)
     try:
         prepared = rounds.Prepared(case, run, captures, mbufs, capacity, f"{folder}/{name}")
         return rounds.start(prepared, name), pages

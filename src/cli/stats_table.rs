@@ -17,6 +17,7 @@ pub(super) fn totals(stats: &Stats) -> String {
     join([
         port_totals(&stats.ports),
         worker::table(&stats.workers),
+        worker::times(&stats.workers),
         service_totals(&stats.services),
         named_totals("Drop", &stats.drops),
         named_totals("Punt", &stats.punts),

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::CliError;
 use super::arguments::Connection;
 use super::output::{print, print_json};
-use super::table::Align::Right;
+use super::table::Align::{Left, Right};
 use super::table::Table;
 use crate::control::protocol::{Reply, Request, WorkerRow};
 
@@ -21,6 +21,8 @@ pub(super) enum Worker {
 /// Show workers: CPU, load, sessions, packets, hand-overs
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Poll gap is the time from one poll of a worker's queues to the next, stall the part of a long one (20 us and more)
+that the worker itself used, burst the time that a turn's packets took. Quantiles are upper bounds, all since the start.
 Busy% is the share of time since the start that was spent on packets and housekeeping;
 `fullgate stats --watch` shows it as it is now.
 
@@ -39,7 +41,7 @@ impl Worker {
             Reply::Workers(rows) => Some(rows),
             _ => None,
         })?;
-        if show.connection.json { print_json(&rows) } else { print(table(&rows)) }
+        if show.connection.json { print_json(&rows) } else { print(format!("{}\n{}", table(&rows), times(&rows))) }
     }
 }
 
@@ -76,6 +78,33 @@ pub(super) fn table(rows: &[WorkerRow]) -> Table {
         ]);
     }
     table
+}
+
+/// How long turns took, in microseconds, since the start.
+pub(super) fn times(rows: &[WorkerRow]) -> Table {
+    let columns = ["Worker", "Time/us", "Count", "p50", "p99", "p99.9", "Worst"];
+    let mut table = Table::new(&columns.map(|column| (column, if column == "Time/us" { Left } else { Right })));
+    for row in rows {
+        for (name, durations) in [("poll gap", &row.poll_gaps), ("stall", &row.stalls), ("burst", &row.burst_times)] {
+            let quantile = |per_mille| durations.quantile_nanoseconds(per_mille).map_or("-".to_owned(), microseconds);
+            table.row([
+                row.worker.to_string(),
+                name.to_owned(),
+                durations.count().to_string(),
+                quantile(500),
+                quantile(990),
+                quantile(999),
+                quantile(1000),
+            ]);
+        }
+    }
+    table
+}
+
+/// With two decimals, rounded up: a bound stays one.
+fn microseconds(nanoseconds: u64) -> String {
+    let hundredths = nanoseconds.div_ceil(10);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
 /// A share in percent, with one decimal.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::session_memory::{Available, SessionPlace, Shortage};
@@ -314,7 +315,7 @@ impl Start {
     }
 }
 
-/// The processor's time stamp counter as a worker's clock.
+/// The processor's time stamp counter as a worker's clock, and the kernel's account of the thread.
 #[derive(Clone, Copy, Debug)]
 struct TimeStampCounter;
 
@@ -322,6 +323,12 @@ impl Clock for TimeStampCounter {
     #[inline]
     fn nanoseconds(&self) -> u64 {
         clock::now_nanoseconds()
+    }
+
+    fn cpu_nanoseconds(&self) -> u64 {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        let whole = u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
+        whole + u64::try_from(time.tv_nsec).unwrap_or(0)
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Weight};
 use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig};
+use crate::telemetry::histogram::Durations;
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
 pub const VERSION: u32 = 1;
@@ -446,6 +447,14 @@ pub struct WorkerRow {
     pub busy_nanoseconds: u64,
     /// Nanoseconds since it started.
     pub total_nanoseconds: u64,
+    /// From one poll of its queues to the next, sleep that was asked for left out.
+    pub poll_gaps: Durations,
+    /// Of those above 20 microseconds, the part that the worker itself used.
+    pub stalls: Durations,
+    /// Of the same, nanoseconds in which its CPU was given to somebody else.
+    pub preempted_nanoseconds: u64,
+    /// From the reception of a turn's packets until they are on their way.
+    pub burst_times: Durations,
 }
 
 /// All counters at one moment.

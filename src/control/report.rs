@@ -121,6 +121,10 @@ pub fn worker_rows(counters: &[Arc<WorkerCounters>], cores: &[u16], capacity: u6
         handovers_received: own.handovers_received.get(),
         busy_nanoseconds: own.busy_nanoseconds.get(),
         total_nanoseconds: own.total_nanoseconds.get(),
+        poll_gaps: own.poll_gaps.read(),
+        stalls: own.stalls.read(),
+        preempted_nanoseconds: own.preempted_nanoseconds.get(),
+        burst_times: own.burst_times.read(),
     };
     counters.iter().enumerate().map(row).collect()
 }

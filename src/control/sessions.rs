@@ -108,7 +108,7 @@ impl<F, E> Turn<F, E> {
             self.answer().await?;
             *away = false;
         }
-        let mut query = SessionQuery { next: 0, found: Vec::with_capacity(BATCH), done: false };
+        let mut query = SessionQuery { next: 0, found: touched_batch(), done: false };
         while !query.done {
             query.found.clear();
             *away = true;
@@ -145,6 +145,13 @@ impl<F, E> Turn<F, E> {
         let message = format!("worker {worker} has not answered for {} seconds", PATIENCE.as_secs());
         Refusal::new(ErrorKind::Internal, message)
     }
+}
+
+/// Room for a batch, in memory that is there: its pages are not for the worker to fault in.
+fn touched_batch() -> Vec<SessionView> {
+    let mut batch = vec![SessionView::PLACEHOLDER; BATCH];
+    batch.clear();
+    batch
 }
 
 fn matches(filter: &SessionFilter, view: &SessionView) -> bool {

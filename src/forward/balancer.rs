@@ -6,6 +6,10 @@ use crate::balance::scheduler::{Cursor, Load, Loads};
 use crate::balance::{RealServer, RealServerSlot, Service, ServiceTable};
 use crate::telemetry::counters::WorkerCounters;
 
+/// Services that there is room for from the start. A table with more makes room when it is adopted, which takes a worker
+/// some hundred microseconds once.
+pub(super) const CURSORS: usize = 1 << 16;
+
 /// One worker's scheduling state. It lives longer than any one service table.
 #[derive(Debug)]
 pub struct Balancer {
@@ -19,16 +23,15 @@ pub struct Balancer {
 impl Balancer {
     /// For a gateway whose workers count here.
     pub fn new(counters: Arc<[Arc<WorkerCounters>]>) -> Self {
-        Self { cursors: Vec::new(), overloaded: Vec::new(), counters }
+        let slots = counters.first().map_or(0, |counters| counters.real_servers.len());
+        Self { cursors: vec![Cursor::default(); CURSORS], overloaded: vec![false; slots], counters }
     }
 
-    /// Makes room for what a new table names.
+    /// Makes room for what a new table names, where there is not enough. There are no more real servers than the
+    /// counters have slots for.
     pub fn adopt(&mut self, services: &ServiceTable) {
         if self.cursors.len() < services.cursor_count {
             self.cursors.resize_with(services.cursor_count, Cursor::default);
-        }
-        if self.overloaded.len() < services.real_server_present.len() {
-            self.overloaded.resize(services.real_server_present.len(), false);
         }
     }
 

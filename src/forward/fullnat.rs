@@ -59,13 +59,18 @@ impl Forwarder {
     /// Ends a session: its record, its local port and its counts are free again.
     pub(super) fn end(&mut self, index: SessionIndex, now: Now) {
         let session = self.sessions.remove(index);
+        self.ended(&session, now);
+    }
+
+    /// The same for one whose record is free already.
+    pub(super) fn ended(&mut self, session: &Session, now: Now) {
         self.local_ports.release(session.pair(), session.local_port(), now.tick);
         self.counters.sessions.subtract(1);
         self.counters.sessions_expired.add(1);
         if let Some(counters) = self.counters.real_servers.get(session.real_server().0 as usize) {
             if session.is_active() { counters.active.subtract(1) } else { counters.inactive.subtract(1) }
         }
-        self.count_local_port(&session, |counter| counter.subtract(1));
+        self.count_local_port(session, |counter| counter.subtract(1));
     }
 
     fn count_local_port(&self, session: &Session, count: impl FnOnce(&Counter)) {

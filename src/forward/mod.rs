@@ -92,6 +92,15 @@ impl Now {
     }
 }
 
+/// What [`Forwarder::expire`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiryStep {
+    /// Sessions that it looked at.
+    pub looked_at: u32,
+    /// Whether there may be more whose time is over.
+    pub more: bool,
+}
+
 /// What a worker needs to be told at start.
 #[derive(Clone, Debug)]
 pub struct ForwarderConfig {
@@ -151,14 +160,15 @@ impl Forwarder {
             sessions: SessionTable::cut(region, capacity, config.seed, now.tick)?,
             local_ports: LocalPorts::cut(region, Room::for_sessions(capacity), config.worker, workers)?,
             balancer: Balancer::new(config.counters),
-            local_turns: Vec::new(),
+            local_turns: vec![0; balancer::CURSORS],
             counters,
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
             seed: config.seed,
         })
     }
 
-    /// Goes over to new tables. To be called between bursts. The old ones are given back for someone else to drop.
+    /// Goes over to new tables. To be called between bursts. The old ones are given back for someone else to drop. What
+    /// it costs does not depend on how many services there are.
     pub fn adopt(
         &mut self,
         services: Arc<ServiceTable>,
@@ -189,12 +199,14 @@ impl Forwarder {
         let mut left = all(frames.len());
         for index in bits(flows.plain) {
             let packet = &flows.packets[index];
-            if let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key)
-                && !self.gives_way(packet, found)
-            {
-                verdicts[index] = self.forward_hit(port, &mut frames[index], packet, found, now);
-                left &= !(1 << index);
+            let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key) else { continue };
+            if is_opening(packet.flags) {
+                // A session that is over gives way to it, later.
+                self.sessions.prefetch_removal(found.index);
+                continue;
             }
+            verdicts[index] = self.forward_hit(port, &mut frames[index], packet, found, now);
+            left &= !(1 << index);
         }
         for index in bits(left) {
             verdicts[index] = self.miss(port, &mut frames[index], flows.plain_packet(index), origin, now);
@@ -383,11 +395,18 @@ impl Forwarder {
         }
     }
 
-    /// Ends sessions whose time is over; looks at `budget` of them at most.
-    pub fn expire(&mut self, now: Now, mut budget: u32) {
-        while let Some(index) = self.sessions.next_expired(now.tick, &mut budget) {
-            self.end(index, now);
+    /// Ends sessions whose time is over, a few at most: a step of some microseconds.
+    pub fn expire(&mut self, now: Now) -> ExpiryStep {
+        if !self.sessions.is_due(now.tick) {
+            return ExpiryStep { looked_at: 0, more: false };
         }
+        let expired = self.sessions.expired(now.tick);
+        let step = ExpiryStep { looked_at: expired.looked_at(), more: expired.more() };
+        for expired in expired {
+            let session = self.sessions.remove_expired(expired);
+            self.ended(&session, now);
+        }
+        step
     }
 
     /// Lets idle pairs of local ports go; looks at a few. To be called once a tick.

@@ -59,17 +59,24 @@ impl<F> Pending<F> {
         self.waiting.is_empty()
     }
 
-    /// Takes out, in order, the packets whose hop answered (`Ok`) and those whose time is over (`Err`).
+    /// Looks at `steps` packets from the `from`th on, and takes out, in order, those whose hop answered (`Ok`) and those
+    /// whose time is over (`Err`). Gives where to go on; none at the end.
     pub fn settle(
         &mut self,
+        from: usize,
+        steps: usize,
         now: Tick,
         mut fate: impl FnMut(Hop, &mut F) -> Fate,
         mut out: impl FnMut(Result<(Hop, F), F>),
-    ) {
+    ) -> Option<usize> {
+        let from = from.min(self.waiting.len());
+        let end = self.waiting.len().min(from + steps);
+        let mut left = end;
         let settled = self
             .waiting
-            .extract_if(.., |waiting| waiting.until <= now || fate(waiting.hop, &mut waiting.frame) == Fate::Go);
+            .extract_if(from..end, |waiting| waiting.until <= now || fate(waiting.hop, &mut waiting.frame) == Fate::Go);
         for waiting in settled {
+            left -= 1;
             if let Some(count) = self.by_hop.get_mut(&waiting.hop) {
                 *count -= 1;
                 if *count == 0 {
@@ -78,6 +85,7 @@ impl<F> Pending<F> {
             }
             out(if waiting.until <= now { Err(waiting.frame) } else { Ok((waiting.hop, waiting.frame)) });
         }
+        (left < self.waiting.len()).then_some(left)
     }
 
     /// Hops that are waited for.
@@ -105,8 +113,24 @@ mod tests {
     fn settle(pending: &mut Pending<u32>, now: Tick, answered: &[Hop]) -> Vec<Result<u32, u32>> {
         let mut out = Vec::new();
         let fate = |hop, _: &mut u32| if answered.contains(&hop) { Fate::Go } else { Fate::Wait };
-        pending.settle(now, fate, |result| out.push(result.map(|(_, frame)| frame)));
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = pending.settle(from, 3, now, fate, |result| out.push(result.map(|(_, frame)| frame)));
+        }
         out
+    }
+
+    #[test]
+    fn a_look_at_some_goes_on_where_it_ended_and_misses_none() {
+        let mut pending = Pending::default();
+        for frame in 0..10 {
+            let _ = pending.push(hop(if frame % 3 == 0 { 1 } else { 2 }), frame, Tick(0));
+        }
+        let fate = |at: Hop, _: &mut u32| if at == hop(1) { Fate::Go } else { Fate::Wait };
+        let mut out = Vec::new();
+        let mut look = |from, steps| pending.settle(from, steps, Tick(1), fate, |result| out.push(result.unwrap().1));
+        assert_eq!((look(0, 4), look(2, 4), look(5, 4), look(99, 4)), (Some(2), Some(5), None, None));
+        assert_eq!((out, pending.len()), (vec![0, 3, 6, 9], 6));
     }
 
     #[test]

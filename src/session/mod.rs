@@ -12,7 +12,7 @@ pub mod tcp_state;
 mod timer_wheel;
 
 pub use record::{Session, SessionView};
-pub use table::{Candidate, Found, SessionIndex, SessionTable, TableFull};
+pub use table::{Candidate, Expired, Found, SessionIndex, SessionTable, TableFull};
 pub use tcp_state::State;
 
 /// Bytes of a region that a worker's table of `capacity` sessions and its local ports take.

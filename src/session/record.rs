@@ -215,6 +215,19 @@ pub struct SessionView {
     pub expires_seconds: u32,
 }
 
+impl SessionView {
+    /// No session, to fill memory with.
+    pub const PLACEHOLDER: Self = Self {
+        protocol: Protocol::Udp,
+        client: (Ipv4Addr::UNSPECIFIED, 0),
+        virtual_: (Ipv4Addr::UNSPECIFIED, 0),
+        local: (Ipv4Addr::UNSPECIFIED, 0),
+        real: (Ipv4Addr::UNSPECIFIED, 0),
+        state: "",
+        expires_seconds: 0,
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

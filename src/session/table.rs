@@ -13,7 +13,7 @@ use prefetch::prefetch;
 use wide::u16x16;
 
 use super::record::Session;
-use super::timer_wheel::{NIL, TimerWheel};
+use super::timer_wheel::{self, NIL, TimerWheel};
 use super::{SessionView, Tick};
 use crate::flow::{Direction, FlowHash, FlowKey, HashSeed};
 
@@ -75,6 +75,44 @@ pub struct Candidate {
 impl Candidate {
     /// None.
     pub const NONE: Self = Self { reference: u32::MAX };
+}
+
+/// Sessions whose end has come, with what is needed to remove them. Removed they must be, each by
+/// [`SessionTable::remove_expired`], before anything else is done to their table.
+#[derive(Debug)]
+pub struct Expired {
+    sessions: [ExpiredSession; timer_wheel::STEP],
+    count: usize,
+    looked_at: usize,
+    more: bool,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpiredSession {
+    index: u32,
+    hashes: [FlowHash; 2],
+}
+
+impl Expired {
+    /// Sessions that were looked at to find them.
+    pub fn looked_at(&self) -> u32 {
+        u32::try_from(self.looked_at).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there may be more.
+    pub fn more(&self) -> bool {
+        self.more
+    }
+}
+
+impl IntoIterator for Expired {
+    type Item = ExpiredSession;
+    type IntoIter = std::iter::Take<std::array::IntoIter<ExpiredSession, { timer_wheel::STEP }>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.sessions.into_iter().take(self.count)
+    }
 }
 
 /// No free record, or no room in the index.
@@ -220,15 +258,18 @@ impl SessionTable {
 
     /// Adds a session that ends at `expires`. Neither of its keys may be in the table.
     pub fn insert(&mut self, mut session: Session, expires: Tick) -> Result<SessionIndex, TableFull> {
+        let [inbound, outbound] = self.hashes(&session);
+        // Its line is the one that nobody has looked at yet: it comes while the rest is done.
+        self.prefetch(outbound);
         let index = self.take_record().ok_or(TableFull)?;
         session.expires = expires;
         self.sessions[index as usize] = session;
-        if !self.index_direction(index, Direction::Inbound) {
+        if !self.index_direction(index, Direction::Inbound, inbound) {
             self.give_record_back(index);
             return Err(TableFull);
         }
-        if !self.index_direction(index, Direction::Outbound) {
-            self.unindex_direction(index, Direction::Inbound);
+        if !self.index_direction(index, Direction::Outbound, outbound) {
+            self.unindex_direction(index, Direction::Inbound, inbound);
             self.give_record_back(index);
             return Err(TableFull);
         }
@@ -239,14 +280,37 @@ impl SessionTable {
 
     /// Removes a session and gives what it was.
     pub fn remove(&mut self, index: SessionIndex) -> Session {
-        let index = index.0;
+        let hashes = self.hashes(&self.sessions[index.0 as usize]);
+        self.remove_expired(ExpiredSession { index: index.0, hashes })
+    }
+
+    /// Removes a session that [`Self::expired`] has given, and gives what it was.
+    pub fn remove_expired(&mut self, ExpiredSession { index, hashes: [inbound, outbound] }: ExpiredSession) -> Session {
         self.wheel.unfile(&mut self.sessions, index);
-        self.unindex_direction(index, Direction::Inbound);
-        self.unindex_direction(index, Direction::Outbound);
+        self.unindex_direction(index, Direction::Inbound, inbound);
+        self.unindex_direction(index, Direction::Outbound, outbound);
         let session = self.sessions[index as usize];
         self.give_record_back(index);
         self.used -= 1;
         session
+    }
+
+    /// Has loaded what [`Self::remove`] will read and write besides the record and its inbound entry, which the look-up
+    /// has read.
+    #[inline(never)]
+    pub fn prefetch_removal(&self, index: SessionIndex) {
+        let session = self.session(index);
+        self.prefetch(self.seed.hash(&session.key(Direction::Outbound)));
+        // A link that names a slot, or none, is no index of a record.
+        for neighbour in [session.next, session.previous] {
+            if let Some(neighbour) = self.sessions.get(neighbour as usize) {
+                prefetch(neighbour);
+            }
+        }
+    }
+
+    fn hashes(&self, session: &Session) -> [FlowHash; 2] {
+        [Direction::Inbound, Direction::Outbound].map(|direction| self.seed.hash(&session.key(direction)))
     }
 
     /// Lets a session end at `expires`: a store, unless that is sooner than before.
@@ -266,10 +330,23 @@ impl SessionTable {
         self.wheel.file(&mut self.sessions, index);
     }
 
-    /// A session whose end has come by `now`. `budget` is lowered by each session looked at; none is given once it is
-    /// used up, and the next call goes on from there.
-    pub fn next_expired(&mut self, now: Tick, budget: &mut u32) -> Option<SessionIndex> {
-        self.wheel.next_expired(&mut self.sessions, now, budget).map(SessionIndex)
+    /// Whether there is a session to be looked at for its end by `now`, or may be.
+    #[inline]
+    pub fn is_due(&self, now: Tick) -> bool {
+        self.wheel.is_due(now)
+    }
+
+    /// Some of the sessions whose end has come by `now`, with their index lines on the way. Looks at a few only; the next
+    /// call goes on from there.
+    pub fn expired(&mut self, now: Tick) -> Expired {
+        let due = self.wheel.due(&mut self.sessions, now);
+        let mut sessions = [ExpiredSession { index: NIL, hashes: [FlowHash(0); 2] }; timer_wheel::STEP];
+        for (expired, &index) in sessions.iter_mut().zip(&due.sessions[..due.count]) {
+            let hashes = self.hashes(&self.sessions[index as usize]);
+            hashes.into_iter().for_each(|hash| self.prefetch(hash));
+            *expired = ExpiredSession { index, hashes };
+        }
+        Expired { sessions, count: due.count, looked_at: due.looked_at, more: due.more }
     }
 
     /// Copies sessions for showing: looks at up to `steps` records from `next` on, and puts those in use into `into`
@@ -309,8 +386,7 @@ impl SessionTable {
     }
 
     /// Enters one direction of a session; false if no bucket within the bound has room.
-    fn index_direction(&mut self, index: u32, direction: Direction) -> bool {
-        let hash = self.seed.hash(&self.sessions[index as usize].key(direction));
+    fn index_direction(&mut self, index: u32, direction: Direction, hash: FlowHash) -> bool {
         let home = hash.reduce(self.bucket_count);
         for probe in 0..PROBES {
             let at = self.probe(home, probe);
@@ -328,8 +404,7 @@ impl SessionTable {
     }
 
     /// Takes one direction of a session out of the index.
-    fn unindex_direction(&mut self, index: u32, direction: Direction) {
-        let hash = self.seed.hash(&self.sessions[index as usize].key(direction));
+    fn unindex_direction(&mut self, index: u32, direction: Direction, hash: FlowHash) {
         let home = hash.reduce(self.bucket_count);
         let reference = index << 1 | direction as u32;
         for probe in 0..PROBES {
@@ -496,15 +571,17 @@ mod tests {
                     }
                     Step::Pass { ticks } => {
                         now = now.plus(ticks);
-                        // A small budget, spent several times: expiry in parts must lose nothing.
+                        // Steps, as many as it takes: expiry in parts must lose nothing.
                         loop {
-                            let mut budget = 7;
-                            while let Some(index) = table.next_expired(now, &mut budget) {
-                                let gone = table.remove(index);
+                            let expired = table.expired(now);
+                            let more = expired.more();
+                            prop_assert!(expired.looked_at() <= 16);
+                            for expired in expired {
+                                let gone = table.remove_expired(expired);
                                 let end = model.remove(&gone.real_server().0);
                                 prop_assert!(end.is_some_and(|end| end <= now));
                             }
-                            if budget > 0 { break; }
+                            if !more { break; }
                         }
                         prop_assert!(model.values().all(|&end| end > now));
                     }

@@ -4,10 +4,18 @@
 //! was filed comes due, and files it again if its end has moved further off since. Only an end that moves *nearer*
 //! (a TCP state with a shorter timeout) is filed anew at once.
 
+use prefetch::prefetch;
+
 use super::{Session, Tick};
 
 /// Slots of one tick each: 27 minutes, so that a session with a usual timeout is filed once.
 const SLOTS: u32 = 16_384;
+
+/// Sessions that are looked at in one go: enough for waits for memory to overlap, some microseconds in all.
+pub(super) const STEP: usize = 16;
+
+/// Empty slots passed in one go, of which each cache line holds 16.
+const SLOTS_PASSED: u32 = 512;
 
 /// No session.
 pub(super) const NIL: u32 = u32::MAX;
@@ -55,24 +63,60 @@ impl TimerWheel {
         }
     }
 
-    /// A session whose end has come by `now`, still filed; none if there is none, or if `budget` sessions have been
-    /// looked at. What is left is found by the next call.
-    pub(super) fn next_expired(&mut self, sessions: &mut [Session], now: Tick, budget: &mut u32) -> Option<u32> {
-        while self.position <= now {
-            let index = self.heads[(self.position.0 % SLOTS) as usize];
-            if index == NIL {
-                self.position.0 += 1;
-                continue;
-            }
-            *budget = budget.checked_sub(1)?;
-            if sessions[index as usize].expires <= now {
-                return Some(index);
-            }
-            // Its end is later than it was when it was filed. Filing clamps to the slot being looked at only for
-            // ends that have come, so this always leaves the slot.
-            self.unfile(sessions, index);
-            self.file(sessions, index);
-        }
-        None
+    /// Whether a slot has come due by `now` that was not looked through.
+    #[inline]
+    pub(super) fn is_due(&self, now: Tick) -> bool {
+        self.position <= now
     }
+
+    /// Looks at up to [`STEP`] sessions of the slots that have come due by `now`, and gives those whose end has come, all
+    /// of one slot and still filed: the caller takes them out before the next call, which finds what is left.
+    pub(super) fn due(&mut self, sessions: &mut [Session], now: Tick) -> Due {
+        let mut due = Due { sessions: [NIL; STEP], count: 0, looked_at: 0, more: true };
+        for _slot in 0..SLOTS_PASSED {
+            if self.position > now {
+                due.more = false;
+                break;
+            }
+            self.look_through_slot(sessions, now, &mut due);
+            if due.count > 0 || due.looked_at == STEP {
+                break;
+            }
+            self.position.0 += 1;
+        }
+        due
+    }
+
+    /// Looks at the sessions of the slot of now, up to the step's bound.
+    fn look_through_slot(&mut self, sessions: &mut [Session], now: Tick, due: &mut Due) {
+        let mut index = self.heads[(self.position.0 % SLOTS) as usize];
+        while index != NIL && due.looked_at < STEP {
+            due.looked_at += 1;
+            let Session { next, expires, .. } = sessions[index as usize];
+            if let Some(next) = sessions.get(next as usize) {
+                prefetch(next);
+            }
+            if expires <= now {
+                due.sessions[due.count] = index;
+                due.count += 1;
+            } else {
+                // Its end is later than it was when it was filed. Filing clamps to the slot being looked at only for
+                // ends that have come, so this always leaves the slot.
+                self.unfile(sessions, index);
+                self.file(sessions, index);
+            }
+            index = next;
+        }
+    }
+}
+
+/// Sessions that [`TimerWheel::due`] has found.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) sessions: [u32; STEP],
+    /// How many there are in `sessions`.
+    pub(super) count: usize,
+    pub(super) looked_at: usize,
+    /// Whether slots that have come due are left.
+    pub(super) more: bool,
 }

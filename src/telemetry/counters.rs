@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::histogram::Histogram;
 use crate::forward::{DropReason, PuntClass};
 use crate::port::MAX_PORTS;
 
@@ -136,6 +137,14 @@ pub struct WorkerCounters {
     pub busy_nanoseconds: Counter,
     /// Time since the worker started, in nanoseconds.
     pub total_nanoseconds: Counter,
+    /// Time from one poll of its queues to the next; sleep that was asked for is not in it.
+    pub poll_gaps: Histogram,
+    /// Of the long ones of these, what the worker itself used.
+    pub stalls: Histogram,
+    /// Of the same, what was taken from it, in nanoseconds: the CPU was given to somebody else.
+    pub preempted_nanoseconds: Counter,
+    /// Time from a burst's reception until all of it is on its way, of turns that had packets.
+    pub burst_times: Histogram,
 }
 
 impl WorkerCounters {
@@ -159,6 +168,10 @@ impl WorkerCounters {
             injected: Counter::default(),
             busy_nanoseconds: Counter::default(),
             total_nanoseconds: Counter::default(),
+            poll_gaps: Histogram::default(),
+            stalls: Histogram::default(),
+            preempted_nanoseconds: Counter::default(),
+            burst_times: Histogram::default(),
         }
     }
 

@@ -4,10 +4,13 @@
 //! a counter goes backwards only where its service or real server was removed and made again. Bytes are those of IP
 //! packets. `direction` of services is `in` (client to real server) or `out`, of ports `rx` or `tx`.
 
+use std::time::Duration;
+
 use hashbrown::HashMap;
 use metrics::{Label, SharedString, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+use super::worker_times;
 use crate::balance::PortRange;
 use crate::control::Measurements;
 use crate::control::protocol::{LocalPoolRow, PortRow, RealServerRow, ServiceRow, Stats, TrafficTotals, WorkerRow};
@@ -34,7 +37,9 @@ pub fn render(measured: &Measurements) -> String {
             record_local_pool(pool, fullest.get(pool.name.as_str()).copied().unwrap_or_default());
         }
     });
-    recorder.handle().render()
+    let mut text = recorder.handle().render();
+    worker_times::append(&mut text, &measured.stats.workers);
+    text
 }
 
 /// Every metric's HELP, counters first.
@@ -76,6 +81,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_uptime_seconds", "Time since the gateway started."),
     ("fullgate_port_link_up", "1 if the port's link is up."),
     ("fullgate_worker_busy_ratio", "Part of the last second that the worker was busy, 0-1."),
+    ("fullgate_worker_poll_gap_worst_seconds", "Longest time between two polls since the start."),
+    ("fullgate_worker_stall_worst_seconds", "Longest part of one that the worker itself used."),
     ("fullgate_sessions", "Sessions now, by worker."),
     ("fullgate_session_capacity", "Sessions that fit, by worker."),
     ("fullgate_real_server_active_connections", "Sessions that IPVS would call active."),
@@ -100,6 +107,10 @@ fn count(name: &'static str, labels: &[Label], value: u64) {
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
 fn show(name: &'static str, labels: &[Label], value: u64) {
     gauge!(name, labels.iter()).set(value as f64);
+}
+
+fn show_seconds(name: &'static str, labels: &[Label], nanoseconds: u64) {
+    gauge!(name, labels.iter()).set(Duration::from_nanos(nanoseconds).as_secs_f64());
 }
 
 fn record_build(measured: &Measurements) {
@@ -147,6 +158,8 @@ fn record_worker(row: &WorkerRow, busy_ratio: f64) {
     let permille = u32::try_from(row.local_port_memory_permille).unwrap_or(u32::MAX);
     gauge!("fullgate_local_port_memory_ratio", labels.iter()).set(f64::from(permille) / 1000.0);
     gauge!("fullgate_worker_busy_ratio", labels.iter()).set(busy_ratio);
+    show_seconds("fullgate_worker_poll_gap_worst_seconds", &labels, row.poll_gaps.worst_nanoseconds);
+    show_seconds("fullgate_worker_stall_worst_seconds", &labels, row.stalls.worst_nanoseconds);
 }
 
 /// The names of the metrics of one kind of thing that carries traffic.

@@ -1,13 +1,16 @@
 //! The poll loop: one worker, one core, never blocking.
 //!
 //! Each turn it takes a burst from every port's queue, then what other workers handed over and what the kernel sends,
-//! puts the forwarder's verdicts into effect, flushes what goes out, and does a bounded bit of housekeeping: new
-//! tables, sessions whose time is over, waiting packets, walks over the sessions. The only system calls are the
-//! wake-up of the control thread, at most once until that has woken, and the sleep when idle, if that is asked for.
+//! puts the forwarder's verdicts into effect, flushes what goes out, and does a bounded bit of housekeeping
+//! (`housekeeping.rs`). The only system calls are the wake-up of the control thread, at most once until that has woken,
+//! the sleep when idle, if that is asked for, and the reading of CPU time in `turns.rs`, a thousand times a second and
+//! after a turn that took long.
 
+mod housekeeping;
 pub mod link;
 mod outgoing;
 pub mod thread;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +20,9 @@ use crossbeam::queue::ArrayQueue;
 
 use self::link::{Event, Punt, SessionQuery, Snapshot, WorkerLink};
 use self::outgoing::Outgoing;
+use self::turns::Turns;
 use crate::config::{Idle, PuntRates};
-use crate::forward::pending::{self, Fate, Pending};
+use crate::forward::pending::{self, Pending};
 use crate::forward::{DropReason, Forwarder, Hop, Now, Origin, PuntClass, TokenBucket, Verdict};
 use crate::port::{BURST_SIZE, Frame, PortId, PortQueue, WorkerId};
 use crate::session::Tick;
@@ -26,10 +30,6 @@ use crate::telemetry::counters::WorkerCounters;
 
 /// Packets that can be on their way from one worker to another at once.
 const HAND_OVER_RING: usize = 1024;
-/// Sessions that one turn looks at for expiry, at most: some microseconds of work.
-const EXPIRY_BUDGET: u32 = 64;
-/// Records that one turn of a walk over the sessions looks at.
-const WALK_STEPS: u32 = 512;
 /// Empty turns before the first sleep, and the longest sleep, of an idle worker that may sleep.
 const TURNS_BEFORE_SLEEP: u32 = 64;
 const LONGEST_SLEEP: Duration = Duration::from_micros(100);
@@ -65,6 +65,9 @@ pub fn packets_held(workers: usize, ports: usize) -> u32 {
 pub trait Clock {
     /// Nanoseconds since the gateway started; never goes back.
     fn nanoseconds(&self) -> u64;
+
+    /// Nanoseconds of CPU time that the calling thread has had. May take a system call: not for every turn.
+    fn cpu_nanoseconds(&self) -> u64;
 }
 
 /// What a worker is made of.
@@ -98,12 +101,14 @@ pub struct Worker<Q: PortQueue, E, C> {
     queues: Vec<Q>,
     link: Arc<WorkerLink<Q::Frame, E>>,
     rings: HandOverRings<Q::Frame>,
-    clock: C,
+    turns: Turns<C>,
     idle: Idle,
     counters: Arc<WorkerCounters>,
     snapshot: Arc<Snapshot>,
     outgoing: Vec<Outgoing<Q::Frame>>,
     pending: Pending<Q::Frame>,
+    /// Where the look through the waiting packets goes on; none: all have been looked at.
+    settling: Option<usize>,
     /// Room for the waiting packets that may go, empty in between.
     ready: Vec<(Hop, Q::Frame)>,
     punt_limits: [TokenBucket; PuntClass::COUNT],
@@ -130,11 +135,12 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             counters: Arc::clone(&parts.link.counters),
             link: parts.link,
             rings: parts.rings,
-            clock: parts.clock,
+            turns: Turns::new(parts.clock),
             idle: parts.idle,
             snapshot: parts.first,
             pending: Pending::default(),
-            ready: Vec::with_capacity(pending::CAPACITY),
+            settling: None,
+            ready: Vec::with_capacity(housekeeping::SETTLE_STEPS),
             punt_limits,
             query: None,
             burst: Vec::with_capacity(BURST_SIZE),
@@ -145,34 +151,36 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
 
     /// Polls until control says stop, then sends what is under way and returns.
     pub fn run(mut self) {
-        let mut before = self.clock.nanoseconds();
-        let start = before;
+        let start = self.turns.started();
         let mut idle_turns = 0u32;
         while !self.link.stop.load(Ordering::Relaxed) {
-            let now = Now::from_nanoseconds(self.clock.nanoseconds());
-            let worked = self.turn(now);
-            let after = self.clock.nanoseconds();
+            let worked = self.turn();
+            let took = self.turns.end(&self.counters);
             if worked {
-                self.counters.busy_nanoseconds.add(after - before);
+                self.counters.busy_nanoseconds.add(took);
                 idle_turns = 0;
             } else {
                 idle_turns = idle_turns.saturating_add(1);
                 self.rest(idle_turns);
             }
-            before = if worked { after } else { self.clock.nanoseconds() };
-            self.counters.total_nanoseconds.set(before - start);
+            self.counters.total_nanoseconds.set(self.turns.started() - start);
         }
         self.finish();
     }
 
     /// One turn; whether there was anything to do.
-    fn turn(&mut self, now: Now) -> bool {
-        self.adopt_snapshot(now);
+    fn turn(&mut self) -> bool {
+        let now = Now::from_nanoseconds(self.turns.started());
+        let created = self.counters.sessions_created.get();
         let mut worked = self.receive_all(now);
         worked |= self.take_over(now);
         worked |= self.inject();
         self.flush();
-        self.housekeep(now);
+        if worked {
+            self.counters.burst_times.record(self.turns.lasted());
+        }
+        let created = self.counters.sessions_created.get() - created;
+        self.housekeep(now, created);
         if std::mem::take(&mut self.wake_control) {
             self.link.waker.wake();
         }
@@ -314,80 +322,12 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         }
     }
 
-    /// Goes over to the newest tables. The old ones go back to control, which drops them.
-    fn adopt_snapshot(&mut self, now: Now) {
-        while !self.link.retired.is_full()
-            && let Some(snapshot) = self.link.snapshots.pop()
-        {
-            drop(self.forwarder.adopt(Arc::clone(&snapshot.services), Arc::clone(&snapshot.routes)));
-            let old = std::mem::replace(&mut self.snapshot, snapshot);
-            // There is room: this thread alone fills the ring.
-            let _ = self.link.retired.push(old);
-            self.settle_pending(now);
-        }
-    }
-
-    fn housekeep(&mut self, now: Now) {
-        self.forwarder.expire(now, EXPIRY_BUDGET);
-        if now.tick != self.last_tick {
-            let new_second = now.tick.0 / Tick::PER_SECOND != self.last_tick.0 / Tick::PER_SECOND;
-            self.last_tick = now.tick;
-            self.forwarder.sweep(now);
-            self.settle_pending(now);
-            if new_second {
-                self.ask_again();
-            }
-        }
-        self.step_query(now);
-    }
-
-    /// Sends the waiting packets whose hop has answered, drops those that have waited too long.
-    fn settle_pending(&mut self, now: Now) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let forwarder = &self.forwarder;
-        let fate = |hop, frame: &mut Q::Frame| if forwarder.complete(frame, hop) { Fate::Go } else { Fate::Wait };
-        let mut ready = std::mem::take(&mut self.ready);
-        let counters = &self.counters;
-        self.pending.settle(now.tick, fate, |settled| match settled {
-            Ok(answered) => ready.push(answered),
-            Err(_) => counters.drop_packets(DropReason::NeighbourUnresolved, 1),
-        });
-        for (hop, frame) in ready.drain(..) {
-            self.transmit(hop.port, frame);
-        }
-        self.ready = ready;
-    }
-
-    /// Asks once more for every hop that is still waited for.
-    fn ask_again(&mut self) {
-        for hop in self.pending.hops() {
-            let _ = self.link.unresolved.push(hop);
-            self.wake_control = true;
-        }
-    }
-
-    /// A bounded step of a walk over the sessions.
-    fn step_query(&mut self, now: Now) {
-        let Some(mut query) = self.query.take().or_else(|| self.link.queries.pop()) else { return };
-        let next = self.forwarder.walk_sessions(query.next, WALK_STEPS, now, &mut query.found);
-        query.done = next.is_none();
-        query.next = next.unwrap_or(query.next);
-        if !query.done && query.found.len() < query.found.capacity() {
-            self.query = Some(query);
-            return;
-        }
-        // There is room: control has one walk under way at a time.
-        let _ = self.link.answers.push(query);
-        self.wake_control = true;
-    }
-
-    fn rest(&self, idle_turns: u32) {
+    fn rest(&mut self, idle_turns: u32) {
         match self.idle {
             Idle::Sleep if idle_turns > TURNS_BEFORE_SLEEP => {
                 let turns = idle_turns - TURNS_BEFORE_SLEEP;
                 std::thread::sleep(LONGEST_SLEEP.min(Duration::from_micros(turns.into())));
+                self.turns.slept();
             }
             _ => std::hint::spin_loop(),
         }
@@ -396,7 +336,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     /// Sends what was accepted, and counts what cannot be sent any more.
     fn finish(mut self) {
         for _turn in 0..STOPPING_TURNS {
-            let now = Now::from_nanoseconds(self.clock.nanoseconds());
+            let now = Now::from_nanoseconds(self.turns.started() + self.turns.lasted());
             self.take_over(now);
             self.inject();
             self.flush();

@@ -138,7 +138,7 @@ impl Gateway {
 
     pub fn pass_seconds(&mut self, seconds: u64) {
         self.now = Now::from_nanoseconds(self.now.nanoseconds + seconds * 1_000_000_000);
-        self.forwarder.expire(self.now, u32::MAX);
+        while self.forwarder.expire(self.now).more {}
     }
 }
 

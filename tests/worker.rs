@@ -1,0 +1,199 @@
+//! A worker's turns over ports in memory, on a clock that the test sets: what is bounded, and what is recorded of it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[allow(dead_code, reason = "the forwarding tests use all of it")]
+#[path = "forwarding/lab.rs"]
+mod lab;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fullgate::balance::{Protocol, ServiceTable, Timeouts};
+use fullgate::config::{Idle, PuntRates};
+use fullgate::forward::PuntClass;
+use fullgate::port::memory::MemoryFrame;
+use fullgate::port::{BURST_SIZE, PortQueue, WorkerId};
+use fullgate::route::RouteTable;
+use fullgate::worker::link::{Event, SessionQuery, Snapshot, Waker, WorkerLink};
+use fullgate::worker::{Clock, Worker, WorkerParts, hand_over_rings};
+use lab::{Gateway, PORTS, SERVER};
+
+struct NoEvent;
+
+impl Event for NoEvent {
+    fn raise(&self) {}
+}
+
+type Link = Arc<WorkerLink<MemoryFrame, NoEvent>>;
+
+/// Moves on by as much at each reading; of that, the thread had all.
+#[derive(Clone)]
+struct Ticking {
+    now: Rc<Cell<u64>>,
+    step: u64,
+}
+
+impl Clock for Ticking {
+    fn nanoseconds(&self) -> u64 {
+        self.now.set(self.now.get() + self.step);
+        self.now.get()
+    }
+
+    fn cpu_nanoseconds(&self) -> u64 {
+        self.now.get()
+    }
+}
+
+/// Gives a burst a turn, takes whatever comes, and calls `each_turn` with the number of the turn.
+struct Script<T> {
+    bursts: VecDeque<Vec<MemoryFrame>>,
+    turn: u32,
+    each_turn: T,
+}
+
+impl<T: FnMut(u32)> PortQueue for Script<T> {
+    type Frame = MemoryFrame;
+
+    fn receive(&mut self, into: &mut Vec<MemoryFrame>) -> usize {
+        self.turn += 1;
+        (self.each_turn)(self.turn);
+        into.extend(self.bursts.pop_front().unwrap_or_default());
+        into.len()
+    }
+
+    fn transmit(&mut self, frames: &mut Vec<MemoryFrame>) -> usize {
+        frames.drain(..).count()
+    }
+}
+
+fn services(udp_seconds: u32) -> ServiceTable {
+    let mut table = lab::table(vec![lab::service(Protocol::Udp, vec![lab::server(0, SERVER, 1)])], PORTS);
+    table.timeouts = Timeouts { udp: udp_seconds, ..Timeouts::default() };
+    table
+}
+
+/// The n-th burst of as many new sessions.
+fn opening(n: u16) -> Vec<MemoryFrame> {
+    let packet = |of: u16| {
+        let source = (Ipv4Addr::new(10, 0, 0, 2), 1024 + n * BURST_SIZE as u16 + of);
+        MemoryFrame::new(&lab::Spec { source, ..lab::from_client(&[0; 18]) }.udp())
+    };
+    (0..BURST_SIZE as u16).map(packet).collect()
+}
+
+/// Runs a worker on these bursts until `each_turn` has the link stop it.
+fn run(
+    services: ServiceTable,
+    step: u64,
+    bursts: impl IntoIterator<Item = Vec<MemoryFrame>>,
+    each_turn: impl Fn(&Link, u32),
+) -> Link {
+    let gateway = Gateway::with(services.clone(), 1, WorkerId(0), 10_000);
+    let link = Arc::new(WorkerLink::new(WorkerId(0), gateway.counters[0].clone(), Arc::new(Waker::new(NoEvent))));
+    let routes = RouteTable::new(&lab::routes(&lab::NEIGHBOURS, 1500), None);
+    let own = link.clone();
+    let queue = |bursts, each_turn| Script { bursts, turn: 0, each_turn };
+    let wan = Box::new(move |turn| each_turn(&own, turn)) as Box<dyn FnMut(u32)>;
+    let parts = WorkerParts {
+        worker: WorkerId(0),
+        forwarder: gateway.forwarder,
+        queues: vec![
+            queue(bursts.into_iter().collect(), wan),
+            queue(VecDeque::new(), Box::new(|_| {}) as Box<dyn FnMut(u32)>),
+        ],
+        link: link.clone(),
+        rings: hand_over_rings(1),
+        clock: Ticking { now: Rc::new(Cell::new(0)), step },
+        idle: Idle::Spin,
+        punt_rates: PuntRates([0; PuntClass::COUNT]),
+        first: Arc::new(Snapshot { services: Arc::new(services), routes: Arc::new(routes) }),
+    };
+    Worker::new(parts).run();
+    link
+}
+
+fn stop_after(turns: u32) -> impl Fn(&Link, u32) {
+    move |link, turn| link.stop.store(turn >= turns, Ordering::Relaxed)
+}
+
+#[test]
+fn gaps_of_all_turns_and_times_of_bursts_are_recorded() {
+    // The clock is read after each turn, and after the packets of the three turns that have any.
+    let link = run(services(300), 1_000, (0..3).map(opening), stop_after(10));
+    let (gaps, bursts) = (link.counters.poll_gaps.read(), link.counters.burst_times.read());
+    assert_eq!((gaps.count(), gaps.sum_nanoseconds, gaps.worst_nanoseconds), (10, 13_000, 2_000));
+    assert_eq!((bursts.count(), bursts.worst_nanoseconds), (3, 1_000));
+    assert_eq!(link.counters.stalls.read().count(), 0);
+    assert_eq!((link.counters.busy_nanoseconds.get(), link.counters.total_nanoseconds.get()), (6_000, 13_000));
+}
+
+#[test]
+fn long_turns_are_looked_into() {
+    let link = run(services(300), 30_000, [], stop_after(5));
+    let stalls = link.counters.stalls.read();
+    assert_eq!((stalls.count(), stalls.worst_nanoseconds), (5, 30_000));
+    assert_eq!(link.counters.preempted_nanoseconds.get(), 0);
+}
+
+#[test]
+fn a_worker_that_is_always_late_still_ends_as_many_sessions_as_it_begins() {
+    // Each reading is 60 ms after the last: every turn is late from its beginning, and a second is nine turns.
+    let link = run(services(1), 60_000_000, (0..200).map(opening), stop_after(200));
+    let created = link.counters.sessions_created.get();
+    assert_eq!(created, 200 * BURST_SIZE as u64);
+    let live = link.counters.sessions.get();
+    assert!(live <= 12 * BURST_SIZE as u64, "{live} sessions are left");
+}
+
+#[test]
+fn a_turn_ends_a_bounded_number_of_sessions() {
+    // 1,920 sessions end at once, while nothing else is to be done.
+    let seen = Rc::new(Cell::new((0, 0)));
+    let worst = seen.clone();
+    let each_turn = move |link: &Link, turn: u32| {
+        let ended = link.counters.sessions_expired.get();
+        let (before, most) = worst.get();
+        worst.set((ended, most.max(ended - before)));
+        link.stop.store(turn > 64 && link.counters.sessions.get() == 0, Ordering::Relaxed);
+    };
+    // A turn without packets is 100 microseconds: none begins a second step of expiry.
+    run(services(1), 100_000, (0..60).map(opening), each_turn);
+    assert_eq!(seen.get(), (1920, 16));
+}
+
+#[test]
+fn a_walk_goes_on_though_every_turn_is_late() {
+    let each_turn = |link: &Link, turn: u32| {
+        if turn == 11 {
+            link.queries.push(SessionQuery { next: 0, found: Vec::with_capacity(1000), done: false }).unwrap();
+        }
+        link.stop.store(turn == 21, Ordering::Relaxed);
+    };
+    let link = run(services(300), 100_000, (0..10).map(opening), each_turn);
+    let answer = link.answers.pop().unwrap();
+    assert_eq!((answer.done, answer.found.len()), (true, 10 * BURST_SIZE));
+}
+
+#[test]
+fn new_tables_and_walks_come_back_at_once() {
+    let each_turn = |link: &Link, turn: u32| match turn {
+        1 => {
+            let tables = (2..6).map(|generation| ServiceTable { generation, ..services(300) });
+            for services in tables {
+                let snapshot = Snapshot { services: Arc::new(services), routes: Arc::default() };
+                link.snapshots.push(Arc::new(snapshot)).unwrap();
+            }
+            link.queries.push(SessionQuery { next: 0, found: Vec::with_capacity(1000), done: false }).unwrap();
+        }
+        _ => link.stop.store(turn == 4, Ordering::Relaxed),
+    };
+    let link = run(services(300), 1_000, [opening(0)], each_turn);
+    let retired: Vec<_> = std::iter::from_fn(|| link.retired.pop()).map(|old| old.services.generation).collect();
+    assert_eq!(retired, [1, 2, 3, 4]);
+    let answer = link.answers.pop().unwrap();
+    assert_eq!((answer.done, answer.found.len()), (true, BURST_SIZE));
+}
