@@ -514,7 +514,7 @@ fn port(name: &str, packets: u64) -> Value {
 
 fn worker(worker: u64, packets: u64, nanoseconds: u64) -> Value {
     json!({ "worker": worker, "core": worker + 2, "sessions": 5, "session_capacity": 1_048_576,
-            "local_port_memory_permille": 3, "sessions_created": packets / 10, "sessions_expired": 1, "rx_packets": packets, "tx_packets": packets,
+            "sessions_created": packets / 10, "sessions_expired": 1, "rx_packets": packets, "tx_packets": packets,
             "bursts": packets / 8, "handovers": packets / 4, "handovers_received": 0,
             "busy_nanoseconds": nanoseconds / 4, "total_nanoseconds": nanoseconds,
             "poll_gaps": durations([900, 99, 1], 25_000), "stalls": durations([0, 0, 1], 24_500),

@@ -253,12 +253,12 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "[session]\ncapacity = 1000\n[worker]",
-            "f.toml:2: [session].capacity: 1000 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+            "f.toml:2: [session].capacity: 1000 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (90 bytes each: 2^27 take 12 GB)",
         ),
         bad(
             "[worker]",
             "[session]\ncapacity = 134_217_729\n[worker]",
-            "f.toml:2: [session].capacity: 134217729 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+            "f.toml:2: [session].capacity: 134217729 is out of range; allowed: an integer from 1024 to 134217728 sessions a worker (90 bytes each: 2^27 take 12 GB)",
         ),
         bad(
             "[worker]",
@@ -268,7 +268,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "[session]\ncapacity = 1e6\n[worker]",
-            "f.toml:2: [session].capacity: a float does not fit here; allowed: an integer from 1024 to 134217728 sessions a worker (128 bytes each: 2^27 take 16 GiB)",
+            "f.toml:2: [session].capacity: a float does not fit here; allowed: an integer from 1024 to 134217728 sessions a worker (90 bytes each: 2^27 take 12 GB)",
         ),
         bad(
             "[worker]",

@@ -19,7 +19,6 @@ use fullgate::flow::Direction;
 use fullgate::forward::{DropReason, Verdict, parse, rewrite};
 use fullgate::port::{BURST_SIZE, Frame};
 use fullgate::session::Session;
-use fullgate::session::local_port::PairIndex;
 use gateway::{Load, Rig};
 
 /// Sessions of the cases that hit one: in the first-level cache, out of it, and out of every cache.
@@ -62,7 +61,7 @@ fn rewriting(criterion: &mut Criterion) {
             .collect();
         let local = (Ipv4Addr::new(10, 1, 0, 200), 4096);
         let real = (Ipv4Addr::new(10, 1, 0, 11), 8080);
-        let session = Session::new(&packets[0].key, local, real, RealServerSlot(0), PairIndex(0));
+        let session = Session::new(&packets[0].key, local, real, RealServerSlot(0));
         let inbound = Direction::Inbound;
         let to = session.rewritten_key(inbound);
         let header = [2u8; 14];

@@ -16,14 +16,12 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 use fullgate::balance::{PortRange, Protocol, RealServerSlot};
 use fullgate::flow::{FlowHash, FlowKey, HashSeed};
 use fullgate::port::{BURST_SIZE, WorkerId};
-use fullgate::session::local_port::{LocalPorts, Pair, PairIndex};
+use fullgate::session::local_port::LocalPorts;
 use fullgate::session::{Session, SessionTable, Tick};
 use random::Random;
 
 const SIZES: [u32; 3] = [1000, 100_000, 1_000_000];
 const LARGE: u32 = 16_000_000;
-/// Sessions that local ports are made for.
-const SESSIONS: u32 = 1 << 20;
 /// An end that does not come while a bench runs.
 const NEVER: Tick = Tick(u32::MAX / 2);
 
@@ -108,33 +106,16 @@ fn look_up(table: &SessionTable, keys: &[FlowKey; BURST_SIZE]) {
 fn local_ports(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("local port");
     let range = PortRange { first: 1024, last: 65_535 };
-    let pair = |real: u32| Pair {
-        local: Ipv4Addr::new(10, 1, 0, 200),
-        real: Ipv4Addr::from_bits(0x0a02_0000 + real),
-        real_port: 80,
-        protocol: Protocol::Tcp,
-    };
-    for (name, in_use) in [("none in use", 0), ("all but one in use", 64_511)] {
-        let mut ports = LocalPorts::new(WorkerId(0), 1, SESSIONS);
-        for _ in 0..in_use {
-            ports.allocate(pair(0), range, 0).unwrap();
-        }
-        group.bench_function(BenchmarkId::new("allocate and release", name), |bench| {
-            bench.iter(|| {
-                let (port, index) = ports.allocate(pair(0), range, 0).unwrap();
-                ports.release(black_box(index), port, Tick(0));
-            });
+    // Parts of a hundred that are in use, spread evenly.
+    for in_use in [0, 50, 90] {
+        let mut ports = LocalPorts::new(WorkerId(0), 1);
+        group.bench_function(BenchmarkId::new("take", format!("{in_use} % in use")), |bench| {
+            bench.iter(|| ports.take(FlowHash(7), range, 64, |port| (port % 100 >= in_use).then_some(())));
         });
     }
-    // Each of them has a block of its own.
-    let mut ports = LocalPorts::new(WorkerId(0), 1, SESSIONS);
-    let mut real = 0;
-    group.bench_function(BenchmarkId::new("allocate and release", "1000 real servers in turn"), |bench| {
-        bench.iter(|| {
-            real = (real + 1) % 1000;
-            let (port, index): (u16, PairIndex) = ports.allocate(pair(real), range, 0).unwrap();
-            ports.release(black_box(index), port, Tick(0));
-        });
+    let mut ports = LocalPorts::new(WorkerId(0), 1);
+    group.bench_function(BenchmarkId::new("take", "64 looked at in vain"), |bench| {
+        bench.iter(|| ports.take(FlowHash(7), range, 64, |port| black_box(port == 0).then_some(())));
     });
     group.finish();
 }
@@ -152,7 +133,7 @@ fn filled(size: u32, capacity: u32) -> SessionTable {
 fn session(n: u32) -> Session {
     let local = (Ipv4Addr::from_bits(0x0a01_0000 + (n >> 15)), port(n));
     let real = (Ipv4Addr::new(10, 200, 0, 1), 8080);
-    Session::new(&client(n), local, real, RealServerSlot(0), PairIndex(0))
+    Session::new(&client(n), local, real, RealServerSlot(0))
 }
 
 fn client(n: u32) -> FlowKey {

@@ -43,8 +43,8 @@ def megabytes_for(buffers):
 
 
 def megabytes_for_sessions(capacity):
-    """Memory that a worker with room for so many sessions takes, in MB: at most 128 bytes each, and whole pages."""
-    return 4 + capacity * 128 // (1 << 20)
+    """Memory that a worker with room for so many sessions takes, in MB: 90 bytes each, and whole pages."""
+    return 4 + capacity * 90 // (1 << 20)
 
 
 class Hugepages:

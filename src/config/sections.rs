@@ -16,9 +16,9 @@ use crate::port::MAX_WORKERS;
 
 /// Fewer sessions than this are no table worth its timers and buckets.
 const MIN_CAPACITY: u32 = 1 << 10;
-/// At 128 bytes a session this is 16 GiB for each worker.
+/// At 90 bytes a session this is 12 GB for each worker.
 const MAX_CAPACITY: u32 = 1 << 27;
-/// At most 128 MiB for each worker.
+/// 94 MB for each worker.
 const DEFAULT_CAPACITY: u32 = 1 << 20;
 /// The highest CPU number that Linux's CPU sets hold.
 const MAX_CORE: u32 = 1023;
@@ -87,7 +87,7 @@ fn cores(value: &Value<'_>, allowed: &str) -> Vec<u16> {
 /// `[session]`
 pub(super) fn session(mut section: Section<'_>) -> SessionConfig {
     const PAGES: &str = "auto, 1G, 2M, ordinary";
-    let unit = "sessions a worker (128 bytes each: 2^27 take 16 GiB)";
+    let unit = "sessions a worker (90 bytes each: 2^27 take 12 GB)";
     let capacity = section.get("capacity").and_then(|value| value.integer(MIN_CAPACITY..=MAX_CAPACITY, unit));
     let parse = |text: &str| match text {
         "auto" => Ok(SessionPages::Auto),

@@ -11,41 +11,24 @@ use crate::telemetry::counters::WorkerCounters;
 /// Thousandths at which each level begins, and below which it has ended.
 const LEVELS: [(u64, u64); 2] = [(800, 750), (950, 900)];
 
-/// What a worker can run out of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resource {
-    Sessions,
-    LocalPorts,
-}
-
-/// A worker's room for something has become scarce, or is so no more.
+/// A worker's room for sessions has become scarce, or is so no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Notice {
     worker: usize,
-    resource: Resource,
     permille: u64,
     scarce: bool,
 }
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.resource {
-            Resource::Sessions => "session table",
-            Resource::LocalPorts => "memory for local ports",
-        };
         let (whole, tenth) = (self.permille / 10, self.permille % 10);
-        write!(f, "worker {}: its {what} is {whole}.{tenth} % full", self.worker)?;
-        match (self.scarce, self.resource) {
-            (false, _) => f.write_str(" again"),
-            (true, Resource::Sessions) => f.write_str(
-                ": new sessions are dropped (session_table_full) where there is no room; raise [session] capacity, or \
-                 look for a flood",
-            ),
-            (true, Resource::LocalPorts) => f.write_str(
-                ": new sessions are dropped (local_ports_exhausted) where there is no room; raise [session] capacity, \
-                 which it grows with, or use fewer local addresses",
-            ),
-        }
+        write!(f, "worker {}: its session table is {whole}.{tenth} % full", self.worker)?;
+        f.write_str(if self.scarce {
+            ": new sessions are dropped (session_table_full) where there is no room; raise [session] capacity, or \
+             look for a flood"
+        } else {
+            " again"
+        })
     }
 }
 
@@ -53,14 +36,14 @@ impl fmt::Display for Notice {
 #[derive(Debug)]
 pub(super) struct Fullness {
     capacity: u64,
-    /// Levels passed, by worker: of sessions and of local ports.
-    levels: Vec<[usize; 2]>,
+    /// Levels passed, by worker.
+    levels: Vec<usize>,
 }
 
 impl Fullness {
     /// So many workers, each with room for `capacity` sessions, all empty.
     pub(super) fn new(workers: usize, capacity: u32) -> Self {
-        Self { capacity: u64::from(capacity).max(1), levels: vec![[0; 2]; workers] }
+        Self { capacity: u64::from(capacity).max(1), levels: vec![0; workers] }
     }
 
     /// Looks at all workers, and tells the log what has changed.
@@ -72,15 +55,11 @@ impl Fullness {
 
     fn notices(&mut self, counters: &[Arc<WorkerCounters>]) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for (worker, (own, levels)) in counters.iter().zip(&mut self.levels).enumerate() {
-            let sessions = own.sessions.get().saturating_mul(1000) / self.capacity;
-            let local_ports = own.local_port_memory_permille.get();
-            let now = [(Resource::Sessions, sessions), (Resource::LocalPorts, local_ports)];
-            for ((resource, permille), level) in now.into_iter().zip(levels) {
-                let before = std::mem::replace(level, next_level(*level, permille));
-                if *level != before {
-                    notices.push(Notice { worker, resource, permille, scarce: *level > before });
-                }
+        for (worker, (own, level)) in counters.iter().zip(&mut self.levels).enumerate() {
+            let permille = own.sessions.get().saturating_mul(1000) / self.capacity;
+            let before = std::mem::replace(level, next_level(*level, permille));
+            if *level != before {
+                notices.push(Notice { worker, permille, scarce: *level > before });
             }
         }
         notices
@@ -121,11 +100,9 @@ mod tests {
             (0..2).map(|_| Arc::new(WorkerCounters::new(SlotLimits { real_servers: 1, local_addresses: 1 }))).collect();
         let mut fullness = Fullness::new(2, 2000);
         counters[1].sessions.set(1611);
-        counters[0].local_port_memory_permille.set(1000);
         let said: Vec<_> = fullness.notices(&counters).iter().map(ToString::to_string).collect();
-        assert_eq!(said.len(), 2);
-        assert!(said[0].starts_with("worker 0: its memory for local ports is 100.0 % full: new sessions are dropped"));
-        assert!(said[1].starts_with("worker 1: its session table is 80.5 % full: new sessions are dropped"));
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with("worker 1: its session table is 80.5 % full: new sessions are dropped"));
         counters[1].sessions.set(0);
         assert_eq!(fullness.notices(&counters)[0].to_string(), "worker 1: its session table is 0.0 % full again");
     }

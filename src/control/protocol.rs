@@ -426,9 +426,6 @@ pub struct WorkerRow {
     pub sessions: u64,
     /// Sessions that fit.
     pub session_capacity: u64,
-    /// How full its memory for local ports is, in thousandths.
-    #[serde(default)]
-    pub local_port_memory_permille: u64,
     /// Sessions set up.
     pub sessions_created: u64,
     /// Sessions expired.

@@ -111,7 +111,6 @@ pub fn worker_rows(counters: &[Arc<WorkerCounters>], cores: &[u16], capacity: u6
         core: cores.get(worker).copied().unwrap_or_default(),
         sessions: own.sessions.get(),
         session_capacity: capacity,
-        local_port_memory_permille: own.local_port_memory_permille.get(),
         sessions_created: own.sessions_created.get(),
         sessions_expired: own.sessions_expired.get(),
         rx_packets: own.ports.iter().map(|port| port.received.packets.get()).sum(),

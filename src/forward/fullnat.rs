@@ -3,47 +3,52 @@
 use std::net::Ipv4Addr;
 
 use super::{DropReason, Forwarder, Now};
-use crate::balance::{LocalPool, Protocol, RealServer};
-use crate::flow::Direction;
+use crate::balance::{LocalAddress, LocalPool, Protocol, RealServer};
+use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::forward::parse::Packet;
-use crate::session::local_port::{LocalPorts, Pair, PairIndex};
-use crate::session::{Found, Session, SessionIndex, TableFull};
+use crate::session::local_port::LocalPorts;
+use crate::session::{Found, Session, SessionIndex, SessionTable, TableFull};
 use crate::telemetry::counters::Counter;
 
-/// Addresses of a pool that one session set-up asks for a port at most.
-const ADDRESSES_TRIED: usize = 64;
+/// Local ports that one session set-up looks at, at most, over all addresses of its pool: some microseconds of work.
+const PORTS_TRIED: u32 = 64;
+/// ... and of one address at least, before the next one is asked.
+const PORTS_TRIED_OF_AN_ADDRESS: u32 = 4;
 
-/// What a session holds of its pool.
+/// What a session takes of its pool.
 struct LocalPort {
     address: Ipv4Addr,
     port: u16,
-    pair: PairIndex,
+    /// The hash of the answers' key.
+    outbound: FlowHash,
 }
 
 impl Forwarder {
     /// Sets up a session for a flow that has none: chooses a real server, takes a local port, enters it.
-    /// `service` is an index into the service table.
-    pub(super) fn set_up(&mut self, service: usize, packet: &Packet, now: Now) -> Result<Found, DropReason> {
+    /// `service` is an index into the service table, `hash` the flow's.
+    pub(super) fn set_up(
+        &mut self,
+        service: usize,
+        packet: &Packet,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<Found, DropReason> {
         let table = &*self.services;
         let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
         let server = self.balancer.choose(service, table.generation).ok_or(DropReason::NoRealServer)?;
+        if self.sessions.is_full() {
+            return Err(DropReason::SessionTableFull);
+        }
         let pool = table.pools.get(service.pool).ok_or(DropReason::LocalPortsExhausted)?;
         let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
-        let start = self.seed.hash(&packet.key).low_bits();
-        let local = take_local_port(&mut self.local_ports, pool, turn, server, packet.key.protocol(), start)?;
+        let local = take_local_port(&self.sessions, &mut self.local_ports, pool, turn, server, packet.key.protocol())?;
         let real = (server.address, server.port);
-        let session = Session::new(&packet.key, (local.address, local.port), real, server.slot, local.pair);
+        let session = Session::new(&packet.key, (local.address, local.port), real, server.slot);
         let end = now.tick.plus(self.timeouts.of(session.state()));
-        match self.sessions.insert(session, end) {
-            Ok(index) => {
-                self.count_start(&session);
-                Ok(Found { index, direction: Direction::Inbound })
-            }
-            Err(TableFull) => {
-                self.local_ports.release(local.pair, local.port, now.tick);
-                Err(DropReason::SessionTableFull)
-            }
-        }
+        let entered = self.sessions.insert_hashed(session, [hash, local.outbound], end);
+        let index = entered.map_err(|TableFull| DropReason::SessionTableFull)?;
+        self.count_start(&session);
+        Ok(Found { index, direction: Direction::Inbound })
     }
 
     fn count_start(&self, session: &Session) {
@@ -56,15 +61,14 @@ impl Forwarder {
         self.count_local_port(session, |counter| counter.add(1));
     }
 
-    /// Ends a session: its record, its local port and its counts are free again.
-    pub(super) fn end(&mut self, index: SessionIndex, now: Now) {
+    /// Ends a session: its record and its counts are free again, and with them its local port.
+    pub(super) fn end(&mut self, index: SessionIndex) {
         let session = self.sessions.remove(index);
-        self.ended(&session, now);
+        self.ended(&session);
     }
 
     /// The same for one whose record is free already.
-    pub(super) fn ended(&mut self, session: &Session, now: Now) {
-        self.local_ports.release(session.pair(), session.local_port(), now.tick);
+    pub(super) fn ended(&mut self, session: &Session) {
         self.counters.sessions.subtract(1);
         self.counters.sessions_expired.add(1);
         if let Some(counters) = self.counters.real_servers.get(session.real_server().0 as usize) {
@@ -81,28 +85,35 @@ impl Forwarder {
     }
 }
 
-/// Takes a port of the pool's next address, or of the first after it that has one left towards this real server;
-/// looks at [`ADDRESSES_TRIED`] of them, and the next session at the ones after those.
-///
-/// `turn` is the index of the address taken last, `start` a random number for ports (see [`LocalPorts::allocate`]).
+/// Takes a port of the pool's next address, or of one after it, that has one free towards this real server; looks at
+/// [`PORTS_TRIED`] of them, and the next session at the ones after those. `turn` is the index of the address taken last.
 fn take_local_port(
+    sessions: &SessionTable,
     ports: &mut LocalPorts,
     pool: &LocalPool,
     turn: &mut usize,
     server: &RealServer,
     protocol: Protocol,
-    start: u32,
 ) -> Result<LocalPort, DropReason> {
-    let count = pool.addresses.len();
-    for step in 1..=count.min(ADDRESSES_TRIED) {
-        let index = (*turn + step) % count;
-        let address = pool.addresses[index].address;
-        let pair = Pair { local: address, real: server.address, real_port: server.port, protocol };
-        if let Some((port, pair)) = ports.allocate(pair, pool.ports, start) {
-            *turn = index;
-            return Ok(LocalPort { address, port, pair });
+    let addresses = pool.addresses.len();
+    let each = (PORTS_TRIED / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)).max(PORTS_TRIED_OF_AN_ADDRESS);
+    for _address in 0..addresses.min((PORTS_TRIED / each) as usize) {
+        *turn = if *turn + 1 < addresses { *turn + 1 } else { 0 };
+        let Some(&LocalAddress { address, .. }) = pool.addresses.get(*turn) else { break };
+        let answer = |port| FlowKey::new(protocol, (server.address, server.port), (address, port));
+        let free = |port| {
+            let key = answer(port);
+            let hash = sessions.hash(&key);
+            sessions.find(hash, &key).is_none().then_some(hash)
+        };
+        let pair = sessions.hash(&answer(0));
+        if let Some((port, outbound)) = ports.take(pair, pool.ports, each, free) {
+            // What the pair's next session will ask is loaded until then.
+            if let Some(next) = ports.next(pair, pool.ports) {
+                sessions.prefetch(sessions.hash(&answer(next)));
+            }
+            return Ok(LocalPort { address, port, outbound });
         }
     }
-    *turn = (*turn + ADDRESSES_TRIED.min(count)) % count.max(1);
     Err(DropReason::LocalPortsExhausted)
 }

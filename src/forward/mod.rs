@@ -31,7 +31,7 @@ use crate::balance::{Protocol, ServiceKey, ServiceTable};
 use crate::flow::{Direction, FlowHash, HashSeed, local_port_owner};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use crate::route::{HopEntry, Resolution, RouteTable};
-use crate::session::local_port::{LocalPorts, Room};
+use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
 use crate::session::{self, Candidate, Found, SessionTable, SessionView, Tick};
 use crate::telemetry::counters::WorkerCounters;
@@ -43,9 +43,6 @@ use crate::wire::tcp::Flags;
 const ICMP_ERRORS_PER_SECOND: u32 = 1000;
 /// Bytes of the shortest Ethernet frame without its FCS: what pads a packet up to it is not cut off.
 const MIN_FRAME: usize = 60;
-
-/// Pairs of local ports that one sweep looks at.
-const PAIRS_SWEPT: u32 = 64;
 
 /// How packets of one flow come to one worker on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +155,7 @@ impl Forwarder {
             services,
             routes: Arc::default(),
             sessions: SessionTable::cut(region, capacity, config.seed, now.tick)?,
-            local_ports: LocalPorts::cut(region, Room::for_sessions(capacity), config.worker, workers)?,
+            local_ports: LocalPorts::new(config.worker, workers),
             balancer: Balancer::new(config.counters),
             local_turns: vec![0; balancer::CURSORS],
             counters,
@@ -330,7 +327,7 @@ impl Forwarder {
             if !self.gives_way(packet, found) {
                 return self.forward(port, frame, packet, found, now);
             }
-            self.end(found.index, now);
+            self.end(found.index);
         }
         if self.services.local_addresses.contains_key(&packet.key.destination()) {
             return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
@@ -354,8 +351,12 @@ impl Forwarder {
         if packet.key.protocol() == Protocol::Tcp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up(service, packet, now) {
-            Ok(found) => self.forward(port, frame, packet, found, now),
+        match self.set_up(service, packet, hash, now) {
+            Ok(found) => {
+                // Now and not on the way, which is for sessions that know their hop. What comes of it is seen there.
+                let _ = self.find_hop(found);
+                self.forward(port, frame, packet, found, now)
+            }
             Err(DropReason::NoRealServer) => {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
             }
@@ -404,17 +405,9 @@ impl Forwarder {
         let step = ExpiryStep { looked_at: expired.looked_at(), more: expired.more() };
         for expired in expired {
             let session = self.sessions.remove_expired(expired);
-            self.ended(&session, now);
+            self.ended(&session);
         }
         step
-    }
-
-    /// Lets idle pairs of local ports go; looks at a few. To be called once a tick.
-    pub fn sweep(&mut self, now: Now) {
-        for _pair in 0..PAIRS_SWEPT {
-            self.local_ports.sweep(now.tick);
-        }
-        self.counters.local_port_memory_permille.set(self.local_ports.fullness_permille());
     }
 
     /// Copies sessions for showing; see [`SessionTable::walk`].

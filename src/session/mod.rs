@@ -1,11 +1,9 @@
 //! Sessions: fixed-size records in a fixed table, their states and timers, and the local ports that they hold.
 //!
-//! All of it belongs to one worker; nothing here is shared, and nothing allocates once table and ports are made. Their
-//! memory is cut from one region, whose size [`memory_bytes`] gives and whose pages are the caller's choice.
+//! All of it belongs to one worker; nothing here is shared, and nothing allocates once the table is made. Its memory is
+//! cut from one region, whose size [`memory_bytes`] gives and whose pages are the caller's choice.
 
-mod hash_index;
 pub mod local_port;
-mod port_block;
 mod record;
 mod table;
 pub mod tcp_state;
@@ -15,9 +13,9 @@ pub use record::{Session, SessionView};
 pub use table::{Candidate, Expired, Found, SessionIndex, SessionTable, TableFull};
 pub use tcp_state::State;
 
-/// Bytes of a region that a worker's table of `capacity` sessions and its local ports take.
+/// Bytes of a region that a worker's table of `capacity` sessions takes.
 pub fn memory_bytes(capacity: u32) -> u64 {
-    SessionTable::memory_bytes(capacity) + local_port::Room::for_sessions(capacity).bytes()
+    SessionTable::memory_bytes(capacity)
 }
 
 /// A moment or a duration on the workers' clock, in tenths of a second since the gateway started: 13 years fit.
@@ -60,9 +58,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_takes_at_most_128_bytes_all_in() {
+    fn a_session_takes_90_bytes_all_in() {
         for capacity in [100_000, 1 << 20, 16_000_000, 1 << 27] {
-            assert!(memory_bytes(capacity) <= 128 * u64::from(capacity), "{capacity}: {}", memory_bytes(capacity));
+            assert!(memory_bytes(capacity) <= 90 * u64::from(capacity), "{capacity}: {}", memory_bytes(capacity));
         }
     }
 }

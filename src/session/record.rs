@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 
 use super::Tick;
-use super::local_port::PairIndex;
 use super::tcp_state::State;
 use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::{Direction, FlowKey};
@@ -27,7 +26,6 @@ pub struct Session {
     active: u8,
     spare: u8,
     real_server: u32,
-    pair: u32,
     /// When it ends if nothing more comes.
     pub(super) expires: Tick,
     /// The timer wheel's links, or the free list's.
@@ -46,13 +44,7 @@ const NO_HOP: u16 = u16::MAX;
 
 impl Session {
     /// A new session between `client` (the flow as it came) and `real`, from `local`. It is in state NONE, inactive.
-    pub fn new(
-        flow: &FlowKey,
-        local: (Ipv4Addr, u16),
-        real: (Ipv4Addr, u16),
-        real_server: RealServerSlot,
-        pair: PairIndex,
-    ) -> Self {
+    pub fn new(flow: &FlowKey, local: (Ipv4Addr, u16), real: (Ipv4Addr, u16), real_server: RealServerSlot) -> Self {
         let answer = FlowKey::new(flow.protocol(), real, local);
         let outside = address_sum(flow.source()) + address_sum(flow.destination());
         let inside = address_sum(local.0) + address_sum(real.0);
@@ -68,7 +60,6 @@ impl Session {
             active: 0,
             spare: 0,
             real_server: real_server.0,
-            pair: pair.0,
             expires: Tick(0),
             next: 0,
             previous: 0,
@@ -120,12 +111,6 @@ impl Session {
     #[inline]
     pub fn real_server(&self) -> RealServerSlot {
         RealServerSlot(self.real_server)
-    }
-
-    /// Its local port's allocator.
-    #[inline]
-    pub fn pair(&self) -> PairIndex {
-        PairIndex(self.pair)
     }
 
     /// Its local port.
@@ -242,7 +227,7 @@ mod tests {
         let flow =
             FlowKey::new(Protocol::Tcp, (Ipv4Addr::new(10, 0, 0, 1), 40_000), (Ipv4Addr::new(10, 0, 0, 100), 80));
         let (local, real) = ((Ipv4Addr::new(10, 1, 0, 200), 1024), (Ipv4Addr::new(10, 1, 0, 11), 8080));
-        let mut session = Session::new(&flow, local, real, RealServerSlot(3), PairIndex(4));
+        let mut session = Session::new(&flow, local, real, RealServerSlot(3));
         session.set_hop(Direction::Inbound, 1, HopIndex(5));
         session.set_hop(Direction::Outbound, 1, HopIndex(6));
         assert_eq!(session.hop(Direction::Inbound, 1), Some(HopIndex(5)));

@@ -181,6 +181,11 @@ impl SessionTable {
         self.used == 0
     }
 
+    /// Whether there is no record left.
+    pub fn is_full(&self) -> bool {
+        self.used == self.capacity()
+    }
+
     /// Sessions that fit.
     pub fn capacity(&self) -> u32 {
         u32::try_from(self.sessions.len()).unwrap_or(u32::MAX)
@@ -257,10 +262,17 @@ impl SessionTable {
     }
 
     /// Adds a session that ends at `expires`. Neither of its keys may be in the table.
-    pub fn insert(&mut self, mut session: Session, expires: Tick) -> Result<SessionIndex, TableFull> {
-        let [inbound, outbound] = self.hashes(&session);
-        // Its line is the one that nobody has looked at yet: it comes while the rest is done.
-        self.prefetch(outbound);
+    pub fn insert(&mut self, session: Session, expires: Tick) -> Result<SessionIndex, TableFull> {
+        self.insert_hashed(session, self.hashes(&session), expires)
+    }
+
+    /// The same where the hashes of its keys, inbound and outbound, are known.
+    pub fn insert_hashed(
+        &mut self,
+        mut session: Session,
+        [inbound, outbound]: [FlowHash; 2],
+        expires: Tick,
+    ) -> Result<SessionIndex, TableFull> {
         let index = self.take_record().ok_or(TableFull)?;
         session.expires = expires;
         self.sessions[index as usize] = session;
@@ -445,7 +457,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::local_port::PairIndex;
     use super::*;
     use crate::balance::{Protocol, RealServerSlot};
 
@@ -455,7 +466,7 @@ mod tests {
         let source = (Ipv4Addr::from_bits(0x0a00_0000 + client / 50_000), (client % 50_000) as u16);
         let flow = FlowKey::new(Protocol::Tcp, source, (Ipv4Addr::new(192, 0, 2, 1), 80));
         let local = (Ipv4Addr::from_bits(0xc0a8_0000 + client / 50_000), (client % 50_000) as u16);
-        Session::new(&flow, local, (Ipv4Addr::new(10, 1, 0, 1), 80), RealServerSlot(client), PairIndex(0))
+        Session::new(&flow, local, (Ipv4Addr::new(10, 1, 0, 1), 80), RealServerSlot(client))
     }
 
     fn find(table: &SessionTable, session: &Session, direction: Direction) -> Option<Found> {

@@ -115,8 +115,6 @@ pub struct WorkerCounters {
     pub local_addresses: Box<[LocalAddressCounters]>,
     /// Sessions now in the table.
     pub sessions: Counter,
-    /// How full the memory for local ports is, in thousandths.
-    pub local_port_memory_permille: Counter,
     /// Sessions set up.
     pub sessions_created: Counter,
     /// Sessions whose time ran out or that were replaced.
@@ -157,7 +155,6 @@ impl WorkerCounters {
             real_servers: bytemuck::zeroed_slice_box(limits.real_servers as usize),
             local_addresses: bytemuck::zeroed_slice_box(limits.local_addresses as usize),
             sessions: Counter::default(),
-            local_port_memory_permille: Counter::default(),
             sessions_created: Counter::default(),
             sessions_expired: Counter::default(),
             resets_sent: Counter::default(),

@@ -91,7 +91,6 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_local_ports_used", "Local ports in use, over all addresses of the pool and all real servers."),
     ("fullgate_local_ports_capacity", "Local ports of the pool towards one real server, over all addresses."),
     ("fullgate_local_ports_fullest", "Local ports of the pool in use towards the real server with most of them."),
-    ("fullgate_local_port_memory_ratio", "Part of a worker's memory for local ports that is in use, 0-1."),
     ("fullgate_local_addresses", "Addresses of the pool that new sessions can get."),
 ];
 
@@ -155,8 +154,6 @@ fn record_worker(row: &WorkerRow, busy_ratio: f64) {
     count("fullgate_sessions_expired_total", &labels, row.sessions_expired);
     show("fullgate_sessions", &labels, row.sessions);
     show("fullgate_session_capacity", &labels, row.session_capacity);
-    let permille = u32::try_from(row.local_port_memory_permille).unwrap_or(u32::MAX);
-    gauge!("fullgate_local_port_memory_ratio", labels.iter()).set(f64::from(permille) / 1000.0);
     gauge!("fullgate_worker_busy_ratio", labels.iter()).set(busy_ratio);
     show_seconds("fullgate_worker_poll_gap_worst_seconds", &labels, row.poll_gaps.worst_nanoseconds);
     show_seconds("fullgate_worker_stall_worst_seconds", &labels, row.stalls.worst_nanoseconds);

@@ -33,7 +33,6 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         if now.tick != self.last_tick {
             let new_second = now.tick.0 / Tick::PER_SECOND != self.last_tick.0 / Tick::PER_SECOND;
             self.last_tick = now.tick;
-            self.forwarder.sweep(now);
             self.settling = Some(0);
             if new_second {
                 self.ask_again();
