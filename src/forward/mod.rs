@@ -193,7 +193,19 @@ impl Forwarder {
             return;
         };
         let flows = Flows::of(&self.sessions, view, frames);
-        let mut left = all(frames.len());
+        let (hits, found) = self.confirm(&flows);
+        for index in bits(hits) {
+            verdicts[index] = self.forward_hit(port, &mut frames[index], &flows.packets[index], found[index], now);
+        }
+        for index in bits(all(frames.len()) & !hits) {
+            verdicts[index] = self.miss(port, &mut frames[index], flows.plain_packet(index), origin, now);
+        }
+    }
+
+    /// The packets whose candidate is their session, and these. Has loaded what they are counted in.
+    #[inline]
+    fn confirm(&self, flows: &Flows) -> (u32, [Found; BURST_SIZE]) {
+        let (mut hits, mut all) = (0, [Found::NONE; BURST_SIZE]);
         for index in bits(flows.plain) {
             let packet = &flows.packets[index];
             let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key) else { continue };
@@ -202,12 +214,11 @@ impl Forwarder {
                 self.sessions.prefetch_removal(found.index);
                 continue;
             }
-            verdicts[index] = self.forward_hit(port, &mut frames[index], packet, found, now);
-            left &= !(1 << index);
+            self.counters.prefetch(self.sessions.session(found.index).real_server());
+            all[index] = found;
+            hits |= 1 << index;
         }
-        for index in bits(left) {
-            verdicts[index] = self.miss(port, &mut frames[index], flows.plain_packet(index), origin, now);
-        }
+        (hits, all)
     }
 
     /// Whether a SYN has come for a session that is over but for its timeout, and is to be scheduled anew.

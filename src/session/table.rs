@@ -65,6 +65,11 @@ pub struct Found {
     pub direction: Direction,
 }
 
+impl Found {
+    /// No session: what an array of them begins with.
+    pub const NONE: Self = Self { index: SessionIndex(NIL), direction: Direction::Inbound };
+}
+
 /// The session that a flow most likely belongs to, or none: what [`SessionTable::candidate`] found by a hash alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {

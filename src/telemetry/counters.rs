@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::histogram::Histogram;
+use crate::balance::RealServerSlot;
 use crate::forward::{DropReason, PuntClass};
 use crate::port::MAX_PORTS;
 
@@ -169,6 +170,14 @@ impl WorkerCounters {
             stalls: Histogram::default(),
             preempted_nanoseconds: Counter::default(),
             burst_times: Histogram::default(),
+        }
+    }
+
+    /// Has loaded what is counted of a real server.
+    #[inline]
+    pub fn prefetch(&self, server: RealServerSlot) {
+        if let Some(counters) = self.real_servers.get(server.0 as usize) {
+            prefetch::prefetch(counters);
         }
     }
 
