@@ -1,5 +1,5 @@
 //! A worker's turns over ports in memory, on a clock that the test sets: what is bounded, and what is recorded of it.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "the forwarding tests use all of it")]
 #[path = "forwarding/lab.rs"]

@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Bytes of the longest input: two IPv6 addresses, two ports.
 const MAX_INPUT: usize = 36;
 
-/// Bytes of the shortest key, which [`MAX_INPUT`] needs: a window of 32 bits at each of its bits.
+/// Bytes of the shortest key, which the longest input needs: a window of 32 bits at each of its bits.
 pub const MIN_KEY: usize = MAX_INPUT + 4;
 
 /// Places of the fields in the input of IPv4.

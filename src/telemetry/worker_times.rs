@@ -6,8 +6,10 @@ use std::fmt::{self, Write};
 use super::histogram::Durations;
 use crate::control::protocol::WorkerRow;
 
-/// Name, help and what a worker's row has of each histogram, by worker.
-const HISTOGRAMS: &[(&str, &str, fn(&WorkerRow) -> &Durations)] = &[
+/// A metric's name and help, and where its durations stand.
+type Metric = (&'static str, &'static str, fn(&WorkerRow) -> &Durations);
+
+const HISTOGRAMS: &[Metric] = &[
     (
         "fullgate_worker_poll_gap_seconds",
         "Time between two polls of a worker's queues, sleep that was asked for left out.",
