@@ -92,9 +92,25 @@ fn run(
     bursts: impl IntoIterator<Item = Vec<MemoryFrame>>,
     each_turn: impl Fn(&Link, u32),
 ) -> Link {
+    run_published(services, None, step, bursts, each_turn)
+}
+
+/// The same with other services published before the first turn.
+fn run_published(
+    services: ServiceTable,
+    published: Option<ServiceTable>,
+    step: u64,
+    bursts: impl IntoIterator<Item = Vec<MemoryFrame>>,
+    each_turn: impl Fn(&Link, u32),
+) -> Link {
     let gateway = Gateway::with(services.clone(), 1, WorkerId(0), 10_000);
     let link = Arc::new(WorkerLink::new(WorkerId(0), gateway.counters[0].clone(), Arc::new(Waker::new(NoEvent))));
     let routes = RouteTable::new(&lab::routes(&lab::NEIGHBOURS, 1500), None);
+    let routes = Arc::new(routes);
+    if let Some(services) = published {
+        let snapshot = Snapshot { services: Arc::new(services), routes: routes.clone() };
+        link.snapshots.push(Arc::new(snapshot)).unwrap();
+    }
     let own = link.clone();
     let queue = |bursts, each_turn| Script { bursts, turn: 0, each_turn };
     let wan = Box::new(move |turn| each_turn(&own, turn)) as Box<dyn FnMut(u32)>;
@@ -110,7 +126,7 @@ fn run(
         clock: Ticking { now: Rc::new(Cell::new(0)), step },
         idle: Idle::Spin,
         punt_rates: PuntRates([0; PuntClass::COUNT]),
-        first: Arc::new(Snapshot { services: Arc::new(services), routes: Arc::new(routes) }),
+        first: Arc::new(Snapshot { services: Arc::new(services), routes }),
     };
     Worker::new(parts).run();
     link
@@ -196,4 +212,13 @@ fn new_tables_and_walks_come_back_at_once() {
     assert_eq!(retired, [1, 2, 3, 4]);
     let answer = link.answers.pop().unwrap();
     assert_eq!((answer.done, answer.found.len()), (true, BURST_SIZE));
+}
+
+/// A command returns when control has published: what is sent after it finds the new tables.
+#[test]
+fn packets_find_what_was_published_before_they_came() {
+    let nothing = ServiceTable { generation: 1, ..ServiceTable::default() };
+    let published = ServiceTable { generation: 2, ..services(300) };
+    let link = run_published(nothing, Some(published), 1_000, [opening(0)], stop_after(2));
+    assert_eq!(link.counters.sessions_created.get(), BURST_SIZE as u64);
 }

@@ -445,12 +445,16 @@ pub struct WorkerRow {
     /// Nanoseconds since it started.
     pub total_nanoseconds: u64,
     /// From one poll of its queues to the next, sleep that was asked for left out.
+    #[serde(default)]
     pub poll_gaps: Durations,
     /// Of those above 20 microseconds, the part that the worker itself used.
+    #[serde(default)]
     pub stalls: Durations,
     /// Of the same, nanoseconds in which its CPU was given to somebody else.
+    #[serde(default)]
     pub preempted_nanoseconds: u64,
     /// From the reception of a turn's packets until they are on their way.
+    #[serde(default)]
     pub burst_times: Durations,
 }
 

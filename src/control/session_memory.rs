@@ -73,6 +73,9 @@ impl SessionPlace {
         let (region, size) = match map(self.size) {
             Err(error) if self.lenient && self.size != PageSize::Ordinary => {
                 let text = name(self.size);
+                if Available::now().ordinary < memory_bytes(capacity) {
+                    return Err(format!("hugepages of {text} for {capacity} sessions were free and are not: {error}"));
+                }
                 tracing::warn!("worker {}: hugepages of {text} were free and are not: {error}", worker.0);
                 (map(PageSize::Ordinary), PageSize::Ordinary)
             }
@@ -81,7 +84,7 @@ impl SessionPlace {
         let region =
             region.map_err(|error| format!("no memory for {capacity} sessions on {} pages: {error}", name(size)))?;
         tracing::info!(
-            "worker {}: {} MB for {capacity} sessions and their local ports, on {} {} pages of NUMA node {}, in {:.3} s",
+            "worker {}: {} MB for {capacity} sessions, on {} {} pages of NUMA node {}, in {:.3} s",
             worker.0,
             region.len() >> 20,
             region.len() as u64 / size.bytes(),
@@ -184,16 +187,21 @@ impl Available {
         Ok(places)
     }
 
-    /// The largest pages that do not waste a quarter of what they take; larger ones before ordinary ones.
+    /// The largest pages of which not too much is wasted: a quarter of a 1 GB page while there are 2 MB ones, three
+    /// quarters where there are only ordinary ones besides.
     fn best(&mut self, bytes: u64, node: usize) -> PageSize {
         let (large, small) = (PageSize::OneGigabyte, PageSize::TwoMegabytes);
-        let wasteful = bytes < bytes.next_multiple_of(large.bytes()) / 4 * 3;
-        let order = if wasteful { [small, large] } else { [large, small] };
-        let fits = |&size: &PageSize| {
-            let needed = bytes.div_ceil(size.bytes());
-            self.free(size).is_some_and(|free| free.on(node) >= needed)
+        let taken = bytes.next_multiple_of(large.bytes());
+        let order: &[PageSize] = match () {
+            () if bytes >= taken / 4 * 3 => &[large, small],
+            () if bytes >= taken / 4 => &[small, large],
+            () => &[small],
         };
-        order.into_iter().find(fits).unwrap_or(PageSize::Ordinary)
+        let fits = |size: &&PageSize| {
+            let needed = bytes.div_ceil(size.bytes());
+            self.free(**size).is_some_and(|free| free.on(node) >= needed)
+        };
+        order.iter().find(fits).copied().unwrap_or(PageSize::Ordinary)
     }
 
     /// Pages of one size, or why not.
@@ -289,9 +297,11 @@ mod tests {
         let (config, enough) = (config(TWO), pages_needed());
         assert_eq!(sizes(available([enough, enough], [9, 9], 0), &config), [TwoMegabytes; 2], "1 GB is too much");
         assert_eq!(sizes(available([enough, enough - 1], [0, 0], 1 << 40), &config), [TwoMegabytes, Ordinary]);
-        assert_eq!(sizes(available([enough, 0], [9, 9], 0), &config), [TwoMegabytes, OneGigabyte], "better than none");
+        assert_eq!(sizes(available([enough, 0], [9, 9], 1 << 40), &config), [TwoMegabytes, Ordinary], "1 GB for 94 MB");
+        let middle = self::config(&TWO.replace("pages", "capacity = 6_000_000\npages"));
+        assert_eq!(sizes(available([9999, 0], [9, 9], 0), &middle), [TwoMegabytes, OneGigabyte], "better than none");
         assert_eq!(sizes(available([0, 2 * enough], [0, 0], 1 << 40), &config), [Ordinary, TwoMegabytes]);
-        let large = self::config(&TWO.replace("pages", "capacity = 8_000_000\npages"));
+        let large = self::config(&TWO.replace("pages", "capacity = 11_000_000\npages"));
         assert_eq!(sizes(available([9999, 9999], [1, 1], 0), &large), [OneGigabyte; 2]);
     }
 

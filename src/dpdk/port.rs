@@ -360,7 +360,16 @@ fn spread(device: &EthDevice, config: &PortConfig, plan: &Plan, reta_size: u16, 
     }
     match config.steering {
         _ if workers == 1 => Steering::Single,
-        PortSteering::Rss => Steering::Rss,
+        PortSteering::Rss => {
+            if plan.settings.rx_queues < workers {
+                tracing::warn!(
+                    "port {}: steering = \"rss\" with {} receive queues for {workers} workers: the others get no new sessions",
+                    config.name,
+                    plan.settings.rx_queues
+                );
+            }
+            Steering::Rss
+        }
         PortSteering::Auto => Steering::Software,
     }
 }

@@ -7,11 +7,11 @@ use crate::balance::{LocalAddress, LocalPool, Protocol, RealServer};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::forward::parse::Packet;
 use crate::session::local_port::LocalPorts;
-use crate::session::{Found, Session, SessionIndex, SessionTable, TableFull};
+use crate::session::{Found, Session, SessionIndex, SessionTable, TableFull, Tick};
 use crate::telemetry::counters::Counter;
 
-/// Local ports that one session set-up looks at, at most, over all addresses of its pool: some microseconds of work.
-const PORTS_TRIED: u32 = 64;
+/// Local ports that one session set-up looks at, at most, over all addresses of its pool: a microsecond or two of work.
+const PORTS_TRIED: u32 = 32;
 /// ... and of one address at least, before the next one is asked.
 const PORTS_TRIED_OF_AN_ADDRESS: u32 = 4;
 
@@ -41,7 +41,15 @@ impl Forwarder {
         }
         let pool = table.pools.get(service.pool).ok_or(DropReason::LocalPortsExhausted)?;
         let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
-        let local = take_local_port(&self.sessions, &mut self.local_ports, pool, turn, server, packet.key.protocol())?;
+        let local = take_local_port(
+            &self.sessions,
+            &mut self.local_ports,
+            pool,
+            turn,
+            server,
+            packet.key.protocol(),
+            now.tick,
+        )?;
         let real = (server.address, server.port);
         let session = Session::new(&packet.key, (local.address, local.port), real, server.slot);
         let end = now.tick.plus(self.timeouts.of(session.state()));
@@ -86,7 +94,7 @@ impl Forwarder {
 }
 
 /// Takes a port of the pool's next address, or of one after it, that has one free towards this real server; looks at
-/// [`PORTS_TRIED`] of them, and the next session at the ones after those. `turn` is the index of the address taken last.
+/// [`PORTS_TRIED`] of them, and the next session at others. `turn` is the index of the address taken last.
 fn take_local_port(
     sessions: &SessionTable,
     ports: &mut LocalPorts,
@@ -94,6 +102,7 @@ fn take_local_port(
     turn: &mut usize,
     server: &RealServer,
     protocol: Protocol,
+    now: Tick,
 ) -> Result<LocalPort, DropReason> {
     let addresses = pool.addresses.len();
     let each = (PORTS_TRIED / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)).max(PORTS_TRIED_OF_AN_ADDRESS);
@@ -107,7 +116,7 @@ fn take_local_port(
             sessions.find(hash, &key).is_none().then_some(hash)
         };
         let pair = sessions.hash(&answer(0));
-        if let Some((port, outbound)) = ports.take(pair, pool.ports, each, free) {
+        if let Some((port, outbound)) = ports.take(pair, pool.ports, each, now, free) {
             // What the pair's next session will ask is loaded until then.
             if let Some(next) = ports.next(pair, pool.ports) {
                 sessions.prefetch(sessions.hash(&answer(next)));

@@ -5,32 +5,46 @@
 //! is kept of the ports in use: there is nothing to allocate or to give back, and as many pairs of local address and
 //! real server as anybody likes. The line of the index that a question reads is the one that the session is entered in.
 //!
-//! Ports are taken in turn, so one that is given back rests until all the others have had theirs.
+//! Ports are taken in turn, so one that is given back rests while others have theirs. Where the next few are in use
+//! (sessions that were set up together and last), the turn leaps to anywhere else; and where none was found, no more than a
+//! look is taken for the rest of the tick, so that a flood to a real server whose ports are all in use costs little.
 
+use super::Tick;
 use crate::balance::PortRange;
 use crate::flow::FlowHash;
 use crate::port::WorkerId;
 
 /// Turns that are kept. Pairs of a local address and a real server share them by hash; that moves them on the faster.
 const TURNS: usize = 1 << 14;
+/// Ports that are looked at in turn before others are.
+const TRIED_IN_TURN: u32 = 4;
 
 /// One worker's turns of local ports.
 #[derive(Debug)]
 pub struct LocalPorts {
     worker: u32,
     workers: u32,
-    turns: Box<[u32]>,
+    turns: Box<[Turn]>,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// Counted from where a pair's ports begin.
+    place: u32,
+    /// When no free port was found.
+    none_found: Option<Tick>,
 }
 
 impl LocalPorts {
     /// Those of one of `workers` workers: ports whose remainder by their number is its own.
     pub fn new(worker: WorkerId, workers: u8) -> Self {
-        Self { worker: worker.0.into(), workers: u32::from(workers).max(1), turns: vec![0; TURNS].into_boxed_slice() }
+        let turns = vec![Turn { place: 0, none_found: None }; TURNS].into_boxed_slice();
+        Self { worker: worker.0.into(), workers: u32::from(workers).max(1), turns }
     }
 
     /// The next port of the range that `free` has an answer for, with that answer; it is asked for at most `tries`
-    /// ports, which have then had their turn. None of these may be free while others are, where few are: the next call
-    /// goes on from there.
+    /// ports. Where few are free none of these may be; the next call looks at others.
     ///
     /// `pair` is the hash of the two ends that the port is wanted for. It says, too, where their ports begin:
     /// as it is keyed, a restarted gateway begins somewhere else, and not with the ports that real servers remember.
@@ -39,17 +53,30 @@ impl LocalPorts {
         pair: FlowHash,
         range: PortRange,
         tries: u32,
+        now: Tick,
         free: impl Fn(u16) -> Option<T>,
     ) -> Option<(u16, T)> {
-        let (_, count) = self.share(range)?;
-        for _try in 0..tries.min(count) {
-            let port = self.next(pair, range)?;
-            let turn = self.turns.get_mut(turn_of(pair))?;
-            *turn = turn.wrapping_add(1);
+        let (first, count) = self.share(range)?;
+        let turn = self.turns.get_mut(turn_of(pair))?;
+        let start = pair.reduce(count);
+        let tries = if turn.none_found == Some(now) { 1 } else { tries.min(count) };
+        // Where all can be looked at, they are.
+        let in_turn = if tries == count { count } else { TRIED_IN_TURN };
+        let mut leap = u64::from(turn.place) ^ pair.0;
+        for tried in 0..tries {
+            if tried >= in_turn {
+                leap = leap.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                turn.place = FlowHash(leap).reduce(count);
+            }
+            let place = (start + turn.place % count) % count;
+            turn.place = turn.place.wrapping_add(1);
+            let port = u16::try_from((first + place) * self.workers + self.worker).ok()?;
             if let Some(answer) = free(port) {
+                turn.none_found = None;
                 return Some((port, answer));
             }
         }
+        turn.none_found = Some(now);
         None
     }
 
@@ -58,7 +85,7 @@ impl LocalPorts {
     pub fn next(&self, pair: FlowHash, range: PortRange) -> Option<u16> {
         let (first, count) = self.share(range)?;
         let turn = self.turns.get(turn_of(pair))?;
-        let place = (pair.reduce(count) + turn % count) % count;
+        let place = (pair.reduce(count) + turn.place % count) % count;
         u16::try_from((first + place) * self.workers + self.worker).ok()
     }
 
@@ -78,6 +105,7 @@ fn turn_of(pair: FlowHash) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::HashSet;
 
     use proptest::prelude::*;
@@ -90,11 +118,14 @@ mod tests {
         PortRange { first, last }
     }
 
+    const NOW: Tick = Tick(7);
+    const ALL: PortRange = PortRange { first: 1024, last: u16::MAX };
+
     #[test]
     fn each_port_has_its_turn_before_one_comes_again() {
         let mut local_ports = LocalPorts::new(WorkerId(0), 1);
         let mut round = || -> Vec<u16> {
-            (0..100).map(|_| local_ports.take(PAIR, ports(5000, 5099), 1, |_| Some(())).unwrap().0).collect()
+            (0..100).map(|_| local_ports.take(PAIR, ports(5000, 5099), 1, NOW, |_| Some(())).unwrap().0).collect()
         };
         let (one, next) = (round(), round());
         assert_eq!(one.iter().collect::<HashSet<_>>().len(), 100);
@@ -102,30 +133,74 @@ mod tests {
     }
 
     #[test]
-    fn looks_at_so_many_and_goes_on_from_there() {
-        let mut local_ports = LocalPorts::new(WorkerId(0), 1);
-        let mut take = |free: u16| local_ports.take(PAIR, ports(1000, 1999), 64, |port| (port == free).then_some(()));
-        // A thousand ports, 64 at a time: whichever is free is found within 16 calls.
-        for free in [1000, 1500, 1999] {
-            assert!((0..16).any(|_| take(free).is_some_and(|(port, ())| port == free)));
+    fn the_next_one_is_known_beforehand() {
+        let mut local_ports = LocalPorts::new(WorkerId(1), 3);
+        for _ in 0..100 {
+            let next = local_ports.next(PAIR, ALL);
+            assert_eq!(local_ports.take(PAIR, ALL, 32, NOW, |_| Some(())).map(|(port, ())| port), next);
         }
-        assert_eq!(local_ports.take(PAIR, ports(1000, 1999), 2000, |_| None::<()>), None);
+    }
+
+    #[test]
+    fn ports_that_stay_in_use_side_by_side_are_leapt_over() {
+        // Half of all are taken one after the other, and kept; then ten thousand more come and go.
+        let mut local_ports = LocalPorts::new(WorkerId(0), 1);
+        let kept: HashSet<u16> =
+            (0..32_000).map(|_| local_ports.take(PAIR, ALL, 32, NOW, |_| Some(())).unwrap().0).collect();
+        let looks = Cell::new(0);
+        let free = |port| {
+            looks.set(looks.get() + 1);
+            (!kept.contains(&port)).then_some(())
+        };
+        for _ in 0..100_000 {
+            assert!(local_ports.take(PAIR, ALL, 32, NOW, free).is_some());
+        }
+        assert!(looks.get() < 110_000, "{} looks", looks.get());
+    }
+
+    #[test]
+    fn a_flood_after_the_last_port_costs_a_look_a_packet() {
+        let mut local_ports = LocalPorts::new(WorkerId(0), 1);
+        let looks = Cell::new(0);
+        let none = |_| {
+            looks.set(looks.get() + 1);
+            None::<()>
+        };
+        for packet in 0..10_000 {
+            assert!(local_ports.take(PAIR, ALL, 32, Tick(packet / 1000), none).is_none());
+        }
+        assert!(looks.get() <= 10_000 + 10 * 32, "{} looks", looks.get());
+        // One that is free after all is found, and the look is a long one again.
+        assert!(
+            (0..64_512).any(|_| local_ports.take(PAIR, ALL, 32, NOW, |port| (port == 9999).then_some(())).is_some())
+        );
+        looks.set(0);
+        assert!(local_ports.take(PAIR, ALL, 32, NOW, none).is_none());
+        assert_eq!(looks.get(), 32);
+    }
+
+    #[test]
+    fn the_last_free_port_of_a_few_is_always_found() {
+        let mut local_ports = LocalPorts::new(WorkerId(0), 1);
+        for free in 2000..2032 {
+            let found = local_ports.take(PAIR, ports(2000, 2031), 32, NOW, |port| (port == free).then_some(()));
+            assert_eq!(found, Some((free, ())));
+        }
     }
 
     #[test]
     fn another_pair_begins_elsewhere() {
         let mut local_ports = LocalPorts::new(WorkerId(0), 1);
-        let range = ports(1024, u16::MAX);
         let begun: HashSet<u16> = (0..32_u64)
-            .map(|pair| local_ports.take(FlowHash(pair << 59 | pair), range, 1, |_| Some(())).unwrap().0)
+            .map(|pair| local_ports.take(FlowHash(pair << 59 | pair), ALL, 1, NOW, |_| Some(())).unwrap().0)
             .collect();
         assert_eq!(begun.len(), 32);
     }
 
     #[test]
     fn no_port_in_a_range_without_one_of_the_worker() {
-        assert_eq!(LocalPorts::new(WorkerId(1), 4).take(PAIR, ports(1024, 1024), 64, |_| Some(())), None);
-        assert_eq!(LocalPorts::new(WorkerId(3), 4).take(PAIR, ports(1, 2), 64, |_| Some(())), None);
+        assert_eq!(LocalPorts::new(WorkerId(1), 4).take(PAIR, ports(1024, 1024), 64, NOW, |_| Some(())), None);
+        assert_eq!(LocalPorts::new(WorkerId(3), 4).take(PAIR, ports(1, 2), 64, NOW, |_| Some(())), None);
     }
 
     proptest! {
@@ -138,7 +213,7 @@ mod tests {
                 let mut local_ports = LocalPorts::new(WorkerId(worker), workers);
                 let mut own = HashSet::new();
                 while let Some((port, ())) =
-                    local_ports.take(FlowHash(pair), range, 256, |port| (!own.contains(&port)).then_some(()))
+                    local_ports.take(FlowHash(pair), range, 256, NOW, |port| (!own.contains(&port)).then_some(()))
                 {
                     own.insert(port);
                     prop_assert_eq!(crate::flow::local_port_owner(port, workers), WorkerId(worker));

@@ -28,7 +28,6 @@ pub(super) const SETTLE_STEPS: usize = 32;
 impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     /// `created` is how many sessions this turn has set up.
     pub(super) fn housekeep(&mut self, now: Now, created: u64) {
-        self.adopt_snapshot();
         self.expire(now, created);
         if now.tick != self.last_tick {
             let new_second = now.tick.0 / Tick::PER_SECOND != self.last_tick.0 / Tick::PER_SECOND;
@@ -49,8 +48,8 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     }
 
     /// Goes over to the newest tables, which costs as much as exchanging two pointers. The old ones go back to control,
-    /// which drops them.
-    fn adopt_snapshot(&mut self) {
+    /// which drops them. Before a turn's packets: one that comes after control has published finds what is in force.
+    pub(super) fn adopt_snapshot(&mut self) {
         while !self.link.retired.is_full()
             && let Some(snapshot) = self.link.snapshots.pop()
         {

@@ -172,6 +172,9 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     fn turn(&mut self) -> bool {
         let now = Now::from_nanoseconds(self.turns.started());
         let created = self.counters.sessions_created.get();
+        if !self.link.snapshots.is_empty() {
+            self.adopt_snapshot();
+        }
         let mut worked = self.receive_all(now);
         worked |= self.take_over(now);
         worked |= self.inject();

@@ -62,6 +62,10 @@ fn sessions_counters_and_metrics_agree_with_what_was_sent() {
     let metrics = gateway.metrics(&lab);
     let readme = include_str!("../../README.md");
     for name in metrics.keys().filter_map(|key| key.split('{').next()) {
+        let part_of = |part| name.strip_suffix(part).filter(|whole| readme.contains(&format!("`{whole}`")));
+        if ["_bucket", "_sum", "_count"].into_iter().find_map(part_of).is_some() {
+            continue; // of a histogram
+        }
         assert!(readme.contains(&format!("`{name}`")), "{name} is not in README");
     }
     let service = |name: &str, direction: &str| {
