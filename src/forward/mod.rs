@@ -1,8 +1,8 @@
 //! The fast path, and what it falls back to.
 //!
-//! [`Forwarder::process`] takes a burst through five steps: parse all, hash all, look all up, forward those that have
-//! a session, then see to the rest. A packet of a known session costs a line of the index, a line of the table, one
-//! copied Ethernet header and two incremental checksums. What has no session may set one up (`fullnat`), be answered
+//! [`Forwarder::process`] takes a burst through its steps: parse and hash all (`flows`), look all up, forward
+//! those that have a session, then see to the rest. A packet of a known session costs a line of the index, a line of the table, one
+//! copied Ethernet header and two incremental checksums. What has no session (`miss`) may set one up (`fullnat`), be answered
 //! (`answer`), be handed to the worker that owns it, go to the kernel, or be a counted drop.
 //!
 //! Nothing here allocates per packet, locks, logs or makes a system call, and no bytes make it panic.
@@ -10,14 +10,15 @@
 mod accounting;
 mod answer;
 mod balancer;
+mod flows;
 mod fullnat;
+mod miss;
 pub mod parse;
 pub mod pending;
 pub mod rewrite;
 mod token_bucket;
 mod verdict;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use pages::Region;
@@ -26,14 +27,15 @@ pub use self::token_bucket::TokenBucket;
 pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
 
 use self::balancer::Balancer;
-use self::parse::{Packet, Parsed};
-use crate::balance::{Protocol, ServiceKey, ServiceTable};
-use crate::flow::{Direction, FlowHash, HashSeed, local_port_owner};
+use self::flows::{Flows, all, bits};
+use self::parse::Packet;
+use crate::balance::ServiceTable;
+use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use crate::route::{HopEntry, Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{self, Candidate, Found, SessionTable, SessionView, Tick};
+use crate::session::{self, Found, SessionTable, SessionView, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -305,96 +307,6 @@ impl Forwarder {
         self.routes.hop(hop).copied().ok_or(Resolution::NoRoute)
     }
 
-    /// A packet that the look-up of its burst has found no session for: a plain one, or one that has to be parsed yet.
-    fn miss<F: Frame>(
-        &mut self,
-        port: PortId,
-        frame: &mut F,
-        plain: Option<Packet>,
-        origin: Origin,
-        now: Now,
-    ) -> Verdict {
-        let view = self.ports[port.index()];
-        let parsed = plain.map_or_else(|| parse::parse(frame, view.mac, view.promiscuous), Parsed::Flow);
-        match parsed {
-            Parsed::Flow(packet) => self.unmatched(port, frame, &packet, origin, now),
-            Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
-            Parsed::Decided(verdict) => verdict,
-        }
-    }
-
-    /// A TCP or UDP packet whose session is yet to be found, or to be set up.
-    fn unmatched<F: Frame>(
-        &mut self,
-        port: PortId,
-        frame: &mut F,
-        packet: &Packet,
-        origin: Origin,
-        now: Now,
-    ) -> Verdict {
-        let hash = self.sessions.hash(&packet.key);
-        // An earlier packet of this burst may have set the session up, or another session has the same tag.
-        if let Some(found) = self.sessions.find(hash, &packet.key) {
-            if !self.gives_way(packet, found) {
-                return self.forward(port, frame, packet, found, now);
-            }
-            self.end(found.index);
-        }
-        if self.services.local_addresses.contains_key(&packet.key.destination()) {
-            return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
-                Some(verdict) => verdict,
-                None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
-            };
-        }
-        let key = ServiceKey {
-            protocol: packet.key.protocol(),
-            address: packet.key.destination(),
-            port: packet.key.destination_port(),
-        };
-        let Some(service) = self.services.index_of(&key) else {
-            return self.other(packet.key.destination(), PuntClass::Local, false);
-        };
-        if self.ports[port.index()].steering == Steering::Software
-            && let Some(verdict) = self.hand_over(hash.owner(self.workers), origin)
-        {
-            return verdict;
-        }
-        if packet.key.protocol() == Protocol::Tcp && !is_opening(packet.flags) {
-            return self.answer_reset(port, frame, packet, DropReason::NoSession);
-        }
-        match self.set_up(service, packet, hash, now) {
-            Ok(found) => {
-                // Now and not on the way, which is for sessions that know their hop. What comes of it is seen there.
-                let _ = self.find_hop(found);
-                self.forward(port, frame, packet, found, now)
-            }
-            Err(DropReason::NoRealServer) => {
-                self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
-            }
-            Err(reason) => Verdict::Drop(reason),
-        }
-    }
-
-    /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
-    fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
-        (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
-    }
-
-    /// A packet that no service is for: the host's, or nobody's.
-    fn other(&self, destination: Ipv4Addr, class: PuntClass, fragment: bool) -> Verdict {
-        if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
-            return Verdict::Drop(DropReason::Fragment);
-        }
-        if self.routes.is_local(destination) {
-            let refused = class == PuntClass::Local && self.services.is_balanced(destination);
-            return Verdict::Punt(if refused { PuntClass::Virtual } else { class });
-        }
-        if self.routes.is_broadcast(destination) {
-            return Verdict::Punt(PuntClass::Multicast);
-        }
-        Verdict::Drop(DropReason::NotLocal)
-    }
-
     /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
     pub fn complete<F: Frame>(&self, frame: &mut F, hop: Hop) -> bool {
         let Some(index) = self.routes.hop_index(hop) else { return false };
@@ -425,63 +337,6 @@ impl Forwarder {
     pub fn walk_sessions(&self, next: u32, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u32> {
         self.sessions.walk(next, steps, now.tick, into)
     }
-}
-
-/// What the first steps find out about a burst.
-struct Flows {
-    /// A bit for each frame that is a plain packet: the arrays hold these only.
-    plain: u32,
-    packets: [Packet; BURST_SIZE],
-    candidates: [Candidate; BURST_SIZE],
-}
-
-impl Flows {
-    /// Parses and hashes all frames, then looks at where their sessions may be: each step has the lines loaded that
-    /// the next one reads, so that a burst waits for memory three times and not a hundred.
-    #[inline]
-    fn of<F: Frame>(sessions: &SessionTable, view: PortView, frames: &[F]) -> Self {
-        let mut hashes = [FlowHash(0); BURST_SIZE];
-        let mut flows =
-            Self { plain: 0, packets: [Packet::NONE; BURST_SIZE], candidates: [Candidate::NONE; BURST_SIZE] };
-        for frame in frames {
-            frame.prefetch();
-        }
-        let slots = flows.packets.iter_mut().zip(&mut hashes);
-        for ((index, frame), (packet, hash)) in frames.iter().enumerate().zip(slots) {
-            if let Some(plain) = parse::plain(frame, view.mac) {
-                *packet = plain;
-                *hash = sessions.hash(&plain.key);
-                sessions.prefetch(*hash);
-                flows.plain |= 1 << index;
-            }
-        }
-        for index in bits(flows.plain) {
-            flows.candidates[index] = sessions.candidate(hashes[index]);
-        }
-        flows
-    }
-
-    /// The packet of a frame, if that is a plain one; its addresses are looked at now.
-    fn plain_packet(&self, index: usize) -> Option<Packet> {
-        (self.plain & 1 << index != 0).then_some(self.packets[index]).filter(Packet::is_unicast)
-    }
-}
-
-/// A bit for each of so many frames, at most [`BURST_SIZE`].
-fn all(frames: usize) -> u32 {
-    u32::try_from((1_u64 << frames.min(BURST_SIZE)) - 1).unwrap_or(u32::MAX)
-}
-
-/// The places of the bits that are set, lowest first.
-#[inline]
-fn bits(mut bits: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let index = bits.trailing_zeros() as usize;
-        (index < BURST_SIZE).then(|| {
-            bits &= bits - 1;
-            index
-        })
-    })
 }
 
 /// Whether a segment opens a connection.
