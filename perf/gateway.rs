@@ -13,7 +13,7 @@ mod random;
 
 use std::net::Ipv4Addr;
 
-use fullgate::balance::{LocalAddress, LocalAddressSlot, Protocol, Timeouts};
+use fullgate::balance::{ForwardingMode, LocalAddress, LocalAddressSlot, Protocol, RealServer, Timeouts};
 use fullgate::forward::{Origin, Verdict};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
@@ -40,10 +40,16 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A gateway with a service of this protocol and room for so many sessions.
+    /// A gateway with a service of this protocol in FULLNAT mode and room for so many sessions.
     pub fn new(protocol: Protocol, capacity: u32) -> Self {
+        Self::in_mode(ForwardingMode::Fullnat, protocol, capacity)
+    }
+
+    /// The same in this mode.
+    pub fn in_mode(mode: ForwardingMode, protocol: Protocol, capacity: u32) -> Self {
         let address = |n: u32| Ipv4Addr::from_bits(lab::SERVER.to_bits() + n);
-        let servers = (0..REAL_SERVERS).map(|n| lab::server(n, address(n), 1)).collect();
+        let server = |n| RealServer { mode, ..lab::server(n, address(n), 1) };
+        let servers = (0..REAL_SERVERS).map(server).collect();
         let mut table = lab::table(vec![lab::service(protocol, servers)], PORTS);
         table.real_server_present = vec![true; REAL_SERVERS as usize];
         table.pools[0].addresses = vec![LocalAddress { slot: LocalAddressSlot(0), address: LIP }];
@@ -162,7 +168,12 @@ impl Load {
     #[inline]
     pub fn receive(&mut self) {
         for (frame, packet) in self.frames.iter_mut().zip(&self.packets[self.next..]) {
-            frame.bytes_mut().copy_from_slice(packet);
+            if frame.bytes().len() == PACKET_LEN {
+                frame.bytes_mut().copy_from_slice(packet);
+            } else {
+                // A tunnel has put something around the last one.
+                *frame = MemoryFrame::new(packet);
+            }
         }
         self.next = (self.next + BURST_SIZE) % self.packets.len();
     }

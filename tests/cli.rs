@@ -331,7 +331,19 @@ fn changes_are_requests() {
     assert_request(
         &["real", "edit", "-t", "10.0.0.100:80", "-r", "10.1.0.11:8080", "-w", "0"],
         json!({ "version": 1, "command": "real.edit", "service": service, "address": "10.1.0.11:8080",
-                "weight": 0, "upper": null, "lower": null }),
+                "set": { "mode": null, "tunnel": null, "weight": 0, "upper": null, "lower": null } }),
+    );
+    assert_request(
+        &["real", "add", "-t", "10.0.0.100:80", "-r", "10.1.0.11", "-i", "--tun-type", "gue", "--tun-port", "6080"],
+        json!({ "version": 1, "command": "real.add", "service": service,
+                "real_server": { "address": "10.1.0.11:80", "mode": "tun",
+                                 "tunnel": { "encapsulation": "gue", "port": 6080, "checksum": false },
+                                 "weight": 1, "upper": 0, "lower": 0 } }),
+    );
+    assert_request(
+        &["real", "edit", "-t", "10.0.0.100:80", "-r", "10.1.0.11", "-g"],
+        json!({ "version": 1, "command": "real.edit", "service": service, "address": "10.1.0.11:80",
+                "set": { "mode": "dr", "tunnel": null, "weight": null, "upper": null, "lower": null } }),
     );
     assert_request(
         &["real", "del", "-t", "10.0.0.100:80", "-r", "10.1.0.11"],

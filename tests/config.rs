@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use fullgate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Weight};
+use fullgate::balance::{Encapsulation, ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Tunnel, Weight};
 use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates, SessionPages};
 
 /// A small good file, to which bad tables are added.
@@ -754,8 +754,8 @@ fn bad_services() {
         ),
         bad(
             "protocol = \"tcp\"",
-            "protocol = \"tcp\"\nmode = \"dr\"",
-            "f.toml:22: service[0].mode: \"dr\" is not a forwarding mode: allowed: fullnat",
+            "protocol = \"tcp\"\nmode = \"bridge\"",
+            "f.toml:22: service[0].mode: \"bridge\" is not a forwarding mode: allowed: fullnat, nat, dr, tun",
         ),
         bad(
             "protocol = \"tcp\"",
@@ -825,7 +825,7 @@ fn bad_services() {
         bad(
             "\"10.1.0.11:80\"",
             "\"10.1.0.11:80\"\nupper_threshold = 4",
-            "f.toml:25: service[0].real_server[0].upper_threshold: unknown key \"upper_threshold\"; allowed: address, weight, upper, lower",
+            "f.toml:25: service[0].real_server[0].upper_threshold: unknown key \"upper_threshold\"; allowed: address, mode, tunnel, tunnel_port, tunnel_checksum, weight, upper, lower",
         ),
         bad(
             "\"10.1.0.11:80\"",
@@ -874,12 +874,14 @@ fn two_pools_have_no_default() {
     let second = "[[local_pool]]\nname = \"wan\"\nport = \"wan\"\naddresses = [\"10.0.0.200\"]\n\n[[service]]";
     assert_eq!(
         errors(&changed("[[service]]", second)),
-        ["f.toml:24: service[0].local_pool: missing; allowed: lan, wan"]
+        ["f.toml:24: service[0].local_pool: missing, and mode fullnat needs one; allowed: lan, wan"]
     );
     let none = changed("[[local_pool]]\nname = \"lan\"\nport = \"lan\"\naddresses = [\"10.1.0.200-10.1.0.203\"]\n", "");
     assert_eq!(
         errors(&none),
-        ["f.toml:15: service[0].local_pool: missing; allowed: the name of a [[local_pool]], of which there is none"]
+        [
+            "f.toml:15: service[0].local_pool: missing, and mode fullnat needs one; allowed: the name of a [[local_pool]], of which there is none"
+        ]
     );
 }
 
@@ -934,5 +936,47 @@ proptest::proptest! {
         if let Err(errors) = Config::parse(&text, "f.toml") {
             proptest::prop_assert!(!errors.is_empty());
         }
+    }
+}
+
+#[test]
+fn forwarding_modes_and_tunnels() {
+    let with = |service: &str, real: &str| {
+        let text = changed("protocol = \"tcp\"", &format!("protocol = \"tcp\"\n{service}"));
+        format!("{}\n{real}\n", text.replace("10.1.0.11:80", "10.1.0.11:PORT"))
+    };
+    let real =
+        |text: String, port| Config::parse(&text.replace("PORT", port), "f.toml").unwrap().balance.services[0].clone();
+    let service = real(with("mode = \"dr\"", ""), "80");
+    assert_eq!((service.mode, service.local_pool.as_str()), (ForwardingMode::Dr, ""), "no pool is needed");
+    let service = real(with("mode = \"dr\"", "mode = \"fullnat\""), "8080");
+    assert_eq!(service.real_servers[0].mode, Some(ForwardingMode::Fullnat));
+    assert_eq!(service.local_pool, "lan", "this one needs the only pool there is");
+    let service = real(with("mode = \"tun\"", "tunnel = \"gue\"\ntunnel_port = 6080\ntunnel_checksum = true"), "80");
+    let tunnel = Tunnel { encapsulation: Encapsulation::Gue, port: 6080, checksum: true };
+    assert_eq!(service.real_servers[0].tunnel, Some(tunnel));
+
+    for (service, real, port, expected) in [
+        (
+            "mode = \"dr\"",
+            "",
+            "8080",
+            "has another port than the service; allowed: port 80: mode dr leaves ports as they are",
+        ),
+        ("mode = \"nat\"", "mode = \"tun\"", "8080", "has another port than the service; allowed: port 80: mode tun"),
+        (
+            "",
+            "tunnel = \"ipip\"",
+            "80",
+            "tunnel: the real server is in mode fullnat; allowed: a tunnel in mode tun only",
+        ),
+        ("mode = \"tun\"", "tunnel = \"gue\"", "80", "tunnel_port: missing or 0; allowed: 1-65535"),
+        ("mode = \"tun\"", "tunnel = \"gre\"\ntunnel_port = 7", "80", "tunnel_port: a tunnel by gre has no port"),
+        ("mode = \"tun\"", "tunnel_checksum = true", "80", "tunnel_checksum: a tunnel by ipip has no checksum"),
+        ("mode = \"tun\"", "tunnel = \"vxlan\"", "80", "\"vxlan\" is not a tunnel: allowed: ipip, gre, gue"),
+        ("mode = \"tun\"", "tunnel_port = 0", "80", "allowed: an integer from 1 to 65535"),
+    ] {
+        let found = errors(&with(service, real).replace("PORT", port));
+        assert!(found.len() == 1 && found[0].contains(expected), "{expected:?}: {found:?}");
     }
 }

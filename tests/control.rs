@@ -337,7 +337,7 @@ fn what_is_added_edited_and_deleted_is_told_listed_and_published() {
     assert_eq!(client.refusal(json!({"command": "service.add", "service": new})).kind, ErrorKind::Exists);
 
     client.changed(real_add("10.1.0.14:80"));
-    let edit = json!({"command": "real.edit", "service": service(), "address": "10.1.0.11:80", "weight": 0});
+    let edit = json!({"command": "real.edit", "service": service(), "address": "10.1.0.11:80", "set": {"weight": 0}});
     assert_eq!(client.changed(edit.clone()), ["service tcp 10.0.0.100:80: real server 10.1.0.11:80: weight 1 -> 0"]);
     assert_eq!(client.changed(edit), ["no difference"]);
     client.changed(json!({"command": "service.edit", "service": service(), "scheduler": "rr"}));
@@ -569,7 +569,7 @@ fn a_service_that_names_no_pool_gets_the_only_one_also_from_the_state() {
     let mut wanted = serde_json::to_value(file_balance()).unwrap();
     wanted["local_pool"].as_array_mut().unwrap().push(serde_json::to_value(second).unwrap());
     client.changed(json!({"command": "apply", "balance": wanted}));
-    let expected = "service tcp 10.0.0.104:80: local_pool: missing; allowed: lan, dmz";
+    let expected = "service tcp 10.0.0.104:80: local_pool: missing, and mode fullnat needs one; allowed: lan, dmz";
     let refusal = client.refusal(json!({"command": "service.add", "service": other}));
     assert_eq!((refusal.kind, refusal.message.as_str()), (ErrorKind::Invalid, expected));
     wanted["service"].as_array_mut().unwrap().push(other);
@@ -654,7 +654,8 @@ fn session(client: u32, vip_port: u16, state: &'static str) -> SessionView {
         protocol: Protocol::Tcp,
         client: (Ipv4Addr::from(0x0a00_0200 + client), 40_000),
         virtual_: (Ipv4Addr::new(10, 0, 0, 100), vip_port),
-        local: (Ipv4Addr::new(10, 1, 0, 200), 1024),
+        mode: fullgate::balance::ForwardingMode::Fullnat,
+        local: Some((Ipv4Addr::new(10, 1, 0, 200), 1024)),
         real: (Ipv4Addr::new(10, 1, 0, 11), 80),
         state,
         expires_seconds: 900,

@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fullgate::balance::{Protocol, RealServerSlot};
+use fullgate::balance::{ForwardingMode, Protocol, RealServerSlot};
 use fullgate::flow::Direction;
 use fullgate::forward::{DropReason, Verdict, parse, rewrite};
 use fullgate::port::{BURST_SIZE, Frame};
@@ -61,14 +61,20 @@ fn rewriting(criterion: &mut Criterion) {
             .collect();
         let local = (Ipv4Addr::new(10, 1, 0, 200), 4096);
         let real = (Ipv4Addr::new(10, 1, 0, 11), 8080);
-        let session = Session::new(&packets[0].key, local, real, RealServerSlot(0));
+        let session = Session::new(ForwardingMode::Fullnat, &packets[0].key, local, real, RealServerSlot(0));
         let inbound = Direction::Inbound;
         let to = session.rewritten_key(inbound);
         let header = [2u8; 14];
         group.bench_function(protocol.name(), |bench| {
             bench.iter(|| {
                 for (frame, packet) in load.frames.iter_mut().zip(&packets) {
-                    rewrite::rewrite(frame.bytes_mut(), packet, Some(black_box(&header)), black_box(&session), inbound);
+                    rewrite::rewrite::<false>(
+                        frame.bytes_mut(),
+                        packet,
+                        Some(black_box(&header)),
+                        black_box(&session),
+                        inbound,
+                    );
                 }
             });
         });

@@ -51,6 +51,7 @@ impl Loads for Counts {
 /// Weights from 1 to 4, as a fleet of several generations has them.
 fn service(scheduler: SchedulerKind, count: u32) -> Service {
     let server = |n: u32| RealServer {
+        mode: ForwardingMode::Fullnat,
         slot: RealServerSlot(n),
         address: Ipv4Addr::from_bits(0x0a01_0000 + n),
         port: 8080,
@@ -61,8 +62,8 @@ fn service(scheduler: SchedulerKind, count: u32) -> Service {
     Service {
         key: ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100), port: 80 },
         scheduler,
-        mode: ForwardingMode::Fullnat,
-        pool: 0,
+        pool: Some(0),
+        owned_by_client: false,
         cursor: 0,
         real_servers: (0..count).map(server).collect(),
     }

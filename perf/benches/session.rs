@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fullgate::balance::{PortRange, Protocol, RealServerSlot};
+use fullgate::balance::{ForwardingMode, PortRange, Protocol, RealServerSlot};
 use fullgate::flow::{FlowHash, FlowKey, HashSeed};
 use fullgate::port::{BURST_SIZE, WorkerId};
 use fullgate::session::local_port::LocalPorts;
@@ -137,7 +137,7 @@ fn filled(size: u32, capacity: u32) -> SessionTable {
 fn session(n: u32) -> Session {
     let local = (Ipv4Addr::from_bits(0x0a01_0000 + (n >> 15)), port(n));
     let real = (Ipv4Addr::new(10, 200, 0, 1), 8080);
-    Session::new(&client(n), local, real, RealServerSlot(0))
+    Session::new(ForwardingMode::Fullnat, &client(n), local, real, RealServerSlot(0))
 }
 
 fn client(n: u32) -> FlowKey {

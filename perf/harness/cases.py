@@ -44,6 +44,8 @@ class Case:
     beside: str = ""
     # The ports' `steering`; none: not said, so that gateways from before that key can be measured too.
     steering: str = ""
+    # The forwarding mode of the services.
+    mode: str = "fullnat"
     services: int = 1
     # Real servers of each service; whether they are behind a router.
     real_servers: int = REAL_SERVERS
@@ -86,6 +88,9 @@ CASES = {
              state="ESTABLISHED"),
         Case("fullnat-tcp-syn", "TCP, SYNs alone, on sessions that are there", pcap.TCP, syn_only, sessions=16_384,
              state="SYN_RECV"),
+        Case("nat-udp", "UDP, NAT mode, client to real server", pcap.UDP, one_pass, mode="nat"),
+        Case("dr-udp", "UDP, DR mode", pcap.UDP, one_pass, mode="dr"),
+        Case("tun-udp", "UDP, TUN mode, IPIP", pcap.UDP, one_pass, mode="tun"),
         Case("fullnat-udp-two-workers", "UDP on two queues, each flow in that of its owner, beside one worker with half "
              "of the flows", pcap.UDP, one_pass, workers=2, steering="rss", beside="one_worker"),
         Case("fullnat-udp-handover", "UDP on two queues; about half of the packets arrive at the worker that does not "
@@ -112,6 +117,7 @@ TABLE = [
     ("fullnat-udp-both", 1_024), ("fullnat-udp-both", 50_000), ("fullnat-udp-both", 1_000_000),
     ("fullnat-tcp-established", 1_024), ("fullnat-tcp-established", 50_000), ("fullnat-tcp-established", 1_000_000),
     ("fullnat-tcp-syn", 16_384),
+    ("nat-udp", 1_024), ("nat-udp", 50_000), ("dr-udp", 1_024), ("dr-udp", 50_000), ("tun-udp", 1_024), ("tun-udp", 50_000),
     ("fullnat-udp-two-workers", 2_048), ("fullnat-udp-two-workers", 100_000),
     ("fullnat-udp-handover", 1_024), ("fullnat-udp-handover", 50_000),
     ("fullnat-udp-10k-services", 1_024), ("fullnat-udp-10k-services", 50_000),

@@ -65,9 +65,8 @@ SERVICE = """
 vip = "{vip}"
 protocol = "{protocol}"
 scheduler = "rr"
-mode = "fullnat"
-local_pool = "lan"
-real_server = [{real_servers}]
+mode = "{mode}"
+{local_pool}real_server = [{real_servers}]
 """
 
 METRICS = "127.0.0.1:9469"
@@ -144,7 +143,8 @@ class Gateway:
         address, port = vip_of(number, case)
         servers = (f'{{ address = "{written(server)}:{REAL_SERVER_PORT}" }}' for server in real_servers_of(number, case))
         return SERVICE.format(
-            vip=f"{written(address)}:{port}", protocol=case.protocol_name(), real_servers=", ".join(servers))
+            vip=f"{written(address)}:{port}", protocol=case.protocol_name(), mode=case.mode,
+            local_pool='local_pool = "lan"\n' if case.mode == "fullnat" else "", real_servers=", ".join(servers))
 
     def wait_until_it_answers(self):
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -265,7 +265,7 @@ def summary(case, run, rounds, capacity, bytes_per_session):
     keys = [("fullgate", "mpps"), ("fullgate", "ns_per_packet"), ("fullgate", "new_sessions_per_second"),
             ("macswap", "ns_per_packet"), ("5tswap", "ns_per_packet")]
     return {
-        "case": case.name, "mode": "fullnat", "protocol": case.protocol_name(), "sessions": run.sessions,
+        "case": case.name, "mode": case.mode, "protocol": case.protocol_name(), "sessions": run.sessions,
         "workers": run.workers, "mpps": median("fullgate", "mpps", 3),
         "ns_per_packet": median("fullgate", "ns_per_packet"),
         "testpmd_macswap_ns": median("macswap", "ns_per_packet"), "over_macswap_ns": over("macswap"),

@@ -18,7 +18,7 @@ mod gateway;
 
 use std::hint::black_box;
 
-use fullgate::balance::Protocol;
+use fullgate::balance::{ForwardingMode, Protocol};
 use fullgate::forward::{DropReason, Verdict, parse};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, MacAddress, PortId};
@@ -34,7 +34,7 @@ const CAPACITY: u32 = 65_536;
 /// A case sets a gateway up and gives what is done for each burst.
 type Case = (&'static str, fn(u32) -> Box<dyn FnMut()>);
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 14] = [
     ("parse_udp", |_| parse_only(Protocol::Udp)),
     ("parse_tcp", |_| parse_only(Protocol::Tcp)),
     ("udp_inbound", |_| hit(Protocol::Udp, true)),
@@ -46,6 +46,9 @@ const CASES: [Case; 11] = [
     ("udp_churn", |packets| churn(Protocol::Udp, packets)),
     ("tcp_churn", |packets| churn(Protocol::Tcp, packets)),
     ("not_local", |_| not_local()),
+    ("nat_udp_inbound", |_| hit_in(ForwardingMode::Nat)),
+    ("dr_udp_inbound", |_| hit_in(ForwardingMode::Dr)),
+    ("tun_udp_inbound", |_| hit_in(ForwardingMode::Tun)),
 ];
 
 fn main() {
@@ -96,6 +99,18 @@ fn hit(protocol: Protocol, inbound: bool) -> Box<dyn FnMut()> {
     let replies = rig.open(0..SESSIONS);
     let load = if inbound { rig.inbound(0..SESSIONS) } else { replies };
     forward(rig, load, Rig::transmitted(inbound))
+}
+
+/// Packets of sessions in another mode than FULLNAT.
+fn hit_in(mode: ForwardingMode) -> Box<dyn FnMut()> {
+    let mut rig = Rig::in_mode(mode, Protocol::Udp, CAPACITY);
+    let mut opening = rig.inbound(0..SESSIONS);
+    for _ in 0..SESSIONS as usize / BURST_SIZE {
+        opening.receive();
+        rig.process(opening.port, &mut opening.frames);
+    }
+    let load = rig.inbound(0..SESSIONS);
+    forward(rig, load, Rig::transmitted(true))
 }
 
 /// Each packet opens a session in a table that only fills.

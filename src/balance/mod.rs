@@ -1,10 +1,12 @@
 //! Who serves a new session: services, their real servers, local pools, and the schedulers that choose.
 
+mod mode;
 pub mod scheduler;
 pub mod service;
 
+pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use scheduler::SchedulerKind;
 pub use service::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    Service, ServiceKey, ServiceTable, Timeouts, Weight,
+    LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
+    ServiceTable, Timeouts, Weight,
 };

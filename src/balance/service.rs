@@ -11,6 +11,7 @@ use std::str::FromStr;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
+use super::mode::{ForwardingMode, Tunnel};
 use super::scheduler::SchedulerKind;
 use crate::port::PortId;
 
@@ -74,32 +75,6 @@ impl FromStr for Protocol {
     }
 }
 
-/// How packets reach the real server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ForwardingMode {
-    /// Source becomes a local address, destination the real server; replies come back through the gateway.
-    #[default]
-    Fullnat,
-}
-
-impl fmt::Display for ForwardingMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad("fullnat")
-    }
-}
-
-impl FromStr for ForwardingMode {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "fullnat" => Ok(Self::Fullnat),
-            _ => Err(UnknownWord { what: "forwarding mode", value: text.to_owned(), allowed: "fullnat" }),
-        }
-    }
-}
-
 /// A real server's share; 0 takes no new sessions and keeps those it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -144,6 +119,8 @@ pub struct RealServer {
     pub address: Ipv4Addr,
     /// Its port.
     pub port: u16,
+    /// How packets reach it.
+    pub mode: ForwardingMode,
     /// Its share of new sessions.
     pub weight: Weight,
     /// New sessions are held back from this many connections on; 0: no limit.
@@ -159,10 +136,12 @@ pub struct Service {
     pub key: ServiceKey,
     /// How it chooses real servers.
     pub scheduler: SchedulerKind,
-    /// How packets reach them.
-    pub mode: ForwardingMode,
-    /// Index into [`ServiceTable::pools`].
-    pub pool: usize,
+    /// Index into [`ServiceTable::pools`]: where real servers in FULLNAT mode get their local addresses from; none: it has
+    /// no such real server.
+    pub pool: Option<usize>,
+    /// Whether the worker that a client's session belongs to must be found from the client alone: answers in NAT mode
+    /// say nothing else of it.
+    pub owned_by_client: bool,
     /// A stable number for the scheduler's cursor, below [`ServiceTable::cursor_count`].
     pub cursor: usize,
     /// Newest first, as IPVS lists and schedules them.
@@ -297,6 +276,10 @@ pub struct ServiceTable {
     /// By [`RealServerSlot`]: whether that real server is configured. A session whose real server is not is dropped
     /// packet by packet until it expires, as IPVS does with expire_nodest_conn=0.
     pub real_server_present: Vec<bool>,
+    /// By [`RealServerSlot`], as far as there are any: how packets to a real server in mode `tun` are wrapped.
+    pub tunnels: Vec<Tunnel>,
+    /// Whether any real server is in mode `nat`: packets from it to clients are of sessions then.
+    pub has_nat: bool,
     /// The local pools.
     pub pools: Vec<LocalPool>,
     /// Every local address that sessions may still use, also those being withdrawn.
@@ -316,6 +299,12 @@ impl ServiceTable {
     #[inline]
     pub fn is_present(&self, slot: RealServerSlot) -> bool {
         self.real_server_present.get(slot.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// How packets to the real server of a slot are wrapped.
+    #[inline]
+    pub fn tunnel(&self, slot: RealServerSlot) -> Tunnel {
+        self.tunnels.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
     /// Whether packets to an address are, or may be, a service's: it is a virtual or a local address.

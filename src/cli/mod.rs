@@ -7,6 +7,7 @@ mod apply;
 mod arguments;
 mod check;
 pub mod client;
+mod forwarding;
 mod local;
 mod output;
 mod pages;

@@ -4,13 +4,14 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 use super::arguments::{AddressAndPort, Connection, ServiceArgument, ServiceChoice};
+use super::forwarding::Forwarding;
 use super::output::{print, print_json};
 use super::service::fetch;
 use super::table::Align::{Left, Right};
 use super::table::Table;
 use crate::balance::Weight;
 use crate::config::RealServerConfig;
-use crate::control::protocol::{Request, ServiceRow};
+use crate::control::protocol::{RealServerEdit, RealServerRow, Request, ServiceRow};
 
 /// Add, change, delete and list real servers
 #[derive(Debug, Subcommand)]
@@ -43,7 +44,9 @@ const WEIGHTS: std::ops::RangeInclusive<i64> = 0..=Weight::MAX as i64;
 #[command(after_help = "\
 Examples:
   fullgate real add -t 10.0.0.100:80 -r 10.1.0.11
-  fullgate real add -t 10.0.0.100:80 -r 10.1.0.12:8080 -w 2 -x 20000 -y 15000")]
+  fullgate real add -t 10.0.0.100:80 -r 10.1.0.12:8080 -w 2 -x 20000 -y 15000
+  fullgate real add -t 10.0.0.100:80 -r 10.1.0.13 --mode dr
+  fullgate real add -t 10.0.0.100:80 -r 10.2.0.14 -i --tun-type gue --tun-port 6080")]
 pub(super) struct Add {
     #[command(flatten)]
     real: RealArgument,
@@ -51,6 +54,9 @@ pub(super) struct Add {
     /// Its share of new sessions, 0 to 65535; 0 takes none
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(WEIGHTS))]
     weight: u32,
+
+    #[command(flatten)]
+    forwarding: Forwarding,
 
     /// From this many connections on it takes no new sessions; 0: no limit
     #[arg(short = 'x', long, visible_alias = "u-threshold", value_name = "CONNECTIONS", default_value_t = 0)]
@@ -66,7 +72,9 @@ pub(super) struct Add {
 
 /// Change a real server; what is not given stays
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("change").args(["weight", "upper", "lower"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("change").args([
+    "weight", "upper", "lower", "mode", "fullnat", "nat", "dr", "tun", "tun_type", "tun_port", "tun_csum", "tun_nocsum",
+]).required(true).multiple(true))]
 #[command(after_help = "\
 Weight 0 drains: it takes no new sessions and keeps those that it has.
 
@@ -80,6 +88,9 @@ pub(super) struct Edit {
     /// Its share of new sessions, 0 to 65535; 0 takes none
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(WEIGHTS))]
     weight: Option<u32>,
+
+    #[command(flatten)]
+    forwarding: Forwarding,
 
     /// From this many connections on it takes no new sessions; 0: no limit
     #[arg(short = 'x', long, visible_alias = "u-threshold", value_name = "CONNECTIONS")]
@@ -139,6 +150,8 @@ impl Add {
         let service = self.real.service.name()?;
         let real_server = RealServerConfig {
             address: self.real.address.or_port(service.vip.port()),
+            mode: self.forwarding.mode(),
+            tunnel: self.forwarding.tunnel(),
             weight: Weight(self.weight),
             upper_threshold: self.upper,
             lower_threshold: self.lower,
@@ -153,9 +166,13 @@ impl Edit {
         self.connection.change(&Request::RealEdit {
             service,
             address: self.real.address.or_port(service.vip.port()),
-            weight: self.weight.map(Weight),
-            upper_threshold: self.upper,
-            lower_threshold: self.lower,
+            set: RealServerEdit {
+                mode: self.forwarding.mode(),
+                tunnel: self.forwarding.tunnel(),
+                weight: self.weight.map(Weight),
+                upper_threshold: self.upper,
+                lower_threshold: self.lower,
+            },
         })
     }
 }
@@ -183,10 +200,16 @@ impl List {
     }
 }
 
+/// The mode, with what wraps packets where it is not plain IPIP.
+fn forward(real: &RealServerRow) -> String {
+    real.tunnel.map_or_else(|| real.mode.to_string(), |tunnel| format!("{} {tunnel}", real.mode))
+}
+
 fn table(services: &[ServiceRow]) -> Table {
     let mut table = Table::new(&[
         ("Service", Left),
         ("RealServer", Left),
+        ("Forward", Left),
         ("Weight", Right),
         ("Upper", Right),
         ("Lower", Right),
@@ -203,6 +226,7 @@ fn table(services: &[ServiceRow]) -> Table {
             table.row([
                 format!("{} {}", service.protocol, service.vip),
                 real.address.to_string(),
+                forward(real),
                 real.weight.0.to_string(),
                 real.upper_threshold.to_string(),
                 real.lower_threshold.to_string(),

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 use super::arguments::{Connection, ServiceArgument, ServiceChoice, scheduler};
+use super::forwarding::mode;
 use super::output::{print, print_json};
 use super::table::Align::{Left, Right};
 use super::table::Table;
@@ -29,7 +30,8 @@ pub(super) enum Service {
 #[command(after_help = "\
 Examples:
   fullgate service add -t 10.0.0.100:80 -s wrr
-  fullgate service add -u 10.0.0.100:53 -s rr --local-pool lan")]
+  fullgate service add -u 10.0.0.100:53 -s rr --local-pool lan
+  fullgate service add -t 10.0.0.100:443 --mode dr")]
 pub(super) struct Add {
     #[command(flatten)]
     service: ServiceArgument,
@@ -38,11 +40,11 @@ pub(super) struct Add {
     #[arg(short, long, default_value = "wlc", value_parser = scheduler())]
     scheduler: SchedulerKind,
 
-    /// How packets reach real servers
-    #[arg(long, value_name = "MODE", default_value = "fullnat", value_parser = ["fullnat"])]
-    mode: String,
+    /// How packets reach real servers that do not say it themselves
+    #[arg(long, value_name = "MODE", default_value = "fullnat", value_parser = mode())]
+    mode: ForwardingMode,
 
-    /// Pool of local addresses, the source that real servers see [default: the only pool there is]
+    /// Pool of local addresses, the source that real servers see in mode fullnat [default: the only pool there is]
     #[arg(long, value_name = "POOL")]
     local_pool: Option<String>,
 
@@ -127,12 +129,11 @@ impl Service {
 impl Add {
     fn execute(self) -> Result<(), CliError> {
         let ServiceName { vip, protocol } = self.service.name()?;
-        let mode: ForwardingMode = self.mode.parse().map_err(|error| CliError::Failed(format!("--mode: {error}")))?;
         let service = ServiceConfig {
             vip,
             protocol,
             scheduler: self.scheduler,
-            mode,
+            mode: self.mode,
             local_pool: self.local_pool.unwrap_or_default(),
             real_servers: Vec::new(),
         };
@@ -171,11 +172,12 @@ fn table(rows: &[ServiceRow]) -> Table {
     table.put_first("Prot LocalAddress:Port Scheduler LocalPool");
     for service in rows {
         let protocol = service.protocol.name().to_uppercase();
-        table.line(format!("{protocol}  {} {} {}", service.vip, service.scheduler, service.local_pool));
+        let line = format!("{protocol}  {} {} {}", service.vip, service.scheduler, service.local_pool);
+        table.line(line.trim_end().to_owned());
         for real in &service.real_servers {
             table.row([
                 format!("  -> {}", real.address),
-                service.mode.to_string(),
+                real.mode.to_string(),
                 real.weight.0.to_string(),
                 real.active_connections.to_string(),
                 real.inactive_connections.to_string(),

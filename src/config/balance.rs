@@ -10,7 +10,7 @@ use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConf
 use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
-use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Weight};
+use crate::balance::{Encapsulation, ForwardingMode, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
 
 /// Ports that the kernel's own services do not use.
 const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
@@ -73,7 +73,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
     let protocol = section.require("protocol", "tcp, udp").and_then(|value| word("tcp, udp", &value));
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
-    let mode = section.get("mode").and_then(|value| word("fullnat", &value));
+    let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
     let real_servers = section.sections("real_server").into_iter().map(real_server).collect();
     section.finish();
@@ -99,6 +99,8 @@ fn pool_name(value: &Value<'_>) -> Option<String> {
 fn real_server(mut section: Section<'_>) -> RealServerConfig {
     const ADDRESS: &str = "A.B.C.D:PORT, like \"10.1.0.11:80\"";
     let address = section.require("address", ADDRESS).and_then(|value| value.parsed(ADDRESS, syntax::endpoint));
+    let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
+    let tunnel = tunnel(&mut section);
     let weight = section.get("weight").and_then(|value| value.integer(0..=Weight::MAX, ""));
     let mut threshold = |name| {
         let given = section.get(name).and_then(|value| value.integer(0..=u32::MAX, "connections"));
@@ -108,10 +110,25 @@ fn real_server(mut section: Section<'_>) -> RealServerConfig {
     section.finish();
     RealServerConfig {
         address: address.unwrap_or(UNREAD),
+        mode,
+        tunnel,
         weight: Weight(weight.unwrap_or(1)),
         upper_threshold,
         lower_threshold,
     }
+}
+
+/// `tunnel`, `tunnel_port` and `tunnel_checksum`; none where none of them is given.
+fn tunnel(section: &mut Section<'_>) -> Option<Tunnel> {
+    let encapsulation = section.get("tunnel").and_then(|value| word(Encapsulation::NAMES, &value));
+    let port = section.get("tunnel_port").and_then(|value| value.integer(1..=65_535, ""));
+    let checksum = section.get("tunnel_checksum").and_then(|value| value.boolean());
+    let given = encapsulation.is_some() || port.is_some() || checksum.is_some();
+    given.then(|| Tunnel {
+        encapsulation: encapsulation.unwrap_or_default(),
+        port: port.unwrap_or(0),
+        checksum: checksum.unwrap_or(false),
+    })
 }
 
 /// A word of a closed list.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Weight};
+use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
 use crate::forward::PuntClass;
 
 /// Where the daemon listens unless told otherwise.
@@ -241,9 +241,9 @@ pub struct ServiceConfig {
     pub protocol: Protocol,
     /// How it chooses real servers.
     pub scheduler: SchedulerKind,
-    /// How packets reach them.
+    /// How packets reach those of its real servers that do not say it themselves.
     pub mode: ForwardingMode,
-    /// Name of its local pool; empty only until [`BalanceConfig::fill_default_pool`] has put in the only one.
+    /// Name of its local pool, for real servers in FULLNAT mode; empty where there is none of these.
     #[serde(default)]
     pub local_pool: String,
     /// In the order in which they were added (the data path lists the newest first).
@@ -257,6 +257,12 @@ pub struct ServiceConfig {
 pub struct RealServerConfig {
     /// Its address and port.
     pub address: SocketAddrV4,
+    /// How packets reach it; none: as its service says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ForwardingMode>,
+    /// What wraps packets to it in mode `tun`; none: IPIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// Its share of new sessions.
     pub weight: Weight,
     /// IPVS's upper connection threshold; 0: none.
@@ -271,5 +277,11 @@ impl ServiceConfig {
     /// What names the service.
     pub fn key(&self) -> ServiceKey {
         ServiceKey { protocol: self.protocol, address: *self.vip.ip(), port: self.vip.port() }
+    }
+
+    /// Whether any real server is, or one added without saying otherwise would be, in FULLNAT mode.
+    pub fn needs_local_pool(&self) -> bool {
+        let is_fullnat = |mode| mode == ForwardingMode::Fullnat;
+        is_fullnat(self.mode) || self.real_servers.iter().any(|real| real.mode.is_some_and(is_fullnat))
     }
 }

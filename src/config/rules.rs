@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::model::{BalanceConfig, RealServerConfig, ServiceConfig};
 use super::syntax;
-use crate::balance::{ServiceKey, Weight};
+use crate::balance::{Encapsulation, ForwardingMode, ServiceKey, Tunnel, Weight};
 
 /// What is wrong with one thing. Prints as `KEY: WHAT IS WRONG; allowed: WHAT IS ALLOWED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +54,18 @@ pub fn endpoint(key: &'static str, endpoint: SocketAddrV4) -> Vec<Fault> {
     host.into_iter().chain(port).collect()
 }
 
-/// A real server of the service at `vip`.
-pub fn real_server(vip: SocketAddrV4, real: &RealServerConfig) -> Vec<Fault> {
+/// A real server of the service at `vip`, whose own mode is `mode`.
+pub fn real_server(vip: SocketAddrV4, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
     let mut faults = endpoint("address", real.address);
+    let mode = real.mode.unwrap_or(mode);
+    faults.extend(Fault::unless(!mode.is_one_way() || real.address.port() == vip.port(), || {
+        let wrong = format!("{} has another port than the service", real.address);
+        Fault::new("address", wrong, format!("port {}: mode {mode} leaves ports as they are", vip.port()))
+    }));
+    faults.extend(Fault::unless(real.tunnel.is_none() || mode == ForwardingMode::Tun, || {
+        Fault::new("tunnel", format!("the real server is in mode {mode}"), "a tunnel in mode tun only")
+    }));
+    faults.extend(real.tunnel.into_iter().flat_map(tunnel));
     faults.extend(Fault::unless(real.address != vip, || {
         Fault::new("address", format!("{} is the service itself", real.address), "an address of another host")
     }));
@@ -71,6 +80,26 @@ pub fn real_server(vip: SocketAddrV4, real: &RealServerConfig) -> Vec<Fault> {
     faults
 }
 
+/// A real server in FULLNAT mode of a service without a local pool.
+pub fn no_pool_for_fullnat() -> Fault {
+    Fault::new("mode", "fullnat needs local addresses, and the service has no local pool", "a service with one")
+}
+
+/// A tunnel by itself.
+fn tunnel(tunnel: Tunnel) -> Vec<Fault> {
+    let is = |encapsulation| tunnel.encapsulation == encapsulation;
+    let has_port = Fault::unless(!is(Encapsulation::Gue) || tunnel.port != 0, || {
+        Fault::new("tunnel_port", "missing or 0", "1-65535: the UDP port at which the real server takes GUE")
+    });
+    let no_port = Fault::unless(is(Encapsulation::Gue) || tunnel.port == 0, || {
+        Fault::new("tunnel_port", format!("a tunnel by {} has no port", tunnel.encapsulation), "a port with gue only")
+    });
+    let no_checksum = Fault::unless(!is(Encapsulation::Ipip) || !tunnel.checksum, || {
+        Fault::new("tunnel_checksum", "a tunnel by ipip has no checksum", "true with gre and gue only")
+    });
+    [has_port, no_port, no_checksum].into_iter().flatten().collect()
+}
+
 /// An address of a pool by itself.
 pub fn local_address(address: Ipv4Addr) -> Option<Fault> {
     Fault::unless(syntax::is_host(address), || Fault::new("", format!("{address} cannot be a source address"), HOST))
@@ -83,10 +112,12 @@ pub fn not_own(address: Ipv4Addr, own_addresses: &[Ipv4Addr]) -> Option<Fault> {
     })
 }
 
-/// The pool that a service names is one of these.
-pub fn service_pool<'a>(name: &str, pools: impl Iterator<Item = &'a str> + Clone) -> Option<Fault> {
-    Fault::unless(pools.clone().any(|pool| pool == name), || {
-        let wrong = if name.is_empty() { "missing".to_owned() } else { format!("there is no local pool {name:?}") };
+/// The pool that a service names is one of these; it may name none where no real server `needs` one.
+pub fn service_pool<'a>(name: &str, needs: bool, pools: impl Iterator<Item = &'a str> + Clone) -> Option<Fault> {
+    let may_be_left_out = name.is_empty() && !needs;
+    Fault::unless(may_be_left_out || pools.clone().any(|pool| pool == name), || {
+        let missing = || "missing, and mode fullnat needs one".to_owned();
+        let wrong = if name.is_empty() { missing() } else { format!("there is no local pool {name:?}") };
         Fault::new("local_pool", wrong, one_of(pools, "local_pool"))
     })
 }
@@ -134,16 +165,17 @@ pub fn one_of<'a>(names: impl Iterator<Item = &'a str>, table: &str) -> String {
 }
 
 impl ServiceConfig {
-    /// Gives a service that names no local pool the only one of these, if there is only one.
+    /// Gives a service that needs a local pool and names none the only one of these, if there is only one.
     pub fn fill_default_pool<'a>(&mut self, mut pools: impl Iterator<Item = &'a str>) {
-        if let (true, Some(only), None) = (self.local_pool.is_empty(), pools.next(), pools.next()) {
+        let lacks = self.local_pool.is_empty() && self.needs_local_pool();
+        if let (true, Some(only), None) = (lacks, pools.next(), pools.next()) {
             only.clone_into(&mut self.local_pool);
         }
     }
 }
 
 impl BalanceConfig {
-    /// Gives services that name no local pool the only pool there is.
+    /// Gives services that need a local pool and name none the only pool there is.
     pub fn fill_default_pool(&mut self) {
         let pools = self.local_pools.iter().map(|pool| pool.name.as_str());
         self.services.iter_mut().for_each(|service| service.fill_default_pool(pools.clone()));

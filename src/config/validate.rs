@@ -229,14 +229,14 @@ impl Check<'_> {
 
     fn service_pool(&mut self, index: usize, service: &ServiceConfig) {
         let pools = self.balance.local_pools.iter().map(|pool| pool.name.as_str());
-        let fault = rules::service_pool(&service.local_pool, pools);
+        let fault = rules::service_pool(&service.local_pool, service.needs_local_pool(), pools);
         self.faults(|key| Place::Service(index, key), fault);
     }
 
     fn real_servers(&mut self, index: usize, service: &ServiceConfig) {
         let mut seen = HashMap::new();
         for (at, real) in service.real_servers.iter().enumerate() {
-            self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, real));
+            self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, service.mode, real));
             let place = Place::RealServer(index, at, "address");
             match seen.entry(real.address) {
                 Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_in_service(real.address)),
@@ -267,6 +267,8 @@ mod tests {
             ports: PortRange { first: 1024, last: 65535 },
         };
         let real = RealServerConfig {
+            mode: None,
+            tunnel: None,
             address: "10.1.0.11:80".parse().unwrap(),
             weight: Weight(1),
             upper_threshold: 0,
@@ -352,7 +354,7 @@ mod tests {
         two.fill_default_pool();
         assert_eq!(
             two.validate(&scope).unwrap_err(),
-            ["service tcp 10.0.0.100:80: local_pool: missing; allowed: lan, other"]
+            ["service tcp 10.0.0.100:80: local_pool: missing, and mode fullnat needs one; allowed: lan, other"]
         );
     }
 

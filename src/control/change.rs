@@ -85,14 +85,15 @@ impl fmt::Display for Change {
             Self::LocalRemove { pool, address } => write!(f, "local pool {pool}: address {address} withdrawn"),
             Self::ServiceAdd { key, settings } => {
                 let ServiceSettings { scheduler, mode, local_pool } = settings;
-                write!(f, "service {key}: added, scheduler {scheduler}, mode {mode}, local pool {local_pool}")
+                write!(f, "service {key}: added, scheduler {scheduler}, mode {mode}")?;
+                if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
             }
             Self::ServiceEdit { key, from, to } => {
                 write!(f, "service {key}:")?;
                 let mut edits = Edits::new(f);
                 edits.show("scheduler", &from.scheduler, &to.scheduler)?;
                 edits.show("mode", &from.mode, &to.mode)?;
-                edits.show("local pool", &from.local_pool, &to.local_pool)
+                edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))
             }
             Self::ServiceRemove { key, real_servers } => {
                 write!(f, "service {key}: removed with its real servers ({real_servers})")
@@ -101,6 +102,8 @@ impl fmt::Display for Change {
             Self::RealEdit { key, from, to } => {
                 write!(f, "service {key}: real server {}:", from.address)?;
                 let mut edits = Edits::new(f);
+                edits.show("mode", &mode_of(from), &mode_of(to))?;
+                edits.show("tunnel", &tunnel_of(from), &tunnel_of(to))?;
                 edits.show("weight", &from.weight.0, &to.weight.0)?;
                 edits.show("upper threshold", &from.upper_threshold, &to.upper_threshold)?;
                 edits.show("lower threshold", &from.lower_threshold, &to.lower_threshold)
@@ -112,10 +115,28 @@ impl fmt::Display for Change {
 
 fn show_real_server(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &RealServerConfig) -> fmt::Result {
     write!(f, "service {key}: real server {} added, weight {}", added.address, added.weight.0)?;
+    if let Some(mode) = added.mode {
+        write!(f, ", mode {mode}")?;
+    }
+    if let Some(tunnel) = added.tunnel {
+        write!(f, ", tunnel {tunnel}")?;
+    }
     if added.upper_threshold > 0 {
         write!(f, ", upper threshold {}, lower threshold {}", added.upper_threshold, added.lower_threshold)?;
     }
     Ok(())
+}
+
+fn or_none(name: &str) -> &str {
+    if name.is_empty() { "none" } else { name }
+}
+
+fn mode_of(real_server: &RealServerConfig) -> &'static str {
+    real_server.mode.map_or("the service's", ForwardingMode::name)
+}
+
+fn tunnel_of(real_server: &RealServerConfig) -> String {
+    real_server.tunnel.unwrap_or_default().to_string()
 }
 
 /// Writes ` NAME OLD -> NEW` for what differs, with commas between.

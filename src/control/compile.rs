@@ -7,7 +7,7 @@
 use hashbrown::HashMap;
 
 use super::model::{Model, RealServerEntry};
-use crate::balance::{LocalPool, RealServer, Service, ServiceTable, Timeouts};
+use crate::balance::{ForwardingMode, LocalPool, RealServer, Service, ServiceTable, Timeouts, Tunnel};
 
 impl Model {
     /// The table of what the model holds now, of the next generation.
@@ -21,10 +21,15 @@ impl Model {
             .map(|service| Service {
                 key: service.key,
                 scheduler: service.settings.scheduler,
-                mode: service.settings.mode,
-                pool: pool_index.get(service.settings.local_pool.as_str()).copied().unwrap_or(0),
+                pool: pool_index.get(service.settings.local_pool.as_str()).copied(),
+                owned_by_client: service.modes().any(|mode| mode == ForwardingMode::Nat),
                 cursor: service.cursor as usize,
-                real_servers: service.real_servers.iter().rev().map(RealServerEntry::compile).collect(),
+                real_servers: service
+                    .real_servers
+                    .iter()
+                    .rev()
+                    .map(|entry| entry.compile(service.settings.mode))
+                    .collect(),
             })
             .collect();
         ServiceTable {
@@ -32,12 +37,26 @@ impl Model {
             by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
             virtual_addresses: services.iter().map(|service| service.key.address).collect(),
             cursor_count: self.cursors.high_water(),
+            has_nat: services.iter().any(|service| service.owned_by_client),
+            tunnels: self.compile_tunnels(),
             services,
             real_server_present: self.present.clone(),
             pools: self.compile_pools(),
             local_addresses: self.locals.clone(),
             timeouts,
         }
+    }
+
+    /// By slot, up to the last real server that has one.
+    fn compile_tunnels(&self) -> Vec<Tunnel> {
+        let mut tunnels = Vec::new();
+        for entry in self.services.values().flat_map(|service| &service.real_servers) {
+            let Some(tunnel) = entry.config.tunnel else { continue };
+            let slot = entry.slot.0 as usize;
+            tunnels.resize(tunnels.len().max(slot + 1), Tunnel::default());
+            tunnels[slot] = tunnel;
+        }
+        tunnels
     }
 
     fn compile_pools(&self) -> Vec<LocalPool> {
@@ -52,8 +71,10 @@ impl Model {
 }
 
 impl RealServerEntry {
-    fn compile(&self) -> RealServer {
+    /// `mode` is its service's.
+    fn compile(&self, mode: ForwardingMode) -> RealServer {
         RealServer {
+            mode: self.config.mode.unwrap_or(mode),
             slot: self.slot,
             address: *self.config.address.ip(),
             port: self.config.address.port(),

@@ -150,6 +150,8 @@ mod tests {
     fn many(services: u32, real_servers: u32) -> BalanceConfig {
         let service = |number: u32| {
             let real_server = |index: u32| RealServerConfig {
+                mode: None,
+                tunnel: None,
                 address: SocketAddrV4::new(Ipv4Addr::from(0x0a80_0000 + number * real_servers + index), 80),
                 weight: Weight(1),
                 upper_threshold: 0,
@@ -404,7 +406,8 @@ mod tests {
             let mut service = many(3, 1).services.remove(2);
             service.local_pool.clear();
             wanted.services.push(service.clone());
-            let expected = format!("service tcp 10.0.1.2:80: local_pool: missing; allowed: {allowed}");
+            let expected =
+                format!("service tcp 10.0.1.2:80: local_pool: missing, and mode fullnat needs one; allowed: {allowed}");
             let add = plan(&model, serde_json::json!({"command": "service.add", "service": service})).unwrap_err();
             let applied = model.plan_apply(&wanted).unwrap_err();
             let begun = try_model(&wanted).unwrap_err();

@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_request_survives_its_line() {
         let request: Request = serde_json::from_str(
-            r#"{"command":"real.edit","service":{"vip":"10.0.0.1:80","protocol":"tcp"},"address":"10.1.0.1:80","weight":0}"#,
+            r#"{"command":"real.edit","service":{"vip":"10.0.0.1:80","protocol":"tcp"},"address":"10.1.0.1:80","set":{"weight":0}}"#,
         )
         .unwrap();
         let line = request_line(&request).unwrap();

@@ -19,7 +19,7 @@ use super::departed::{DepartedLocal, DepartedRealServer};
 use super::protocol::{Refusal, TrafficTotals};
 use super::slots::Slots;
 use super::totals;
-use crate::balance::{LocalAddress, LocalAddressSlot, RealServerSlot, ServiceKey};
+use crate::balance::{ForwardingMode, LocalAddress, LocalAddressSlot, RealServerSlot, ServiceKey};
 use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, RealServerConfig, ServiceConfig};
 use crate::port::PortId;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
@@ -300,6 +300,11 @@ impl Pool {
 }
 
 impl ServiceEntry {
+    /// How packets reach each of its real servers.
+    pub(super) fn modes(&self) -> impl Iterator<Item = ForwardingMode> {
+        self.real_servers.iter().map(|entry| entry.config.mode.unwrap_or(self.settings.mode))
+    }
+
     pub fn to_config(&self) -> ServiceConfig {
         let ServiceSettings { scheduler, mode, ref local_pool } = self.settings;
         ServiceConfig {

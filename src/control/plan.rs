@@ -12,9 +12,9 @@ use hashbrown::{HashMap, HashSet};
 
 use super::change::{Change, ServiceSettings};
 use super::model::{Model, Pool, ServiceEntry};
-use super::protocol::{ErrorKind, Refusal, Request};
+use super::protocol::{ErrorKind, RealServerEdit, Refusal, Request};
 use super::refusal::{broken, check, list, refuse};
-use crate::balance::ServiceKey;
+use crate::balance::{ForwardingMode, ServiceKey};
 use crate::config::{RealServerConfig, ServiceConfig, rules};
 use crate::port::PortId;
 
@@ -40,17 +40,8 @@ impl Model {
                     .map(|entry| vec![Change::ServiceRemove { key: entry.key, real_servers: entry.real_servers.len() }])
             }
             Request::RealAdd { service, real_server } => self.plan_real_add(&ServiceKey::from(*service), real_server),
-            Request::RealEdit { service, address, weight, upper_threshold, lower_threshold } => {
-                self.known_real_server(&ServiceKey::from(*service), *address).and_then(|(entry, from)| {
-                    let to = RealServerConfig {
-                        address: *address,
-                        weight: weight.unwrap_or(from.weight),
-                        upper_threshold: upper_threshold.unwrap_or(from.upper_threshold),
-                        lower_threshold: lower_threshold.unwrap_or(from.lower_threshold),
-                    };
-                    check_real_server(entry.key, &to)?;
-                    Ok(if to == *from { vec![] } else { vec![real_edit(entry.key, from, &to)] })
-                })
+            Request::RealEdit { service, address, set } => {
+                self.plan_real_edit(&ServiceKey::from(*service), *address, set)
             }
             Request::RealDel { service, address } => self
                 .known_real_server(&ServiceKey::from(*service), *address)
@@ -97,11 +88,12 @@ impl Model {
             return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
         check(ErrorKind::Invalid, format_args!("service {key}"), rules::endpoint("vip", config.vip))?;
-        self.known_pool_of(key, &config.local_pool)?;
+        self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;
         let mut seen = HashSet::new();
         for real_server in &config.real_servers {
-            check_real_server(key, real_server)?;
+            let subject = format_args!("service {key}: real server {}", real_server.address);
+            check(ErrorKind::Invalid, subject, rules::real_server(config.vip, config.mode, real_server))?;
             if !seen.insert(real_server.address) {
                 return real_server_twice(ErrorKind::Invalid, key, real_server.address);
             }
@@ -113,7 +105,8 @@ impl Model {
     }
 
     fn plan_service_edit(&self, entry: &ServiceEntry, to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
-        self.known_pool_of(entry.key, &to.local_pool)?;
+        let needs = entry.modes().chain([to.mode]).any(|mode| mode == ForwardingMode::Fullnat);
+        self.known_pool_of(entry.key, &to.local_pool, needs)?;
         if to == entry.settings {
             return Ok(Vec::new());
         }
@@ -126,11 +119,32 @@ impl Model {
         if entry.real_servers.iter().any(|existing| existing.config.address == address) {
             return real_server_twice(ErrorKind::Exists, *key, address);
         }
-        check_real_server(*key, real_server)?;
+        check_real_server(entry, real_server)?;
         self.real_server_not_local(*key, real_server)?;
         let changes = vec![Change::RealAdd { key: *key, real_server: real_server.clone() }];
         self.enough_slots(&changes)?;
         Ok(changes)
+    }
+
+    fn plan_real_edit(
+        &self,
+        key: &ServiceKey,
+        address: SocketAddrV4,
+        edit: &RealServerEdit,
+    ) -> Result<Vec<Change>, Refusal> {
+        let (entry, from) = self.known_real_server(key, address)?;
+        let mode = edit.mode.or(from.mode);
+        let stays_tunnelled = mode.unwrap_or(entry.settings.mode) == ForwardingMode::Tun;
+        let to = RealServerConfig {
+            address,
+            mode,
+            tunnel: edit.tunnel.or(from.tunnel.filter(|_| stays_tunnelled)),
+            weight: edit.weight.unwrap_or(from.weight),
+            upper_threshold: edit.upper_threshold.unwrap_or(from.upper_threshold),
+            lower_threshold: edit.lower_threshold.unwrap_or(from.lower_threshold),
+        };
+        check_real_server(entry, &to)?;
+        Ok(if to == *from { vec![] } else { vec![real_edit(entry.key, from, &to)] })
     }
 
     fn plan_local_add(&self, pool: &str, addresses: &[Ipv4Addr]) -> Result<Vec<Change>, Refusal> {
@@ -214,9 +228,9 @@ impl Model {
         })
     }
 
-    fn known_pool_of(&self, key: ServiceKey, name: &str) -> Result<(), Refusal> {
+    fn known_pool_of(&self, key: ServiceKey, name: &str, needs: bool) -> Result<(), Refusal> {
         let kind = if name.is_empty() { ErrorKind::Invalid } else { ErrorKind::NotFound };
-        check(kind, format_args!("service {key}"), rules::service_pool(name, self.pool_names()))
+        check(kind, format_args!("service {key}"), rules::service_pool(name, needs, self.pool_names()))
     }
 
     fn pool_names(&self) -> impl Iterator<Item = &str> + Clone {
@@ -294,10 +308,15 @@ fn removed_address(change: &Change) -> Option<Ipv4Addr> {
     if let Change::LocalRemove { address, .. } = change { Some(*address) } else { None }
 }
 
-fn check_real_server(key: ServiceKey, config: &RealServerConfig) -> Result<(), Refusal> {
+/// A real server of a service that there is.
+fn check_real_server(service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
+    let (key, settings) = (service.key, &service.settings);
     let vip = SocketAddrV4::new(key.address, key.port);
     let subject = format_args!("service {key}: real server {}", config.address);
-    check(ErrorKind::Invalid, subject, rules::real_server(vip, config))
+    check(ErrorKind::Invalid, subject, rules::real_server(vip, settings.mode, config))?;
+    let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
+    let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
+    check(ErrorKind::Invalid, subject, lacks_pool)
 }
 
 fn real_server_twice<T>(kind: ErrorKind, key: ServiceKey, address: SocketAddrV4) -> Result<T, Refusal> {

@@ -11,7 +11,7 @@ use super::protocol::{
 };
 use super::refusal::list;
 use super::totals;
-use crate::balance::{LocalAddressSlot, ServiceKey};
+use crate::balance::{ForwardingMode, LocalAddressSlot, ServiceKey};
 use crate::forward::{DropReason, PuntClass};
 use crate::telemetry::counters::{Counter, WorkerCounters};
 
@@ -41,14 +41,20 @@ impl Model {
             mode: service.settings.mode,
             local_pool: service.settings.local_pool.clone(),
             traffic: self.service_traffic(number, service),
-            real_servers: service.real_servers.iter().map(|entry| self.real_server_row(entry)).collect(),
+            real_servers: service
+                .real_servers
+                .iter()
+                .map(|entry| self.real_server_row(service.settings.mode, entry))
+                .collect(),
         }
     }
 
-    fn real_server_row(&self, entry: &RealServerEntry) -> RealServerRow {
+    fn real_server_row(&self, mode: ForwardingMode, entry: &RealServerEntry) -> RealServerRow {
         let connections = totals::real_server_connections(&self.counters, entry.slot);
         RealServerRow {
             address: entry.config.address,
+            mode: entry.config.mode.unwrap_or(mode),
+            tunnel: entry.config.tunnel,
             weight: entry.config.weight,
             upper_threshold: entry.config.upper_threshold,
             lower_threshold: entry.config.lower_threshold,

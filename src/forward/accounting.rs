@@ -4,12 +4,18 @@ use super::parse::Packet;
 use super::{Forwarder, Now};
 use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::Direction;
-use crate::session::{Found, SessionIndex, State};
+use crate::session::{Found, Seen, SessionIndex, State};
 
 impl Forwarder {
     /// Counts a forwarded packet, and lets it move the session's state and end.
     #[inline(always)]
-    pub(super) fn account(&mut self, found: Found, server: RealServerSlot, packet: &Packet, now: Now) {
+    pub(super) fn account<const ONE_WAY: bool>(
+        &mut self,
+        found: Found,
+        server: RealServerSlot,
+        packet: &Packet,
+        now: Now,
+    ) {
         if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
             let traffic = match found.direction {
                 Direction::Inbound => &counters.inbound,
@@ -21,7 +27,7 @@ impl Forwarder {
         let session = self.sessions.session_mut(found.index);
         let before = session.state();
         let after = match packet.key.protocol() {
-            Protocol::Tcp => before.after(found.direction, packet.flags),
+            Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
             Protocol::Udp => State::Udp,
         };
         if after != before {

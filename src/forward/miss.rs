@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::parse::{self, Packet, Parsed};
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
-use crate::flow::local_port_owner;
+use crate::flow::{FlowKey, local_port_owner};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::wire::icmp;
 
@@ -58,10 +58,21 @@ impl Forwarder {
             port: packet.key.destination_port(),
         };
         let Some(service) = self.services.index_of(&key) else {
+            // What a real server in NAT mode answers is its client's, whose session another worker may have.
+            if self.workers > 1
+                && self.services.has_nat
+                && !self.routes.is_local(packet.key.destination())
+                && let Some(verdict) = self.hand_over(self.owner_of_client(&packet.key.reversed()), origin)
+            {
+                return verdict;
+            }
             return self.other(packet.key.destination(), PuntClass::Local, false);
         };
-        if self.ports[port.index()].steering == Steering::Software
-            && let Some(verdict) = self.hand_over(hash.owner(self.workers), origin)
+        let by_client =
+            self.ports[port.index()].steering == Steering::Software || self.services.services[service].owned_by_client;
+        if self.workers > 1
+            && by_client
+            && let Some(verdict) = self.hand_over(self.owner_of_client(&packet.key), origin)
         {
             return verdict;
         }
@@ -79,6 +90,13 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
+    /// a device makes of it.
+    fn owner_of_client(&self, key: &FlowKey) -> WorkerId {
+        let client = (key.source(), key.source_port());
+        self.seed.hash(&FlowKey::new(key.protocol(), client, client)).owner(self.workers)
     }
 
     /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.

@@ -1,9 +1,11 @@
 //! The fast path, and what it falls back to.
 //!
 //! [`Forwarder::process`] takes a burst through its steps: parse and hash all (`flows`), look all up, forward
-//! those that have a session, then see to the rest. A packet of a known session costs a line of the index, a line of the table, one
-//! copied Ethernet header and two incremental checksums. What has no session (`miss`) may set one up (`fullnat`), be answered
-//! (`answer`), be handed to the worker that owns it, go to the kernel, or be a counted drop.
+//! those that have a session, then see to the rest. A packet of a known session costs a line of the index, a line of the
+//! table, one copied Ethernet header and two incremental checksums; in DR mode the checksum is one, in TUN mode (`tun`)
+//! another packet goes around it.
+//! What has no session (`miss`) may set one up (`set_up`, with `fullnat` or `nat`), be answered (`answer`), be handed to
+//! the worker that owns it, go to the kernel, or be a counted drop.
 //!
 //! Nothing here allocates per packet, locks, logs or makes a system call, and no bytes make it panic.
 
@@ -13,11 +15,15 @@ mod balancer;
 mod flows;
 mod fullnat;
 mod miss;
+mod nat;
 pub mod parse;
 pub mod pending;
 pub mod rewrite;
+mod set_up;
 mod token_bucket;
+mod tun;
 mod verdict;
+mod way;
 
 use std::sync::Arc;
 
@@ -29,10 +35,12 @@ pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
 use self::balancer::Balancer;
 use self::flows::{Flows, all, bits};
 use self::parse::Packet;
+use self::way::Way;
+use crate::balance::ForwardingMode;
 use crate::balance::ServiceTable;
 use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
-use crate::route::{HopEntry, Resolution, RouteTable};
+use crate::route::{Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
 use crate::session::{self, Found, SessionTable, SessionView, Tick};
@@ -133,6 +141,8 @@ pub struct Forwarder {
     timeouts: TimeoutTable,
     counters: Arc<WorkerCounters>,
     icmp_errors: TokenBucket,
+    /// Of the outer packet sent last in TUN mode without DF.
+    identification: u16,
     seed: HashSeed,
 }
 
@@ -162,6 +172,7 @@ impl Forwarder {
             local_turns: vec![0; balancer::CURSORS],
             counters,
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
+            identification: 0,
             seed: config.seed,
         })
     }
@@ -195,19 +206,24 @@ impl Forwarder {
             return;
         };
         let flows = Flows::of(&self.sessions, view, frames);
-        let (hits, found) = self.confirm(&flows);
-        for index in bits(hits) {
-            verdicts[index] = self.forward_hit(port, &mut frames[index], &flows.packets[index], found[index], now);
+        let Hits { hits, one_way, found } = self.confirm(&flows);
+        for index in bits(hits & !one_way) {
+            verdicts[index] =
+                self.forward_hit::<false, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
+        }
+        for index in bits(hits & one_way) {
+            verdicts[index] =
+                self.forward_hit::<true, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
         }
         for index in bits(all(frames.len()) & !hits) {
             verdicts[index] = self.miss(port, &mut frames[index], flows.plain_packet(index), origin, now);
         }
     }
 
-    /// The packets whose candidate is their session, and these. Has loaded what they are counted in.
+    /// The packets whose candidate is their session. Has loaded what they are counted in.
     #[inline]
-    fn confirm(&self, flows: &Flows) -> (u32, [Found; BURST_SIZE]) {
-        let (mut hits, mut all) = (0, [Found::NONE; BURST_SIZE]);
+    fn confirm(&self, flows: &Flows) -> Hits {
+        let mut hits = Hits { hits: 0, one_way: 0, found: [Found::NONE; BURST_SIZE] };
         for index in bits(flows.plain) {
             let packet = &flows.packets[index];
             let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key) else { continue };
@@ -216,11 +232,15 @@ impl Forwarder {
                 self.sessions.prefetch_removal(found.index);
                 continue;
             }
-            self.counters.prefetch(self.sessions.session(found.index).real_server());
-            all[index] = found;
-            hits |= 1 << index;
+            let session = self.sessions.session(found.index);
+            self.counters.prefetch(session.real_server());
+            hits.found[index] = found;
+            hits.hits |= 1 << index;
+            if session.mode().is_one_way() {
+                hits.one_way |= 1 << index;
+            }
         }
-        (hits, all)
+        hits
     }
 
     /// Whether a SYN has come for a session that is over but for its timeout, and is to be scheduled anew.
@@ -230,9 +250,9 @@ impl Forwarder {
             && self.sessions.session(found.index).state().gives_way_to_syn()
     }
 
-    /// A packet of a known session, in the loop over a burst.
+    /// A packet of a known session, in the loop over a burst. `ONE_WAY`: answers do not pass the gateway.
     #[inline(always)]
-    fn forward_hit<F: Frame>(
+    fn forward_hit<const ONE_WAY: bool, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -252,21 +272,28 @@ impl Forwarder {
         let Some(hop) = hop.filter(|hop| hop.resolved) else {
             return self.forward_anew(port, frame, packet, found, now);
         };
+        if ONE_WAY && session.mode() == ForwardingMode::Tun {
+            let (header, way) = (hop.header, (hop.hop, hop.mtu));
+            return self.forward_tunnelled(port, frame, packet, found, &Way::new(way, Some(&header)), now);
+        }
         if packet.total_len > hop.mtu {
             let mtu = hop.mtu;
             return self.too_big(port, frame, packet, mtu, now);
         }
         cut_trailer(frame, packet);
-        rewrite::rewrite(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
+        rewrite::rewrite::<ONE_WAY>(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
         let verdict = Verdict::Transmit(hop.hop.port);
-        self.account(found, server, packet, now);
+        self.account::<ONE_WAY>(found, server, packet, now);
         verdict
     }
 
     /// The same for the few that come late.
     #[inline(never)]
     fn forward<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, found: Found, now: Now) -> Verdict {
-        self.forward_hit(port, frame, packet, found, now)
+        if self.sessions.session(found.index).mode().is_one_way() {
+            return self.forward_hit::<true, F>(port, frame, packet, found, now);
+        }
+        self.forward_hit::<false, F>(port, frame, packet, found, now)
     }
 
     /// A packet of a session that does not know its hop in the routes of now, or whose hop has not answered yet.
@@ -279,32 +306,51 @@ impl Forwarder {
         found: Found,
         now: Now,
     ) -> Verdict {
-        let (hop, mtu) = match self.find_hop(found) {
-            Ok(entry) if entry.resolved => return self.forward(port, frame, packet, found, now),
-            Ok(entry) => (entry.hop, entry.mtu),
-            Err(Resolution::Unresolved(hop)) => {
-                (hop, self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu))
-            }
-            Err(_) => return Verdict::Drop(DropReason::NoRoute),
+        let hop = match self.find_hop(found) {
+            Ok(Resolved::Now) => return self.forward(port, frame, packet, found, now),
+            Ok(Resolved::Later(hop)) => hop,
+            Err(reason) => return Verdict::Drop(reason),
         };
+        let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
+        let session = *self.sessions.session(found.index);
+        if session.mode() == ForwardingMode::Tun {
+            return self.forward_tunnelled(port, frame, packet, found, &Way::new((hop, mtu), None), now);
+        }
         if packet.total_len > mtu {
             return self.too_big(port, frame, packet, mtu, now);
         }
         cut_trailer(frame, packet);
-        let session = self.sessions.session(found.index);
-        rewrite::rewrite(frame.bytes_mut(), packet, None, session, found.direction);
-        self.account(found, session.real_server(), packet, now);
+        let (bytes, direction, server) = (frame.bytes_mut(), found.direction, session.real_server());
+        if session.mode().is_one_way() {
+            rewrite::rewrite::<true>(bytes, packet, None, &session, direction);
+            self.account::<true>(found, server, packet, now);
+        } else {
+            rewrite::rewrite::<false>(bytes, packet, None, &session, direction);
+            self.account::<false>(found, server, packet, now);
+        }
         Verdict::AwaitNeighbour(hop)
     }
 
     /// The hop of a session's packets by the routes of now, which the session remembers from here on.
-    fn find_hop(&mut self, found: Found) -> Result<HopEntry, Resolution> {
+    fn find_hop(&mut self, found: Found) -> Result<Resolved, DropReason> {
         let session = self.sessions.session_mut(found.index);
         let to = session.rewritten_key(found.direction);
-        let resolution = self.routes.resolve(to.destination(), self.seed.hash(&to).low_bits());
-        let Resolution::Hop(hop) = resolution else { return Err(resolution) };
-        session.set_hop(found.direction, self.routes.generation, hop);
-        self.routes.hop(hop).copied().ok_or(Resolution::NoRoute)
+        let (index, hop, resolved) = match self.routes.resolve(to.destination(), self.seed.hash(&to).low_bits()) {
+            Resolution::Hop(index) => {
+                let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
+                (Some(index), entry.hop, entry.resolved)
+            }
+            Resolution::Unresolved(hop) => (None, hop, false),
+            Resolution::NoRoute => return Err(DropReason::NoRoute),
+        };
+        // A router would not know the packet for the real server's.
+        if session.mode() == ForwardingMode::Dr && hop.address != to.destination() {
+            return Err(DropReason::RealServerNotOnLink);
+        }
+        if let Some(index) = index {
+            session.set_hop(found.direction, self.routes.generation, index);
+        }
+        Ok(if resolved { Resolved::Now } else { Resolved::Later(hop) })
     }
 
     /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
@@ -337,6 +383,22 @@ impl Forwarder {
     pub fn walk_sessions(&self, next: u32, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u32> {
         self.sessions.walk(next, steps, now.tick, into)
     }
+}
+
+/// Packets of a burst that have a session: a bit for each.
+struct Hits {
+    hits: u32,
+    /// Those of them whose answers do not pass the gateway.
+    one_way: u32,
+    found: [Found; BURST_SIZE],
+}
+
+/// What is known of a hop that has been found.
+enum Resolved {
+    /// All that it takes to send.
+    Now,
+    /// Who it is; its link-layer address is asked for.
+    Later(Hop),
 }
 
 /// Whether a segment opens a connection.

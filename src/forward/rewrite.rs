@@ -20,10 +20,10 @@ const ADDRESSES_AT: usize = ethernet::LEN + 12;
 /// Bytes of the ports.
 const PORTS: usize = 4;
 
-/// Makes a parsed packet what its session sends on in this direction: gives it the addresses and ports, the Ethernet
-/// header if that is known, and a TTL lower by one.
+/// Makes a parsed packet what its session sends on in this direction: gives it the Ethernet header if that is known, a TTL
+/// lower by one, and, unless it is in a mode in which answers do not pass here, other addresses and ports.
 #[inline]
-pub fn rewrite(
+pub fn rewrite<const ONE_WAY: bool>(
     frame: &mut [u8],
     packet: &Packet,
     header: Option<&[u8; ethernet::LEN]>,
@@ -38,6 +38,9 @@ pub fn rewrite(
     }
     front[TTL_AT] = front[TTL_AT].wrapping_sub(1);
     update(front, CHECKSUM_AT, ip_delta);
+    if ONE_WAY {
+        return;
+    }
     front[ADDRESSES_AT..].copy_from_slice(&to.wire_addresses());
 
     let options = usize::from(packet.header_len) - ipv4::MIN_LEN;

@@ -83,6 +83,15 @@ named_enum! {
         NoRealServer = "no_real_server",
         /// The session's real server was removed.
         RealServerRemoved = "real_server_removed",
+        /// In NAT mode: another session of this client and port with this real server, by another service, has the same
+        /// answers.
+        AnswersAmbiguous = "answers_ambiguous",
+        /// In DR mode: the real server is behind a router, not on a link of the gateway.
+        RealServerNotOnLink = "real_server_not_on_link",
+        /// In TUN mode: the port towards the real server has no address to send from.
+        NoSourceAddress = "no_source_address",
+        /// In TUN mode: no room in the buffer for the outer headers.
+        NoHeadroom = "no_headroom",
         /// Every local port towards this real server is in use.
         LocalPortsExhausted = "local_ports_exhausted",
         /// The session table is full.

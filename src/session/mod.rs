@@ -11,7 +11,7 @@ mod timer_wheel;
 
 pub use record::{Session, SessionView};
 pub use table::{Candidate, Expired, Found, SessionIndex, SessionTable, TableFull};
-pub use tcp_state::State;
+pub use tcp_state::{Seen, State};
 
 /// Bytes of a region that a worker's table of `capacity` sessions takes.
 pub fn memory_bytes(capacity: u32) -> u64 {

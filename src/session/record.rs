@@ -4,12 +4,13 @@ use std::net::Ipv4Addr;
 
 use super::Tick;
 use super::tcp_state::State;
-use crate::balance::{Protocol, RealServerSlot};
+use crate::balance::{ForwardingMode, Protocol, RealServerSlot};
 use crate::flow::{Direction, FlowKey};
 use crate::route::HopIndex;
 use crate::wire::checksum::{Delta, TTL_DECREMENT, address_sum};
 
-/// A FULLNAT session over IPv4: `client -> virtual` outside is `local -> real` inside.
+/// A session over IPv4: `client -> virtual` outside is `local -> real` inside in FULLNAT mode and `client -> real` in NAT
+/// mode. In modes DR and TUN `real -> client` is no flow that the gateway sees: it says where packets go, and no more.
 ///
 /// 64 bytes, so that a packet of a known session touches one line of the table's memory besides its index. An
 /// all-zero record is a free one: no protocol has number 0.
@@ -24,7 +25,7 @@ pub struct Session {
     state: State,
     /// Whether it counts as active at its real server.
     active: u8,
-    spare: u8,
+    mode: ForwardingMode,
     real_server: u32,
     /// When it ends if nothing more comes.
     pub(super) expires: Tick,
@@ -43,8 +44,15 @@ pub struct Session {
 const NO_HOP: u16 = u16::MAX;
 
 impl Session {
-    /// A new session between `client` (the flow as it came) and `real`, from `local`. It is in state NONE, inactive.
-    pub fn new(flow: &FlowKey, local: (Ipv4Addr, u16), real: (Ipv4Addr, u16), real_server: RealServerSlot) -> Self {
+    /// A new session of the flow as the client's packets came, with `real`, from `local`: the client itself in other modes
+    /// than FULLNAT. It is in state NONE, inactive.
+    pub fn new(
+        mode: ForwardingMode,
+        flow: &FlowKey,
+        local: (Ipv4Addr, u16),
+        real: (Ipv4Addr, u16),
+        real_server: RealServerSlot,
+    ) -> Self {
         let answer = FlowKey::new(flow.protocol(), real, local);
         let outside = address_sum(flow.source()) + address_sum(flow.destination());
         let inside = address_sum(local.0) + address_sum(real.0);
@@ -58,17 +66,21 @@ impl Session {
             protocol: flow.protocol() as u8,
             state: State::None,
             active: 0,
-            spare: 0,
+            mode,
             real_server: real_server.0,
             expires: Tick(0),
             next: 0,
             previous: 0,
             route_generation: 0,
             hops: [NO_HOP; 2],
-            deltas: [
-                [addresses.and(TTL_DECREMENT), addresses_and_ports],
-                [addresses.reverse().and(TTL_DECREMENT), addresses_and_ports.reverse()],
-            ],
+            deltas: if mode.is_one_way() {
+                [[TTL_DECREMENT, Delta::NONE]; 2]
+            } else {
+                [
+                    [addresses.and(TTL_DECREMENT), addresses_and_ports],
+                    [addresses.reverse().and(TTL_DECREMENT), addresses_and_ports.reverse()],
+                ]
+            },
         }
     }
 
@@ -107,22 +119,21 @@ impl Session {
         self.deltas[direction as usize]
     }
 
+    /// How its packets reach the real server.
+    #[inline]
+    pub fn mode(&self) -> ForwardingMode {
+        self.mode
+    }
+
     /// Its real server.
     #[inline]
     pub fn real_server(&self) -> RealServerSlot {
         RealServerSlot(self.real_server)
     }
 
-    /// Its local port.
-    #[inline]
-    pub fn local_port(&self) -> u16 {
-        self.key(Direction::Outbound).destination_port()
-    }
-
-    /// Its local address.
-    #[inline]
-    pub fn local_address(&self) -> Ipv4Addr {
-        self.key(Direction::Outbound).destination()
+    /// Its local address; none in other modes than FULLNAT.
+    pub fn local_address(&self) -> Option<Ipv4Addr> {
+        (self.mode == ForwardingMode::Fullnat).then(|| self.key(Direction::Outbound).destination())
     }
 
     /// Its state.
@@ -173,7 +184,8 @@ impl Session {
             protocol: inbound.protocol(),
             client: (inbound.source(), inbound.source_port()),
             virtual_: (inbound.destination(), inbound.destination_port()),
-            local: (outbound.destination(), outbound.destination_port()),
+            mode: self.mode,
+            local: self.local_address().map(|address| (address, outbound.destination_port())),
             real: (outbound.source(), outbound.source_port()),
             state: self.state().name(inbound.protocol()),
             expires_seconds: self.expires.since(now).div_ceil(Tick::PER_SECOND),
@@ -190,8 +202,10 @@ pub struct SessionView {
     pub client: (Ipv4Addr, u16),
     /// The virtual address and port (VIP).
     pub virtual_: (Ipv4Addr, u16),
-    /// The local address and port (LIP).
-    pub local: (Ipv4Addr, u16),
+    /// How its packets reach the real server.
+    pub mode: ForwardingMode,
+    /// The local address and port (LIP), in FULLNAT mode.
+    pub local: Option<(Ipv4Addr, u16)>,
     /// The real server's address and port (RS).
     pub real: (Ipv4Addr, u16),
     /// The state's IPVS name.
@@ -206,7 +220,8 @@ impl SessionView {
         protocol: Protocol::Udp,
         client: (Ipv4Addr::UNSPECIFIED, 0),
         virtual_: (Ipv4Addr::UNSPECIFIED, 0),
-        local: (Ipv4Addr::UNSPECIFIED, 0),
+        mode: ForwardingMode::Fullnat,
+        local: None,
         real: (Ipv4Addr::UNSPECIFIED, 0),
         state: "",
         expires_seconds: 0,
@@ -227,7 +242,7 @@ mod tests {
         let flow =
             FlowKey::new(Protocol::Tcp, (Ipv4Addr::new(10, 0, 0, 1), 40_000), (Ipv4Addr::new(10, 0, 0, 100), 80));
         let (local, real) = ((Ipv4Addr::new(10, 1, 0, 200), 1024), (Ipv4Addr::new(10, 1, 0, 11), 8080));
-        let mut session = Session::new(&flow, local, real, RealServerSlot(3));
+        let mut session = Session::new(ForwardingMode::Fullnat, &flow, local, real, RealServerSlot(3));
         session.set_hop(Direction::Inbound, 1, HopIndex(5));
         session.set_hop(Direction::Outbound, 1, HopIndex(6));
         assert_eq!(session.hop(Direction::Inbound, 1), Some(HopIndex(5)));

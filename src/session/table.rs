@@ -266,7 +266,8 @@ impl SessionTable {
         &mut self.sessions[index.0 as usize]
     }
 
-    /// Adds a session that ends at `expires`. Neither of its keys may be in the table.
+    /// Adds a session that ends at `expires`. Neither of the keys that it is found by may be in the table: both, or in
+    /// modes DR and TUN the inbound one alone.
     pub fn insert(&mut self, session: Session, expires: Tick) -> Result<SessionIndex, TableFull> {
         self.insert_hashed(session, self.hashes(&session), expires)
     }
@@ -285,7 +286,7 @@ impl SessionTable {
             self.give_record_back(index);
             return Err(TableFull);
         }
-        if !self.index_direction(index, Direction::Outbound, outbound) {
+        if !session.mode().is_one_way() && !self.index_direction(index, Direction::Outbound, outbound) {
             self.unindex_direction(index, Direction::Inbound, inbound);
             self.give_record_back(index);
             return Err(TableFull);
@@ -305,8 +306,10 @@ impl SessionTable {
     pub fn remove_expired(&mut self, ExpiredSession { index, hashes: [inbound, outbound] }: ExpiredSession) -> Session {
         self.wheel.unfile(&mut self.sessions, index);
         self.unindex_direction(index, Direction::Inbound, inbound);
-        self.unindex_direction(index, Direction::Outbound, outbound);
         let session = self.sessions[index as usize];
+        if !session.mode().is_one_way() {
+            self.unindex_direction(index, Direction::Outbound, outbound);
+        }
         self.give_record_back(index);
         self.used -= 1;
         session
@@ -463,7 +466,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::balance::{Protocol, RealServerSlot};
+    use crate::balance::{ForwardingMode, Protocol, RealServerSlot};
 
     const SEED: HashSeed = HashSeed([0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9]);
 
@@ -471,7 +474,8 @@ mod tests {
         let source = (Ipv4Addr::from_bits(0x0a00_0000 + client / 50_000), (client % 50_000) as u16);
         let flow = FlowKey::new(Protocol::Tcp, source, (Ipv4Addr::new(192, 0, 2, 1), 80));
         let local = (Ipv4Addr::from_bits(0xc0a8_0000 + client / 50_000), (client % 50_000) as u16);
-        Session::new(&flow, local, (Ipv4Addr::new(10, 1, 0, 1), 80), RealServerSlot(client))
+        let real = (Ipv4Addr::new(10, 1, 0, 1), 80);
+        Session::new(ForwardingMode::Fullnat, &flow, local, real, RealServerSlot(client))
     }
 
     fn find(table: &SessionTable, session: &Session, direction: Direction) -> Option<Found> {

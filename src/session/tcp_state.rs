@@ -70,9 +70,9 @@ impl State {
         matches!(self, Self::TimeWait | Self::Close)
     }
 
-    /// The TCP state after a segment with these control bits. Without RST, SYN, FIN and ACK it is CLOSE, as in IPVS.
+    /// The TCP state after a segment that is seen so, with these control bits. Without RST, SYN, FIN and ACK it is CLOSE, as in IPVS.
     #[inline]
-    pub fn after(self, direction: Direction, flags: Flags) -> Self {
+    pub fn after(self, seen: Seen, flags: Flags) -> Self {
         let event = if flags.has(Flags::RST) {
             3
         } else if flags.has(Flags::SYN) {
@@ -84,12 +84,36 @@ impl State {
         } else {
             return Self::Close;
         };
-        TRANSITIONS[direction as usize][event].get(self as usize).copied().unwrap_or(self)
+        TRANSITIONS[seen as usize][event].get(self as usize).copied().unwrap_or(self)
     }
 }
 
-/// By direction, event (SYN, FIN, ACK, RST) and state before.
-const TRANSITIONS: [[[State; 11]; 4]; 2] = {
+/// What a segment that the gateway sees is of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Seen {
+    /// The client's; the real server's pass the gateway too.
+    Inbound = 0,
+    /// The real server's.
+    Outbound = 1,
+    /// The client's, and the gateway sees no other.
+    InboundOnly = 2,
+}
+
+impl Seen {
+    /// What a packet is; in a session whose answers do not pass the gateway: `one_way`.
+    #[inline]
+    pub const fn new(one_way: bool, direction: Direction) -> Self {
+        match direction {
+            Direction::Inbound if one_way => Self::InboundOnly,
+            Direction::Inbound => Self::Inbound,
+            Direction::Outbound => Self::Outbound,
+        }
+    }
+}
+
+/// By what is seen, event (SYN, FIN, ACK, RST) and state before.
+const TRANSITIONS: [[[State; 11]; 4]; 3] = {
     use State::{
         Close as CL, CloseWait as CW, Established as ES, FinWait as FW, LastAck as LA, Listen as LI, SynRecv as SR,
         SynSent as SS, TimeWait as TW,
@@ -109,6 +133,13 @@ const TRANSITIONS: [[[State; 11]; 4]; 2] = {
             [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
             [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
             [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+        ],
+        // Inbound only:
+        [
+            [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+            [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+            [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+            [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
         ],
     ]
 };
@@ -150,14 +181,14 @@ impl TimeoutTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Direction::{Inbound, Outbound};
+    use Seen::{Inbound, InboundOnly, Outbound};
 
-    fn run(steps: &[(Direction, u8)]) -> Vec<&'static str> {
+    fn run(steps: &[(Seen, u8)]) -> Vec<&'static str> {
         let mut state = State::None;
         steps
             .iter()
-            .map(|&(direction, flags)| {
-                state = state.after(direction, Flags(flags));
+            .map(|&(seen, flags)| {
+                state = state.after(seen, Flags(flags));
                 state.name(Protocol::Tcp)
             })
             .collect()
@@ -180,6 +211,13 @@ mod tests {
         let steps =
             [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Outbound, FIN), (Inbound, FIN), (Outbound, ACK)];
         assert_eq!(run(&steps), ["SYN_RECV", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "TIME_WAIT", "TIME_WAIT"]);
+    }
+
+    #[test]
+    fn a_client_alone_is_followed_to_its_end() {
+        let steps = [SYN, ACK, FIN, ACK].map(|flags| (InboundOnly, flags));
+        assert_eq!(run(&steps), ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "FIN_WAIT"]);
+        assert_eq!(run(&[SYN, ACK, RST].map(|flags| (InboundOnly, flags))), ["SYN_RECV", "ESTABLISHED", "CLOSE"]);
     }
 
     #[test]

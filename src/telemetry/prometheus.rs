@@ -237,7 +237,7 @@ fn record_local_pool(row: &LocalPoolRow, fullest: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Weight;
+    use crate::balance::{ForwardingMode, Weight};
     use crate::control::protocol::LocalAddressRow;
     use crate::control::report::gateway_counters;
     use crate::forward::{DropReason, PuntClass};
@@ -316,6 +316,8 @@ mod tests {
         }))
         .unwrap();
         service.real_servers.push(RealServerRow {
+            mode: ForwardingMode::Fullnat,
+            tunnel: None,
             address: "10.1.0.1:8080".parse().unwrap(),
             weight: Weight(5),
             upper_threshold: 0,

@@ -57,6 +57,9 @@ pub const fn address_sum(address: Ipv4Addr) -> u32 {
 pub struct Delta(u16);
 
 impl Delta {
+    /// No change.
+    pub const NONE: Self = Self(0);
+
     /// The change from words that sum to `old` to words that sum to `new`.
     #[inline]
     pub const fn new(old: u32, new: u32) -> Self {

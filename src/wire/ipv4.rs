@@ -9,6 +9,8 @@ use super::{be16, be32};
 pub const MIN_LEN: usize = 20;
 /// Bytes of the longest header.
 pub const MAX_LEN: usize = 60;
+/// IP protocol number of an IPv4 packet inside another packet (RFC 2003).
+pub const IN_IP: u8 = 4;
 
 /// A view of the fixed part of the header.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +103,37 @@ pub fn write(
     header[16..20].copy_from_slice(&destination.octets());
     let checksum = !fold(checksum::sum(header));
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// The header of a packet that carries another one, whose header is `inner`: its type of service with ECN, TTL and DF are
+/// the inner one's (RFC 2003, 3.1; RFC 6040, 4.1, normal mode).
+#[inline]
+pub fn wrapping(
+    inner: &[u8; MIN_LEN],
+    total_len: u16,
+    identification: u16,
+    protocol: u8,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+) -> [u8; MIN_LEN] {
+    // Words as they lie in memory: their sum is the same in any byte order (RFC 1071, 2.B).
+    let [len_high, len_low] = total_len.to_be_bytes();
+    let [id_high, id_low] = identification.to_be_bytes();
+    let words = [
+        u32::from_ne_bytes([0x45, inner[1], len_high, len_low]),
+        u32::from_ne_bytes([id_high, id_low, inner[6] & 0x40, 0]),
+        u32::from_ne_bytes([inner[8], protocol, 0, 0]),
+        u32::from_ne_bytes(source.octets()),
+        u32::from_ne_bytes(destination.octets()),
+    ];
+    let sum: u64 = words.iter().map(|&word| u64::from(word)).sum();
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let [check_high, check_low] = (!fold(u32::try_from(sum).unwrap_or(0))).to_ne_bytes();
+    let mut header = [0; MIN_LEN];
+    for (bytes, word) in header.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *bytes = word.to_ne_bytes();
+    }
+    (header[10], header[11]) = (check_high, check_low);
+    header
 }
 
 /// A source address that no host may send from: this network, loopback, multicast, reserved, broadcast

@@ -44,3 +44,15 @@ impl<'a> Udp<'a> {
         usize::from(self.len()) < LEN
     }
 }
+
+/// Writes a header without a checksum; `len` is that of header and payload.
+pub fn write(header: &mut [u8; LEN], ports: (u16, u16), len: u16) {
+    let ([a, b], [c, d], [e, f]) = (ports.0.to_be_bytes(), ports.1.to_be_bytes(), len.to_be_bytes());
+    *header = [a, b, c, d, e, f, 0, 0];
+}
+
+/// Puts a checksum in. One that comes out as 0 is sent as 0xffff, since 0 says that there is none.
+pub fn set_checksum(header: &mut [u8; LEN], checksum: u16) {
+    let checksum = if checksum == 0 { 0xffff } else { checksum };
+    header[CHECKSUM_AT..].copy_from_slice(&checksum.to_be_bytes());
+}

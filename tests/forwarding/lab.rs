@@ -32,8 +32,8 @@ pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
         key: ServiceKey { protocol, address: VIP, port: 80 },
         scheduler: SchedulerKind::Rr,
-        mode: ForwardingMode::Fullnat,
-        pool: 0,
+        pool: Some(0),
+        owned_by_client: false,
         cursor: protocol as usize,
         real_servers: servers,
     }
@@ -44,6 +44,7 @@ pub fn server(slot: u32, address: Ipv4Addr, weight: u32) -> RealServer {
         slot: RealServerSlot(slot),
         address,
         port: 8080,
+        mode: ForwardingMode::Fullnat,
         weight: Weight(weight),
         upper_threshold: 0,
         lower_threshold: 0,

@@ -66,8 +66,13 @@ impl Lab {
 
     /// Everybody on one switch.
     pub fn one_arm(reals: usize) -> Self {
+        Self::one_arm_with_queues(reals, 1)
+    }
+
+    /// The same with so many queues of the gateway's cable.
+    pub fn one_arm_with_queues(reals: usize, queues: usize) -> Self {
         let lab = Self::without_cables(reals);
-        lab.plug("gateway", &lab.gateway, "veth-lan", 1);
+        lab.plug("gateway", &lab.gateway, "veth-lan", queues);
         lab.plug("client", &lab.client, "eth0", 1);
         lab.client.ip("addr add 10.0.0.10/24 dev eth0");
         for (index, real) in lab.reals.iter().enumerate() {

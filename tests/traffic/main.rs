@@ -11,6 +11,7 @@ mod counts;
 mod garbage;
 mod http;
 mod hugepages;
+mod modes;
 mod packets;
 mod restart;
 mod start;

@@ -205,6 +205,7 @@ mod tests {
         let real_servers = servers
             .iter()
             .map(|&(slot, weight)| RealServer {
+                mode: ForwardingMode::Fullnat,
                 slot: RealServerSlot(slot),
                 address: Ipv4Addr::new(10, 1, 0, 1),
                 port: 80,
@@ -214,7 +215,7 @@ mod tests {
             })
             .collect();
         let key = ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100), port: 80 };
-        Service { key, scheduler, mode: ForwardingMode::Fullnat, pool: 0, cursor: 0, real_servers }
+        Service { key, scheduler, pool: None, owned_by_client: false, cursor: 0, real_servers }
     }
 
     fn picks(cursor: &mut Cursor, service: &Service, generation: u64, loads: &Fixed, count: usize) -> Vec<u32> {

@@ -1,0 +1,256 @@
+//! What listings and counters are made of, as they go over the Unix socket.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+use crate::balance::{ForwardingMode, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::telemetry::histogram::Durations;
+
+/// The gateway as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// fullgate's version.
+    pub version: String,
+    /// DPDK's version.
+    pub dpdk: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: f64,
+    /// Workers.
+    pub workers: usize,
+    /// Sessions now.
+    pub sessions: u64,
+    /// Sessions that fit.
+    pub session_capacity: u64,
+}
+
+/// Packets and bytes each way. Bytes are those of IP packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficTotals {
+    /// Sessions set up.
+    pub connections: u64,
+    /// Client to real server.
+    pub in_packets: u64,
+    /// Client to real server.
+    pub in_bytes: u64,
+    /// Real server to client.
+    pub out_packets: u64,
+    /// Real server to client.
+    pub out_bytes: u64,
+}
+
+/// A service in `service.list` and `stats`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Virtual address and port.
+    pub vip: SocketAddrV4,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its scheduler.
+    pub scheduler: SchedulerKind,
+    /// The forwarding mode of real servers that are added without one.
+    pub mode: ForwardingMode,
+    /// Its local pool; empty: none.
+    pub local_pool: String,
+    /// Its traffic, real servers since removed included.
+    pub traffic: TrafficTotals,
+    /// Its real servers, in the order added.
+    pub real_servers: Vec<RealServerRow>,
+}
+
+/// A real server in a [`ServiceRow`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RealServerRow {
+    /// Its address and port.
+    pub address: SocketAddrV4,
+    /// How packets reach it.
+    pub mode: ForwardingMode,
+    /// What wraps them, in mode `tun`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+    /// Its weight.
+    pub weight: Weight,
+    /// Its upper threshold; 0: none.
+    #[serde(rename = "upper")]
+    pub upper_threshold: u32,
+    /// Its lower threshold; 0: none.
+    #[serde(rename = "lower")]
+    pub lower_threshold: u32,
+    /// Sessions that IPVS would call active.
+    pub active_connections: u64,
+    /// Sessions that IPVS would call inactive.
+    pub inactive_connections: u64,
+    /// Its traffic.
+    pub traffic: TrafficTotals,
+}
+
+/// A pool in `local.list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPoolRow {
+    /// Its name.
+    pub name: String,
+    /// The port that its addresses are on.
+    pub port: String,
+    /// Its range of local ports, `1024-65535`.
+    pub ports: String,
+    /// Its addresses.
+    pub addresses: Vec<LocalAddressRow>,
+}
+
+/// A local address in a [`LocalPoolRow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalAddressRow {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Local ports in use, over all real servers.
+    pub ports_used: u64,
+    /// Withdrawn, and only kept for the sessions that still use it.
+    pub withdrawn: bool,
+}
+
+/// A session in `session.list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The client.
+    pub client: SocketAddrV4,
+    /// The virtual address.
+    pub vip: SocketAddrV4,
+    /// How its packets reach the real server.
+    pub mode: ForwardingMode,
+    /// The local address, in FULLNAT mode.
+    pub local: Option<SocketAddrV4>,
+    /// The real server.
+    pub real_server: SocketAddrV4,
+    /// The state's IPVS name.
+    pub state: String,
+    /// Seconds until it expires if nothing more comes.
+    pub expires_seconds: u32,
+    /// The worker that owns it.
+    pub worker: usize,
+}
+
+/// To `session.count`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionCount {
+    /// All that match.
+    pub total: u64,
+    /// By worker.
+    pub by_worker: Vec<u64>,
+    /// By state: IPVS name and number, those that occur.
+    pub by_state: Vec<(String, u64)>,
+}
+
+/// A port in `port.show` and `stats`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// Its name.
+    pub name: String,
+    /// Its device string.
+    pub device: String,
+    /// Its PMD.
+    pub driver: String,
+    /// Its TAP.
+    pub tap: String,
+    /// Its link-layer address.
+    pub mac: String,
+    /// Bytes of the largest IP packet.
+    pub mtu: u16,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// In megabits a second; 0: unknown.
+    pub link_speed_mbps: u32,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// How packets find their worker: `rss`, `software` or `single`.
+    pub steering: String,
+    /// Offloads in use.
+    pub offloads: Vec<String>,
+    /// Received by the workers.
+    pub rx_packets: u64,
+    /// Received by the workers.
+    pub rx_bytes: u64,
+    /// Sent by the workers.
+    pub tx_packets: u64,
+    /// Sent by the workers.
+    pub tx_bytes: u64,
+    /// Packets that the device missed for want of descriptors.
+    pub rx_missed: u64,
+    /// Packets that the device received with errors.
+    pub rx_errors: u64,
+    /// Packets that the device failed to send.
+    pub tx_errors: u64,
+    /// The device's own counters, by its names, those that are not 0.
+    pub xstats: Vec<(String, u64)>,
+}
+
+/// A worker in `worker.show` and `stats`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its number.
+    pub worker: usize,
+    /// Its CPU.
+    pub core: u16,
+    /// Sessions now.
+    pub sessions: u64,
+    /// Sessions that fit.
+    pub session_capacity: u64,
+    /// Sessions set up.
+    pub sessions_created: u64,
+    /// Sessions expired.
+    pub sessions_expired: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bursts with at least one packet.
+    pub bursts: u64,
+    /// Packets handed to other workers.
+    pub handovers: u64,
+    /// Packets taken over from other workers.
+    pub handovers_received: u64,
+    /// Nanoseconds spent on packets and housekeeping.
+    pub busy_nanoseconds: u64,
+    /// Nanoseconds since it started.
+    pub total_nanoseconds: u64,
+    /// From one poll of its queues to the next, sleep that was asked for left out.
+    #[serde(default)]
+    pub poll_gaps: Durations,
+    /// Of those above 20 microseconds, the part that the worker itself used.
+    #[serde(default)]
+    pub stalls: Durations,
+    /// Of the same, nanoseconds in which its CPU was given to somebody else.
+    #[serde(default)]
+    pub preempted_nanoseconds: u64,
+    /// From the reception of a turn's packets until they are on their way.
+    #[serde(default)]
+    pub burst_times: Durations,
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// When, in nanoseconds of the daemon's monotonic clock.
+    pub at_nanoseconds: u64,
+    /// Ports.
+    pub ports: Vec<PortRow>,
+    /// Workers.
+    pub workers: Vec<WorkerRow>,
+    /// Services.
+    pub services: Vec<ServiceRow>,
+    /// Dropped packets by reason, every reason.
+    pub drops: Vec<(String, u64)>,
+    /// Packets given to the kernel by class, every class.
+    pub punts: Vec<(String, u64)>,
+    /// RSTs answered to TCP packets of no session.
+    pub resets_sent: u64,
+    /// ICMP errors made by the gateway.
+    pub icmp_errors_sent: u64,
+    /// Frames from the kernel sent out.
+    pub injected: u64,
+}
