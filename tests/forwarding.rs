@@ -261,7 +261,7 @@ fn an_unresolved_hop_is_waited_for() {
     let mut gateway = udp_gateway();
     let services = || table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
     gateway.adopt(services(), &routes(&NEIGHBOURS[..1], 1500));
-    let hop = Hop { port: LAN, address: SERVER };
+    let hop = Hop { port: LAN, address: SERVER.into() };
     let (verdict, out) = gateway.send(WAN, &from_client(b"wait").udp());
     assert_eq!(verdict, Verdict::AwaitNeighbour(hop));
     let mut frame = fullgate::port::memory::MemoryFrame::new(&out);
