@@ -283,9 +283,7 @@ fn naive(input: &RouteInput, destination: IpAddr) -> Vec<Hop> {
             u64::from(bits) >> (32 - route.prefix_len) == 0
         }
         (IpAddr::V6(network), IpAddr::V6(address)) => {
-            let same = network.octets().into_iter().zip(address.octets()).map(|(a, b)| (a ^ b).leading_zeros());
-            let equal_bytes = same.clone().take_while(|&bits| bits == 8).count();
-            equal_bytes as u32 * 8 + same.skip(equal_bytes).next().unwrap_or(0) >= u32::from(route.prefix_len)
+            (network.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(route.prefix_len)
         }
         _ => false,
     };
