@@ -58,9 +58,14 @@ impl Rig {
         let mut neighbours = vec![(WAN, ROUTER, CLIENT_MAC)];
         neighbours.extend((0..REAL_SERVERS).map(|n| (LAN, address(n), SERVER_MAC)));
         let mut routes = lab::routes(&neighbours, 1500);
-        let router = RouteNextHop { port: WAN, gateway: Some(ROUTER), weight: 1 };
+        let router = RouteNextHop { port: WAN, gateway: Some(ROUTER.into()), weight: 1 };
         let destination = Ipv4Addr::UNSPECIFIED;
-        routes.routes.push(RouteEntry { destination, prefix_len: 0, metric: 0, next_hops: vec![router] });
+        routes.routes.push(RouteEntry {
+            destination: destination.into(),
+            prefix_len: 0,
+            metric: 0,
+            next_hops: vec![router],
+        });
         let mut gateway = Gateway::with(table.clone(), 1, WorkerId(0), capacity);
         gateway.adopt(table, &routes);
         Self { gateway, protocol, verdicts: [Verdict::Transmit(WAN); BURST_SIZE] }

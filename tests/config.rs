@@ -456,12 +456,32 @@ fn bad_ports() {
         bad(
             "\"10.1.0.1/24\"",
             "\"224.0.0.1/24\"",
-            "f.toml:12: port[1].addresses[0]: \"224.0.0.1/24\" cannot be an interface's address; allowed: an address that a host can have: neither multicast, broadcast, loopback nor 0.0.0.0/8",
+            "f.toml:12: port[1].addresses[0]: \"224.0.0.1/24\" cannot be an interface's address; allowed: an address that a host can have: neither multicast, broadcast, loopback, 0.0.0.0/8 nor ::ffff:0.0.0.0/96",
         ),
         bad(
             "\"10.1.0.1/24\"",
             "\"10.0.0.1/24\"",
             "f.toml:12: port[1].addresses[0]: 10.0.0.1 is a port's address on line 7 already; allowed: each address once",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"2001:db8::1/129\"",
+            "f.toml:12: port[1].addresses[0]: \"2001:db8::1/129\" has a wrong prefix length; allowed: a prefix of 0-32 bits for IPv4, 0-128 for IPv6",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"::ffff:10.1.0.1/128\"",
+            "f.toml:12: port[1].addresses[0]: \"::ffff:10.1.0.1/128\" cannot be an interface's address; allowed: an address that a host can have: neither multicast, broadcast, loopback, 0.0.0.0/8 nor ::ffff:0.0.0.0/96",
+        ),
+        bad(
+            "\"10.1.0.1/24\"",
+            "\"fe80::1/64\", \"fe80::1/64\"",
+            "f.toml:12: port[1].addresses[1]: fe80::1 is a port's address on line 12 already; allowed: each address once",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"2001:db8::1/64\"]\nmtu = 1279",
+            "f.toml:13: port[1].mtu: 1279 is too small for IPv6, and the port has 2001:db8::1; allowed: at least 1280",
         ),
         bad(
             "[\"10.1.0.1/24\"]",
@@ -531,17 +551,17 @@ fn bad_ports() {
         bad(
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\nroutes = [{ to = \"10.2.0.1/16\" }]",
-            "f.toml:13: port[1].routes[0].to: \"10.2.0.1/16\" has bits set behind its prefix, which the kernel refuses; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16",
+            "f.toml:13: port[1].routes[0].to: \"10.2.0.1/16\" has bits set behind its prefix, which the kernel refuses; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16 or 2001:db8:2::/48",
         ),
         bad(
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\nroutes = [{ to = \"10.2.0.0\" }]",
-            "f.toml:13: port[1].routes[0].to: \"10.2.0.0\" has no prefix length; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16",
+            "f.toml:13: port[1].routes[0].to: \"10.2.0.0\" has no prefix length; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16 or 2001:db8:2::/48",
         ),
         bad(
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\", via = \"gw\" }]",
-            "f.toml:13: port[1].routes[0].via: \"gw\" is no IP address; allowed: the address of a gateway, like \"10.0.0.254\"",
+            "f.toml:13: port[1].routes[0].via: \"gw\" is no IP address; allowed: the address of a gateway, like \"10.0.0.254\" or \"2001:db8::fe\"",
         ),
         bad(
             "\"10.1.0.1/24\"]",
@@ -567,6 +587,26 @@ fn bad_ports() {
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\" },\n{ to = \"0.0.0.0/0\" }]",
             "f.toml:14: port[1].routes[1].to: 0.0.0.0/0 has a route on line 13; allowed: each destination once a metric",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"default\" },\n{ to = \"default\", metric = 0 }]",
+            "f.toml:14: port[1].routes[1].to: 0.0.0.0/0 has a route on line 13; allowed: each destination once a metric",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"2001:db8::1/64\"]\nroutes = [{ to = \"default\", via = \"2001:db8::fe\" },\n{ to = \"::/0\", via = \"fe80::1\", metric = 1024 }]",
+            "f.toml:14: port[1].routes[1].to: ::/0 has a route on line 13; allowed: each destination once a metric",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nroutes = [{ to = \"2001:db8::1/32\", via = \"fe80::1\" }]",
+            "f.toml:13: port[1].routes[0].to: \"2001:db8::1/32\" has bits set behind its prefix, which the kernel refuses; allowed: default, or NETWORK/PREFIX like 10.2.0.0/16 or 2001:db8:2::/48",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"2001:db8::1/64\"]\nroutes = [{ to = \"default\", via = \"2001:db8:1::fe\" }]",
+            "f.toml:13: port[1].routes[0].via: 2001:db8:1::fe is in no network of this port; allowed: a neighbour by addresses or by a route above",
         ),
     ]);
 }
@@ -979,4 +1019,35 @@ fn forwarding_modes_and_tunnels() {
         let found = errors(&with(service, real).replace("PORT", port));
         assert!(found.len() == 1 && found[0].contains(expected), "{expected:?}: {found:?}");
     }
+}
+
+#[test]
+fn ports_may_have_ipv6_addresses_and_routes() {
+    let text = r#"
+[worker]
+cores = [1]
+[[port]]
+name = "wan"
+device = "net_null0"
+addresses = ["2001:db8::1/64", "2001:db8::100/128", "fe80::1/64"]
+routes = [
+    { to = "default", via = "2001:db8::fe" },
+    { to = "::/0", via = "fe80::2", metric = 2048 },
+    { to = "2001:db8:9::/48", via = "2001:db8::fd", metric = 7 },
+]
+[[port]]
+name = "lan"
+device = "net_null1"
+addresses = ["10.1.0.1/24", "fe80::1/64"]
+routes = [{ to = "default", via = "10.1.0.254" }]
+"#;
+    let config = Config::parse(text, "f.toml").unwrap_or_else(|errors| panic!("{errors:?}"));
+    let destinations: Vec<_> = config
+        .ports
+        .iter()
+        .flat_map(|port| &port.routes)
+        .map(|route| format!("{}/{}", route.to.address, route.to.prefix_len))
+        .collect();
+    assert_eq!(destinations, ["::/0", "::/0", "2001:db8:9::/48", "0.0.0.0/0"]);
+    assert_eq!(config.ports[0].addresses[1].prefix_len, 128);
 }

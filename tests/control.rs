@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,15 +56,15 @@ impl PortReporter for OnePort {
 
 /// Remembers which addresses are on which port; refuses one.
 #[derive(Clone, Default)]
-struct Addresses(Arc<Mutex<HashSet<(PortId, Ipv4Addr)>>>);
+struct Addresses(Arc<Mutex<HashSet<(PortId, IpAddr)>>>);
 
 /// The address of port lan itself.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 
-const REFUSED: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 250);
+const REFUSED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 250));
 
 impl LocalAddressHost for Addresses {
-    async fn add(&self, port: PortId, address: Ipv4Addr) -> Result<(), String> {
+    async fn add(&self, port: PortId, address: IpAddr) -> Result<(), String> {
         if address == REFUSED {
             return Err("no room on the TAP".to_owned());
         }
@@ -72,7 +72,7 @@ impl LocalAddressHost for Addresses {
         Ok(())
     }
 
-    async fn remove(&self, port: PortId, address: Ipv4Addr) -> Result<(), String> {
+    async fn remove(&self, port: PortId, address: IpAddr) -> Result<(), String> {
         self.0.lock().unwrap().remove(&(port, address));
         Ok(())
     }

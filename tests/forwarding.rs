@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use fullgate::balance::{PortRange, Protocol};
 use fullgate::forward::{DropReason, Hop, PuntClass, Verdict};
 use fullgate::port::{PortId, WorkerId};
+use fullgate::route::Neighbour;
 use lab::*;
 use proptest::prelude::*;
 
@@ -261,7 +262,7 @@ fn an_unresolved_hop_is_waited_for() {
     let mut gateway = udp_gateway();
     let services = || table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
     gateway.adopt(services(), &routes(&NEIGHBOURS[..1], 1500));
-    let hop = Hop { port: LAN, address: SERVER };
+    let hop = Hop { port: LAN, address: SERVER.into() };
     let (verdict, out) = gateway.send(WAN, &from_client(b"wait").udp());
     assert_eq!(verdict, Verdict::AwaitNeighbour(hop));
     let mut frame = fullgate::port::memory::MemoryFrame::new(&out);
@@ -270,6 +271,31 @@ fn an_unresolved_hop_is_waited_for() {
     assert!(gateway.forwarder.complete(&mut frame, hop));
     let seen = see(fullgate::port::Frame::bytes(&frame));
     assert_eq!((seen.macs, seen.destination, seen.ttl), ((LAN_MAC.0, SERVER_MAC.0), (SERVER, 8080), 63));
+}
+
+#[test]
+fn an_ipv4_packet_goes_to_an_ipv6_gateway_under_an_ipv4_header() {
+    let gateway_address = "fe80::11".parse().unwrap();
+    let hop = Hop { port: LAN, address: gateway_address };
+    let mut input = routes(&NEIGHBOURS[..1], 1500);
+    input.routes[1].next_hops[0].gateway = Some(gateway_address);
+    let mut gateway = udp_gateway();
+    let services = || table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
+    gateway.adopt(services(), &input);
+    let (verdict, out) = gateway.send(WAN, &from_client(b"wait").udp());
+    assert_eq!(verdict, Verdict::AwaitNeighbour(hop));
+    let mut frame = fullgate::port::memory::MemoryFrame::new(&out);
+    assert!(!gateway.forwarder.complete(&mut frame, hop));
+    input.neighbours.push(Neighbour { hop, mac: SERVER_MAC });
+    gateway.adopt(services(), &input);
+    assert!(gateway.forwarder.complete(&mut frame, hop));
+    let (verdict, next) = gateway.send(WAN, &from_client(b"wait").udp());
+    assert_eq!(verdict, Verdict::Transmit(LAN));
+    for bytes in [fullgate::port::Frame::bytes(&frame), &next] {
+        let seen = see(bytes);
+        assert_eq!((seen.macs, seen.destination), ((LAN_MAC.0, SERVER_MAC.0), (SERVER, 8080)));
+        assert_eq!(bytes[12..14], [8, 0]);
+    }
 }
 
 #[test]

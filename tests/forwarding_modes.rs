@@ -152,10 +152,10 @@ fn dr_needs_the_real_server_on_a_link() {
     let mut gateway = Gateway::new(services.clone());
     let mut input = routes(&NEIGHBOURS, 1500);
     input.routes.push(fullgate::route::RouteEntry {
-        destination: Ipv4Addr::UNSPECIFIED,
+        destination: Ipv4Addr::UNSPECIFIED.into(),
         prefix_len: 0,
         metric: 0,
-        next_hops: vec![fullgate::route::RouteNextHop { port: LAN, gateway: Some(SERVER), weight: 1 }],
+        next_hops: vec![fullgate::route::RouteNextHop { port: LAN, gateway: Some(SERVER.into()), weight: 1 }],
     });
     gateway.adopt(services, &input);
     assert_eq!(gateway.send(WAN, &from_client(b"x").udp()).0, Verdict::Drop(DropReason::RealServerNotOnLink));
@@ -168,7 +168,7 @@ fn dr_waits_for_a_neighbour_with_the_packet_ready_but_for_its_ethernet_header() 
     let table = services(Protocol::Udp, ForwardingMode::Dr, Tunnel::default());
     gateway.adopt(table, &routes(&NEIGHBOURS[..1], 1500));
     let (verdict, out) = gateway.send(WAN, &from_client(b"x").udp());
-    assert_eq!(verdict, Verdict::AwaitNeighbour(Hop { port: LAN, address: SERVER }));
+    assert_eq!(verdict, Verdict::AwaitNeighbour(Hop { port: LAN, address: SERVER.into() }));
     assert_eq!(out[14..], passed_on(b"x").udp()[14..]);
 }
 

@@ -73,6 +73,7 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         ("device", port.device.clone()),
         ("driver", port.driver.clone()),
         ("tap", port.tap.clone()),
+        ("addresses", if port.addresses.is_empty() { "none".to_owned() } else { port.addresses.join(", ") }),
         ("mac", port.mac.clone()),
         ("mtu", port.mtu.to_string()),
         ("link", link),

@@ -185,7 +185,7 @@ pub enum Device {
     Vdev(String),
 }
 
-/// An address with its prefix, as `ip addr add` takes it. IPv6 addresses are put on the TAP for the host's own use.
+/// An address with its prefix, as `ip addr add` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
     /// The address.
@@ -197,7 +197,7 @@ pub struct InterfaceAddress {
 /// A route, as `ip route add` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// The destination; 0.0.0.0/0 for `default`.
+    /// The destination; for `default` 0.0.0.0/0, or ::/0 where the gateway has an IPv6 address.
     pub to: InterfaceAddress,
     /// The gateway; none: on-link.
     pub via: Option<IpAddr>,

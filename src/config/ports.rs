@@ -15,6 +15,10 @@ use crate::port::{MAX_PORTS, MAX_WORKERS};
 const DEFAULT_DESCRIPTORS: u16 = 1024;
 const DEFAULT_LINK_TIMEOUT_MILLISECONDS: u32 = 5_000;
 const MAX_LINK_TIMEOUT_MILLISECONDS: u32 = 600_000;
+/// Below it the kernel switches IPv6 off on an interface (IPV6_MIN_MTU; RFC 8200, 5).
+const MIN_MTU_IPV6: u16 = 1280;
+/// The metric that the kernel gives to an IPv6 route that names none (IP6_RT_PRIO_USER). IPv4's is 0.
+const DEFAULT_METRIC_IPV6: u32 = 1024;
 
 /// What must differ between ports: the line on which each value stands already.
 #[derive(Default)]
@@ -23,9 +27,11 @@ struct Seen {
     devices: HashMap<String, usize>,
     taps: HashMap<String, usize>,
     addresses: HashMap<IpAddr, usize>,
-    /// The kernel keeps one IPv4 route for a destination and metric, whatever its device.
-    routes: HashMap<(Ipv4Addr, u8, Option<u32>), usize>,
+    /// The kernel keeps one route for a destination and metric, whatever its device.
+    routes: SeenRoutes,
 }
+
+type SeenRoutes = HashMap<(IpAddr, u8, u32), usize>;
 
 /// Every `[[port]]`.
 pub(super) fn ports(root: &mut Section<'_>, workers: usize) -> Vec<PortConfig> {
@@ -59,6 +65,13 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
     let addresses = addresses(&mut section, &mut seen.addresses);
     let routes = routes(&mut section, &addresses, &mut seen.routes);
     let mtu = section.get("mtu").and_then(|value| value.integer(68..=9600, "bytes of an IP packet"));
+    if let Some(mtu) = mtu.filter(|&mtu| mtu < MIN_MTU_IPV6)
+        && let Some(address) = addresses.iter().map(|own| own.address).find(IpAddr::is_ipv6)
+    {
+        let message =
+            format!("{mtu} is too small for IPv6, and the port has {address}; allowed: at least {MIN_MTU_IPV6}");
+        section.document().consequence(&section.place("mtu"), message);
+    }
     let queues = section.get("queues").and_then(|value| queues(&value, workers));
     let mut descriptors = |name| {
         let given = section.get(name).and_then(|value| value.integer(64..=32_768, "descriptors a queue"));
@@ -134,10 +147,16 @@ fn tap(section: &mut Section<'_>, name: &str, seen: &mut HashMap<String, usize>)
 
 fn addresses(section: &mut Section<'_>, seen: &mut HashMap<IpAddr, usize>) -> Vec<InterfaceAddress> {
     const ALLOWED: &str = "a list of addresses with prefix, like [\"10.0.0.1/24\"]";
-    let mut addresses = Vec::new();
+    let mut addresses: Vec<InterfaceAddress> = Vec::new();
     for value in section.get("addresses").map(|value| value.list(ALLOWED)).unwrap_or_default() {
         let Some(address) = value.parsed("ADDRESS/PREFIX", syntax::host_address) else { continue };
-        if let Some(line) = seen.insert(address.address, value.line()) {
+        // A link-local address means something on its own link only.
+        let twice = if syntax::is_link_local(address.address) {
+            addresses.iter().any(|own| own.address == address.address).then_some(value.line())
+        } else {
+            seen.insert(address.address, value.line())
+        };
+        if let Some(line) = twice {
             let address = address.address;
             value.error(format!("{address} is a port's address on line {line} already; allowed: each address once"));
         }
@@ -145,8 +164,6 @@ fn addresses(section: &mut Section<'_>, seen: &mut HashMap<IpAddr, usize>) -> Ve
     }
     addresses
 }
-
-type SeenRoutes = HashMap<(Ipv4Addr, u8, Option<u32>), usize>;
 
 fn routes(section: &mut Section<'_>, addresses: &[InterfaceAddress], seen: &mut SeenRoutes) -> Vec<RouteConfig> {
     const ALLOWED: &str = "a list of tables, like [{ to = \"default\", via = \"10.0.0.254\" }]";
@@ -169,7 +186,7 @@ fn routes(section: &mut Section<'_>, addresses: &[InterfaceAddress], seen: &mut 
 
 fn route(table: &mut Section<'_>) -> Option<RouteConfig> {
     const TO: &str = "default, or NETWORK/PREFIX";
-    const VIA: &str = "the address of a gateway, like \"10.0.0.254\"";
+    const VIA: &str = "the address of a gateway, like \"10.0.0.254\" or \"2001:db8::fe\"";
     let to = table.require("to", TO).and_then(|value| value.parsed(TO, syntax::route_destination));
     let parse = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address; allowed: {VIA}"));
     let given = table.get("via");
@@ -197,10 +214,9 @@ fn route(table: &mut Section<'_>) -> Option<RouteConfig> {
 /// The kernel refuses a gateway that it cannot reach directly.
 fn gateway_is_near(table: &Section<'_>, route: &RouteConfig, own: &[InterfaceAddress], earlier: &[RouteConfig]) {
     let Some(via) = route.via else { return };
-    let link_local = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
     let on_link = own.iter().any(|own| own.contains(via));
     let routed = earlier.iter().any(|earlier| earlier.via.is_none() && earlier.to.contains(via));
-    if !(link_local || on_link || routed) {
+    if !(syntax::is_link_local(via) || on_link || routed) {
         let message =
             format!("{via} is in no network of this port; allowed: a neighbour by addresses or by a route above");
         table.document().consequence(&table.place("via"), message);
@@ -208,8 +224,12 @@ fn gateway_is_near(table: &Section<'_>, route: &RouteConfig, own: &[InterfaceAdd
 }
 
 fn only_route(table: &Section<'_>, route: &RouteConfig, line: usize, seen: &mut SeenRoutes) {
-    let IpAddr::V4(to) = route.to.address else { return };
-    if let Some(earlier) = seen.insert((to, route.to.prefix_len, route.metric), line) {
+    let to = route.to.address;
+    let metric = match (to, route.metric) {
+        (IpAddr::V6(_), None | Some(0)) => DEFAULT_METRIC_IPV6,
+        (_, metric) => metric.unwrap_or(0),
+    };
+    if let Some(earlier) = seen.insert((to, route.to.prefix_len, metric), line) {
         let prefix = route.to.prefix_len;
         let message = format!("{to}/{prefix} has a route on line {earlier}; allowed: each destination once a metric");
         table.document().consequence(&table.place("to"), message);

@@ -138,11 +138,15 @@ pub(super) fn interface_address(text: &str) -> Result<InterfaceAddress, SyntaxEr
 
 /// An address that a host can have, with its prefix.
 pub(super) fn host_address(text: &str) -> Result<InterfaceAddress, SyntaxError> {
-    const ALLOWED: &str = "an address that a host can have: neither multicast, broadcast, loopback nor 0.0.0.0/8";
+    const ALLOWED: &str =
+        "an address that a host can have: neither multicast, broadcast, loopback, 0.0.0.0/8 nor ::ffff:0.0.0.0/96";
     let address = interface_address(text)?;
     let usable = match address.address {
         IpAddr::V4(address) => is_host(address),
-        IpAddr::V6(address) => !(address.is_unspecified() || address.is_multicast() || address.is_loopback()),
+        IpAddr::V6(address) => {
+            let mapped = address.to_ipv4_mapped().is_some();
+            !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || mapped)
+        }
     };
     if usable { Ok(address) } else { Err(SyntaxError::new(text, "cannot be an interface's address", ALLOWED)) }
 }
@@ -152,9 +156,14 @@ pub(super) fn is_host(address: Ipv4Addr) -> bool {
     !(address.octets()[0] == 0 || address.is_loopback() || address.is_multicast() || address.octets()[0] >= 240)
 }
 
+/// Whether an address is one that each link may have (fe80::/10).
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// The destination of a route; `None` for the word `default`, whose family the gateway tells.
 pub(super) fn route_destination(text: &str) -> Result<Option<InterfaceAddress>, SyntaxError> {
-    const ALLOWED: &str = "default, or NETWORK/PREFIX like 10.2.0.0/16";
+    const ALLOWED: &str = "default, or NETWORK/PREFIX like 10.2.0.0/16 or 2001:db8:2::/48";
     if text == "default" {
         return Ok(None);
     }

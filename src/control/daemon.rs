@@ -169,7 +169,7 @@ fn parts(
         balance,
         store: Some(store),
         routes,
-        ports: OpenPorts::new(Arc::clone(data_plane.ports()), Arc::clone(config), counters),
+        ports: OpenPorts::new(Arc::clone(data_plane.ports()), Arc::clone(config), counters, kernel_side.addresses()),
         host: kernel_side.address_host(),
         dpdk_version: Eal::version(),
     }

@@ -1,14 +1,14 @@
 //! The kernel's part in the gateway: TAPs, the mirror of what the kernel knows, and the frames between both.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinSet, yield_now};
 
 use super::data_plane::{DataPlane, Link};
-use super::mirror::{Mirror, MirrorError, MirroredPort};
+use super::mirror::{Mirror, MirrorError, MirroredPort, PortAddress};
 use super::plane::LocalAddressHost;
 use super::pump;
 use super::tap::Tap;
@@ -85,6 +85,11 @@ impl KernelSide {
         TapAddresses(Arc::clone(&self.twin))
     }
 
+    /// The addresses of the TAPs, now and whenever they change.
+    pub fn addresses(&self) -> watch::Receiver<Vec<PortAddress>> {
+        self.mirror.addresses()
+    }
+
     /// The routes, compiled, now and whenever the kernel's change. The task that compiles them belongs to `tasks`.
     pub fn routes(&self, tasks: &mut JoinSet<()>) -> watch::Receiver<Arc<RouteTable>> {
         let mut input = self.mirror.subscribe();
@@ -152,11 +157,11 @@ fn compile(input: &RouteInput, previous: Option<&RouteTable>) -> Arc<RouteTable>
 pub struct TapAddresses(Arc<Mutex<Twin>>);
 
 impl LocalAddressHost for TapAddresses {
-    async fn add(&self, port: PortId, address: Ipv4Addr) -> Result<(), String> {
+    async fn add(&self, port: PortId, address: IpAddr) -> Result<(), String> {
         self.0.lock().await.add_local_address(port, address).await.map_err(|error| error.to_string())
     }
 
-    async fn remove(&self, port: PortId, address: Ipv4Addr) -> Result<(), String> {
+    async fn remove(&self, port: PortId, address: IpAddr) -> Result<(), String> {
         self.0.lock().await.remove_local_address(port, address).await.map_err(|error| error.to_string())
     }
 }

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+pub use self::read::{AddressState, PortAddress};
+
 use self::read::Reading;
 use crate::forward::Hop;
 use crate::port::{MacAddress, PortId};
@@ -80,6 +82,7 @@ pub enum MirrorError {
 #[derive(Debug)]
 pub struct Mirror {
     input: watch::Receiver<Arc<RouteInput>>,
+    addresses: watch::Receiver<Vec<PortAddress>>,
     resolve: mpsc::Sender<Hop>,
     _task: JoinSet<()>,
 }
@@ -92,18 +95,24 @@ impl Mirror {
     /// [`MirrorError`]. Later errors are logged and netlink opened again.
     pub async fn start(ports: &[MirroredPort]) -> Result<Self, MirrorError> {
         let (publish, input) = watch::channel(Arc::default());
+        let (publish_addresses, addresses) = watch::channel(Vec::new());
         let (resolve, requests) = mpsc::channel(RESOLVE_QUEUE);
-        let mut listener = Listener::new(ports, publish);
+        let mut listener = Listener::new(ports, publish, publish_addresses);
         let mut kernel = Kernel::open()?;
         listener.read(&mut kernel).await?;
         let mut task = JoinSet::new();
         task.spawn(listener.run(kernel, requests));
-        Ok(Self { input, resolve, _task: task })
+        Ok(Self { input, addresses, resolve, _task: task })
     }
 
     /// What the kernel knows, now and from now on.
     pub fn subscribe(&self) -> watch::Receiver<Arc<RouteInput>> {
         self.input.clone()
+    }
+
+    /// The addresses of the TAPs, sorted, now and from now on, also those that the kernel does not use.
+    pub fn addresses(&self) -> watch::Receiver<Vec<PortAddress>> {
+        self.addresses.clone()
     }
 
     /// Asks the kernel to resolve a hop. The answer, if there is one, shows in [`Mirror::subscribe`]. Asking again
@@ -129,6 +138,8 @@ impl Kernel {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
             MulticastGroup::Nexthop,
         ];
         let (mut listening, _, events) = rtnetlink::new_multicast_connection(&groups).map_err(MirrorError::Open)?;
@@ -147,6 +158,7 @@ impl Kernel {
 struct Listener {
     ports: Arc<[MirroredPort]>,
     publish: watch::Sender<Arc<RouteInput>>,
+    publish_addresses: watch::Sender<Vec<PortAddress>>,
     /// The neighbours that were published last.
     known: HashMap<Hop, MacAddress>,
     /// Hops that the kernel was asked for in the last second, or somewhat longer.
@@ -160,11 +172,16 @@ struct Listener {
 }
 
 impl Listener {
-    fn new(ports: &[MirroredPort], publish: watch::Sender<Arc<RouteInput>>) -> Self {
+    fn new(
+        ports: &[MirroredPort],
+        publish: watch::Sender<Arc<RouteInput>>,
+        publish_addresses: watch::Sender<Vec<PortAddress>>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             ports: ports.into(),
             publish,
+            publish_addresses,
             known: HashMap::new(),
             asked: HashMap::new(),
             stale: Vec::new(),
@@ -223,7 +240,7 @@ impl Listener {
                 self.port(address.header.index).is_some()
             }
             NetlinkPayload::InnerMessage(Message::NewRoute(route) | Message::DelRoute(route)) => {
-                read::is_main_table(route)
+                read::routes::matters(route)
             }
             NetlinkPayload::InnerMessage(Message::NewNeighbour(message)) => {
                 read::neighbour(&self.ports, message).is_some_and(|seen| {
@@ -261,7 +278,7 @@ impl Listener {
         self.due = started + READ_INTERVAL;
         let ports = Arc::clone(&self.ports);
         let mut reading = pin!(timeout(READ_TIMEOUT, read::read(&kernel.handle, &ports)));
-        let Reading { input, stale } = loop {
+        let Reading { input, addresses, stale } = loop {
             tokio::select! {
                 reading = &mut reading => break reading.map_err(|_| MirrorError::Timeout)??,
                 event = kernel.events.next() => self.note(event.ok_or(MirrorError::Closed)?),
@@ -277,6 +294,14 @@ impl Listener {
             let changed = **last != input;
             if changed {
                 *last = Arc::new(input);
+            }
+            changed
+        });
+        self.publish_addresses.send_if_modified(|last| {
+            let changed = *last != addresses;
+            if changed {
+                warn_of_duplicates(last, &addresses);
+                *last = addresses;
             }
             changed
         });
@@ -305,5 +330,16 @@ impl Listener {
             tracing::debug!(%error, address = %hop.address, port = hop.port.0, "the kernel does not resolve a next hop");
         }
         true
+    }
+}
+
+/// Logs the addresses that have turned out to be somebody else's.
+fn warn_of_duplicates(last: &[PortAddress], now: &[PortAddress]) {
+    let new = |address: &&PortAddress| address.state == AddressState::Duplicate && !last.contains(address);
+    for PortAddress { port, address, prefix_len, .. } in now.iter().filter(new) {
+        tracing::warn!(
+            port = port.0,
+            "{address}/{prefix_len} is another machine's on the same link: the kernel does not use it on this port"
+        );
     }
 }

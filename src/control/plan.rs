@@ -6,7 +6,7 @@
 //! besides, no address becomes virtual or a real server's while sessions still use it as a local one.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -60,7 +60,7 @@ impl Model {
     }
 
     /// Addresses that must be put on ports before these steps are done; those that are there already are not named.
-    pub fn addresses_to_add(&self, changes: &[Change]) -> Vec<(PortId, Ipv4Addr)> {
+    pub fn addresses_to_add(&self, changes: &[Change]) -> Vec<(PortId, IpAddr)> {
         let mut ports: HashMap<&str, &str> =
             self.pools.iter().map(|pool| (pool.name.as_str(), pool.settings.port.as_str())).collect();
         let mut found = Vec::new();
@@ -72,7 +72,7 @@ impl Model {
                 Change::LocalAdd { pool, address } => {
                     let port = ports.get(pool.as_str()).and_then(|port| self.port_id(port));
                     let new = port.filter(|&port| self.port_of(*address) != Some(port));
-                    found.extend(new.map(|port| (port, *address)));
+                    found.extend(new.map(|port| (port, IpAddr::from(*address))));
                 }
                 _ => {}
             }

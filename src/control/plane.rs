@@ -7,7 +7,7 @@
 //! at most 100 ms after a change, by another thread, and when the plane ends.
 
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,12 +39,12 @@ pub trait PortReporter {
     fn rows(&self) -> Vec<PortRow>;
 }
 
-/// What puts local addresses where the kernel answers ARP and ping for them.
+/// What puts local addresses where the kernel answers ARP, neighbour discovery and ping for them.
 pub trait LocalAddressHost {
     /// Adds an address to a port. No error if it is there already.
-    fn add(&self, port: PortId, address: Ipv4Addr) -> impl Future<Output = Result<(), String>>;
+    fn add(&self, port: PortId, address: IpAddr) -> impl Future<Output = Result<(), String>>;
     /// Takes an address off a port. No error if it is not there.
-    fn remove(&self, port: PortId, address: Ipv4Addr) -> impl Future<Output = Result<(), String>>;
+    fn remove(&self, port: PortId, address: IpAddr) -> impl Future<Output = Result<(), String>>;
 }
 
 /// What a control plane is made of.
@@ -173,6 +173,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     /// those before it stay: the ports' TAPs go with the daemon.
     pub async fn put_local_addresses(&self) -> Result<(), String> {
         for (port, address) in self.model.local_addresses() {
+            let address = IpAddr::from(address);
             self.host.add(port, address).await.map_err(|error| self.host_error(port, address, &error))?;
         }
         Ok(())
@@ -267,13 +268,13 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         Ok(())
     }
 
-    async fn take_off(&self, port: PortId, address: Ipv4Addr) {
+    async fn take_off(&self, port: PortId, address: IpAddr) {
         if let Err(error) = self.host.remove(port, address).await {
             tracing::warn!("{}", self.host_error(port, address, &error));
         }
     }
 
-    fn host_error(&self, port: PortId, address: Ipv4Addr, error: &str) -> String {
+    fn host_error(&self, port: PortId, address: IpAddr, error: &str) -> String {
         format!("local address {address} on port {}: {error}", self.model.port_name(port))
     }
 
@@ -325,7 +326,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             self.publish_if_due();
         }
         for (port, address) in reclaimed.local_addresses {
-            self.take_off(port, address).await;
+            self.take_off(port, IpAddr::from(address)).await;
         }
         self.reclaim_due = self.model.has_departed().then(|| Instant::now() + RECLAIM_INTERVAL);
     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::data_plane::effective_steering;
+use super::mirror::PortAddress;
 use super::plane::PortReporter;
 use super::protocol::PortRow;
 use crate::config::{Config, Device, PortConfig};
@@ -15,12 +18,18 @@ pub struct OpenPorts {
     ports: Arc<[Port]>,
     config: Arc<Config>,
     workers: Vec<Arc<WorkerCounters>>,
+    addresses: watch::Receiver<Vec<PortAddress>>,
 }
 
 impl OpenPorts {
-    /// These ports, in the order of the configuration, with what these workers count.
-    pub fn new(ports: Arc<[Port]>, config: Arc<Config>, workers: Vec<Arc<WorkerCounters>>) -> Self {
-        Self { ports, config, workers }
+    /// These ports, in the order of the configuration, with what these workers count and the addresses of their TAPs.
+    pub fn new(
+        ports: Arc<[Port]>,
+        config: Arc<Config>,
+        workers: Vec<Arc<WorkerCounters>>,
+        addresses: watch::Receiver<Vec<PortAddress>>,
+    ) -> Self {
+        Self { ports, config, workers, addresses }
     }
 
     fn row(&self, port: &Port, config: &PortConfig) -> PortRow {
@@ -30,6 +39,8 @@ impl OpenPorts {
         // A device that cannot say is shown as one whose link is down and that counted nothing.
         let link = port.link().ok();
         let stats = port.stats().unwrap_or_default();
+        let addresses = self.addresses.borrow();
+        let own = addresses.iter().filter(|address| address.port == port.id()).map(ToString::to_string);
         let mut xstats = port.xstats().unwrap_or_default();
         xstats.retain(|(_, value)| *value != 0);
         PortRow {
@@ -39,6 +50,7 @@ impl OpenPorts {
             },
             driver: port.driver().to_owned(),
             tap: config.tap.clone(),
+            addresses: own.collect(),
             mac: port.mac().to_string(),
             mtu: port.mtu().unwrap_or(0),
             link_up: link.is_some_and(|link| link.up),

@@ -6,13 +6,13 @@
 mod sysctl;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use futures_util::stream::TryStreamExt;
 use hashbrown::HashSet;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use rtnetlink::{AddressMessageBuilder, Handle, RouteMessageBuilder};
 use tokio::task::JoinSet;
 
@@ -110,7 +110,7 @@ pub struct Twin {
     ports: Vec<TwinnedPort>,
     handle: Handle,
     /// Addresses that [`Twin::add_local_address`] put there itself.
-    added: HashSet<(PortId, Ipv4Addr)>,
+    added: HashSet<(PortId, IpAddr)>,
     /// The netlink connection's own task; ends with the twin.
     _connection: JoinSet<()>,
 }
@@ -157,21 +157,24 @@ impl Twin {
         self.ports.iter().map(|twinned| (twinned.port, &twinned.tap, twinned.mtu))
     }
 
-    /// Puts a local address (LIP) or a virtual one on the TAP of `port`, so that the kernel answers for it to ARP and
-    /// ping. An address that is there already, with whatever prefix, is left as it is, and left there in the end.
+    /// Puts a local address (LIP) or a virtual one on the TAP of `port`, so that the kernel answers for it to ARP or
+    /// neighbour discovery and to ping. An address that is there already, with whatever prefix, is left as it is, and left there in the end.
     ///
     /// # Errors
     /// [`TwinError::NoSuchPort`], or what the kernel said.
-    pub async fn add_local_address(&mut self, port: PortId, address: Ipv4Addr) -> Result<(), TwinError> {
+    pub async fn add_local_address(&mut self, port: PortId, address: IpAddr) -> Result<(), TwinError> {
         let twinned = self.port(port)?;
-        let there = self.addresses(twinned).await.map_err(|source| TwinError::LocalAddress {
+        let there = self.addresses(twinned, address).await.map_err(|source| TwinError::LocalAddress {
             port: twinned.name.clone(),
             tap: twinned.tap.name().to_owned(),
             action: format!("look whether the address {address} is there"),
             source,
         })?;
         if !there.contains(&address) {
-            self.add_address(twinned, InterfaceAddress { address: address.into(), prefix_len: 32 }).await?;
+            if address.is_ipv6() {
+                sysctl::enable_ipv6(&twinned.name, twinned.tap.name())?;
+            }
+            self.add_address(twinned, alone(address)).await?;
             self.added.insert((port, address));
         }
         Ok(())
@@ -181,19 +184,18 @@ impl Twin {
     ///
     /// # Errors
     /// [`TwinError::NoSuchPort`], or what the kernel said.
-    pub async fn remove_local_address(&mut self, port: PortId, address: Ipv4Addr) -> Result<(), TwinError> {
+    pub async fn remove_local_address(&mut self, port: PortId, address: IpAddr) -> Result<(), TwinError> {
         let twinned = self.port(port)?;
         if !self.added.contains(&(port, address)) {
             return Ok(());
         }
-        let message =
-            AddressMessageBuilder::<Ipv4Addr>::new().index(twinned.tap.ifindex()).address(address, 32).build();
+        let message = address_message(twinned.tap.ifindex(), alone(address));
         match self.handle.address().del(message).execute().await.map_err(io_error) {
             Err(source) if source.kind() != io::ErrorKind::AddrNotAvailable => {
                 return Err(TwinError::LocalAddress {
                     port: twinned.name.clone(),
                     tap: twinned.tap.name().to_owned(),
-                    action: format!("remove the address {address}/32"),
+                    action: format!("remove the address {address}/{}", alone(address).prefix_len),
                     source,
                 });
             }
@@ -213,6 +215,10 @@ impl Twin {
         let tap_error = |source| TwinError::Tap { port: name.clone(), source };
         let tap = Tap::create(&port.config.tap, port.mac, port.mtu).map_err(tap_error)?;
         sysctl::set_all(name, tap.name())?;
+        let destinations = port.config.routes.iter().map(|route| &route.to);
+        if port.config.addresses.iter().chain(destinations).any(|configured| configured.address.is_ipv6()) {
+            sysctl::enable_ipv6(name, tap.name())?;
+        }
         tap.up().await.map_err(tap_error)?;
         let twinned = TwinnedPort { port: port.port, name: name.clone(), tap: Arc::new(tap), mtu: port.mtu };
         for &address in &port.config.addresses {
@@ -223,8 +229,18 @@ impl Twin {
     }
 
     async fn add_address(&self, port: &TwinnedPort, address: InterfaceAddress) -> Result<(), TwinError> {
+        let mut request = self.handle.address().add(port.tap.ifindex(), address.address, address.prefix_len);
+        if is_ipv6_alone(address) {
+            let message = request.message_mut();
+            // Usable at once, and by design maybe on several machines (anycast): nobody is asked whether he has it.
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            // The kernel chooses the source that is most like the destination, which may well be a VIP or LIP: what comes
+            // back to these is not the host's. So it takes them last, as keepalived's.
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, u32::MAX);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
         let InterfaceAddress { address, prefix_len } = address;
-        let request = self.handle.address().add(port.tap.ifindex(), address, prefix_len);
         request.execute().await.map_err(|error| TwinError::Address {
             port: port.name.clone(),
             tap: port.tap.name().to_owned(),
@@ -234,10 +250,10 @@ impl Twin {
         })
     }
 
-    /// The IPv4 addresses on a port's TAP.
-    async fn addresses(&self, port: &TwinnedPort) -> io::Result<Vec<Ipv4Addr>> {
+    /// The addresses on a port's TAP that are of the family of `like`.
+    async fn addresses(&self, port: &TwinnedPort, like: IpAddr) -> io::Result<Vec<IpAddr>> {
         let mut request = self.handle.address().get().set_link_index_filter(port.tap.ifindex());
-        request.message_mut().header.family = AddressFamily::Inet;
+        request.message_mut().header.family = if like.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let messages: Vec<AddressMessage> = request.execute().try_collect().await.map_err(io_error)?;
         Ok(messages.iter().filter_map(own_address).collect())
     }
@@ -254,7 +270,7 @@ impl Twin {
         let invalid =
             |error: &dyn std::error::Error| failed(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()));
         let mut builder = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(network(route.to), route.to.prefix_len)
+            .destination_prefix(route.to.first(), route.to.prefix_len)
             .map_err(|error| invalid(&error))?
             .output_interface(twinned.tap.ifindex());
         if let Some(gateway) = route.via {
@@ -270,21 +286,39 @@ impl Twin {
 }
 
 /// The address of the host's own in an address message; the other may be a peer's.
-pub(super) fn own_address(message: &AddressMessage) -> Option<Ipv4Addr> {
-    let ipv4 = |address: &IpAddr| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    };
+pub(super) fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => ipv4(address),
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
     });
     local.or_else(|| {
         message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => ipv4(address),
+            AddressAttribute::Address(address) => Some(*address),
             _ => None,
         })
     })
+}
+
+/// An address without a subnet.
+fn alone(address: IpAddr) -> InterfaceAddress {
+    InterfaceAddress { address, prefix_len: if address.is_ipv4() { 32 } else { 128 } }
+}
+
+/// Whether an address is one without a subnet, as virtual and local ones are.
+fn is_ipv6_alone(address: InterfaceAddress) -> bool {
+    address.address.is_ipv6() && address.prefix_len == 128
+}
+
+fn address_message(ifindex: u32, address: InterfaceAddress) -> AddressMessage {
+    let InterfaceAddress { address, prefix_len } = address;
+    match address {
+        IpAddr::V4(address) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(ifindex).address(address, prefix_len).build()
+        }
+        IpAddr::V6(address) => {
+            AddressMessageBuilder::<Ipv6Addr>::new().index(ifindex).address(address, prefix_len).build()
+        }
+    }
 }
 
 /// What the kernel said, without the message that it said it about.
@@ -292,20 +326,6 @@ pub(super) fn io_error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),
-    }
-}
-
-/// The network of an address; the kernel refuses routes with host bits.
-fn network(to: InterfaceAddress) -> IpAddr {
-    match to.address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(to.prefix_len.into())).unwrap_or(0);
-            Ipv4Addr::from(u32::from(address) & mask).into()
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(to.prefix_len.into())).unwrap_or(0);
-            std::net::Ipv6Addr::from(u128::from(address) & mask).into()
-        }
     }
 }
 
@@ -324,7 +344,7 @@ fn hint(source: &io::Error) -> &'static str {
             "; the host has a route with this destination and metric: give this one a `metric`"
         }
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::InvalidInput => {
-            "; the gateway must be in a subnet of one of the port's `addresses`"
+            "; the gateway must be in a subnet of one of the port's `addresses`, and not one of them"
         }
         _ => "",
     }

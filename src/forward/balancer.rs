@@ -36,6 +36,7 @@ impl Balancer {
     }
 
     /// Chooses a real server for a new session of this service.
+    #[inline]
     pub fn choose<'s>(&mut self, service: &'s Service, generation: u64) -> Option<&'s RealServer> {
         for server in service.real_servers.iter().filter(|server| server.upper_threshold > 0) {
             self.update_overload(server);

@@ -359,6 +359,7 @@ impl Forwarder {
         match (self.routes.hop(index), frame.bytes_mut().first_chunk_mut()) {
             (Some(entry), Some(front)) if entry.resolved => {
                 *front = entry.header;
+                ethernet::set_ethertype_of_packet(frame.bytes_mut());
                 true
             }
             _ => false,

@@ -101,13 +101,11 @@ impl<F> Pending<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::port::PortId;
 
     fn hop(last: u8) -> Hop {
-        Hop { port: PortId(0), address: Ipv4Addr::new(10, 0, 0, last) }
+        Hop { port: PortId(0), address: [10, 0, 0, last].into() }
     }
 
     fn settle(pending: &mut Pending<u32>, now: Tick, answered: &[Hop]) -> Vec<Result<u32, u32>> {

@@ -1,6 +1,6 @@
 //! What becomes of a packet: one closed type, one counter for each way that is not transmission.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::port::{PortId, WorkerId};
 
@@ -24,8 +24,9 @@ pub enum Verdict {
 pub struct Hop {
     /// The port behind which it is.
     pub port: PortId,
-    /// Its address: a gateway's, or the destination's own when that is on-link.
-    pub address: Ipv4Addr,
+    /// Its address: a gateway's, or the destination's own when that is on-link. A gateway's family may be another than
+    /// the packets' (RFC 8950).
+    pub address: IpAddr,
 }
 
 /// Declares a closed enum with a fixed order, its names for metrics, and a one-line meaning for each.

@@ -6,12 +6,12 @@
 mod hop;
 mod lpm;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
-use self::hop::Hops;
-use self::lpm::Prefixes;
+use self::hop::{Family, Hops, Wanted};
+use self::lpm::{Prefixes, Way};
 
 use crate::forward::Hop;
 use crate::port::{MAX_PORTS, MacAddress, PortId};
@@ -26,9 +26,9 @@ pub const MAX_HOPS: usize = 65_535;
 pub struct RouteInput {
     /// Unicast routes over the TAPs.
     pub routes: Vec<RouteEntry>,
-    /// Addresses of the TAPs: packets to them are the host's.
-    pub local: Vec<Ipv4Addr>,
-    /// Subnet broadcast addresses.
+    /// Addresses of the TAPs: packets to them are the host's. Also the anycast ones that the kernel has joined there.
+    pub local: Vec<IpAddr>,
+    /// Subnet broadcast addresses. IPv6 has none.
     pub broadcast: Vec<Ipv4Addr>,
     /// Neighbours with a valid link-layer address.
     pub neighbours: Vec<Neighbour>,
@@ -36,12 +36,12 @@ pub struct RouteInput {
     pub interfaces: Vec<Interface>,
 }
 
-/// One IPv4 route of the kernel's main table.
+/// One route of the kernel's main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteEntry {
     /// The destination network.
-    pub destination: Ipv4Addr,
-    /// Length of its prefix, 0-32.
+    pub destination: IpAddr,
+    /// Length of its prefix, 0-32 or 0-128.
     pub prefix_len: u8,
     /// The kernel's priority; the lowest wins among equal prefixes.
     pub metric: u32,
@@ -54,8 +54,9 @@ pub struct RouteEntry {
 pub struct RouteNextHop {
     /// Through this port.
     pub port: PortId,
-    /// To this gateway; none: the destination is on-link.
-    pub gateway: Option<Ipv4Addr>,
+    /// To this gateway, which may be an IPv6 one also on the way to an IPv4 destination (RFC 8950); none: the destination
+    /// is on-link.
+    pub gateway: Option<IpAddr>,
     /// Its share among the ways, 1-256.
     pub weight: u16,
 }
@@ -88,9 +89,11 @@ pub struct RouteTable {
     /// Changes whenever [`RouteTable::resolve`] may give something else than it did, or an index that it gave may mean
     /// something else; not when only a link-layer address changed. Sessions keep indices.
     pub generation: u32,
-    prefixes: Prefixes,
+    ipv4: Prefixes<u32>,
+    ipv6: Prefixes<u128>,
     hops: Hops,
-    local: HashSet<Ipv4Addr>,
+    local_ipv4: HashSet<Ipv4Addr>,
+    local_ipv6: HashSet<Ipv6Addr>,
     broadcast: HashSet<Ipv4Addr>,
     interfaces: [Option<Interface>; MAX_PORTS],
 }
@@ -117,40 +120,72 @@ impl RouteTable {
             }
         }
         let interface = |port: PortId| interfaces.get(port.index()).and_then(Option::as_ref);
-        let prefixes = Prefixes::new(&input.routes, |port| interface(port).is_some());
-
-        let mut wanted: HashMap<Hop, Option<MacAddress>> =
-            prefixes.gateways().map(|(port, address)| (Hop { port, address }, None)).collect();
-        wanted.extend(input.neighbours.iter().map(|neighbour| (neighbour.hop, Some(neighbour.mac))));
-        let on_link =
-            |hop: Hop| prefixes.ways(hop.address).iter().any(|way| way.port == hop.port && way.gateway.is_none());
+        let usable = |port| interface(port).is_some();
+        let (ipv4, ipv6) = (Prefixes::new(&input.routes, usable), Prefixes::new(&input.routes, usable));
+        let wanted = wanted(&ipv4, &ipv6, &input.neighbours);
+        let on_link = |hop: Hop| {
+            let ways = match hop.address {
+                IpAddr::V4(address) => ipv4.ways(address.to_bits()),
+                IpAddr::V6(address) => ipv6.ways(address.to_bits()),
+            };
+            ways.iter().any(|way| way.port == hop.port && way.gateway.is_none())
+        };
 
         let empty = RouteTable::default();
         let previous = previous.unwrap_or(&empty);
         let hops = Hops::new(&previous.hops, &wanted, on_link, |hop| interface(hop.port));
-        let same = prefixes.same_as(&previous.prefixes) && hops.same_indices(&previous.hops);
-        Self {
+        let same = ipv4.same_as(&previous.ipv4) && ipv6.same_as(&previous.ipv6) && hops.same_indices(&previous.hops);
+        let mut table = Self {
             generation: previous.generation.wrapping_add(u32::from(!same)),
-            prefixes,
+            ipv4,
+            ipv6,
             hops,
-            local: input.local.iter().copied().collect(),
+            local_ipv4: HashSet::new(),
+            local_ipv6: HashSet::new(),
             broadcast: input.broadcast.iter().copied().collect(),
             interfaces,
+        };
+        for &address in &input.local {
+            match address {
+                IpAddr::V4(address) => _ = table.local_ipv4.insert(address),
+                IpAddr::V6(address) => _ = table.local_ipv6.insert(address),
+            }
         }
+        table
     }
 
     /// The next hop towards `destination`. `flow_hash` chooses among the ways of a multipath route by its high bits:
-    /// give every packet of a flow the same, well mixed one.
-    pub fn resolve(&self, destination: Ipv4Addr, flow_hash: u32) -> Resolution {
-        let Some(way) = lpm::choose(self.prefixes.ways(destination), flow_hash) else { return Resolution::NoRoute };
-        let hop = Hop { port: way.port, address: way.gateway.unwrap_or(destination) };
-        self.hops.index(hop).map_or(Resolution::Unresolved(hop), Resolution::Hop)
+    /// give every packet of a flow the same, well mixed one. For an address whose family the caller's types know, the
+    /// other family costs nothing.
+    #[inline]
+    pub fn resolve(&self, destination: impl Into<IpAddr>, flow_hash: u32) -> Resolution {
+        match destination.into() {
+            IpAddr::V4(address) => self.resolve_ipv4(address, flow_hash),
+            IpAddr::V6(address) => self.resolve_ipv6(address, flow_hash),
+        }
     }
 
-    /// The index of a hop, if it has an entry.
+    fn resolve_ipv4(&self, destination: Ipv4Addr, flow_hash: u32) -> Resolution {
+        self.hop_of(self.ipv4.ways(destination.to_bits()), destination.into(), Family::Ipv4, flow_hash)
+    }
+
+    fn resolve_ipv6(&self, destination: Ipv6Addr, flow_hash: u32) -> Resolution {
+        self.hop_of(self.ipv6.ways(destination.to_bits()), destination.into(), Family::Ipv6, flow_hash)
+    }
+
+    fn hop_of(&self, ways: &[Way], destination: IpAddr, family: Family, flow_hash: u32) -> Resolution {
+        let Some(way) = lpm::choose(ways, flow_hash) else { return Resolution::NoRoute };
+        let hop = Hop { port: way.port, address: way.gateway.unwrap_or(destination) };
+        self.hops.index(hop, family).map_or(Resolution::Unresolved(hop), Resolution::Hop)
+    }
+
+    /// The index of a hop, if it has an entry. The entry's EtherType is that of the hop's own family, or, if no packets of
+    /// that family go there, of the other.
     #[inline]
     pub fn hop_index(&self, hop: Hop) -> Option<HopIndex> {
-        self.hops.index(hop)
+        let own = self.hops.index(hop, Family::of(hop.address));
+        // A neighbour has an entry for its own family; an unresolved gateway of IPv4 routes has none for IPv6.
+        own.or_else(|| self.hops.index(hop, Family::Ipv4))
     }
 
     /// What `index` means; none: nothing any more, resolve again.
@@ -170,10 +205,13 @@ impl RouteTable {
         self.hops.left_out()
     }
 
-    /// Whether `address` is one of the host's own.
+    /// Whether `address` is one of the host's own. No multicast address is: who listens to it is the kernel's to know.
     #[inline]
-    pub fn is_local(&self, address: Ipv4Addr) -> bool {
-        self.local.contains(&address)
+    pub fn is_local(&self, address: impl Into<IpAddr>) -> bool {
+        match address.into() {
+            IpAddr::V4(address) => self.local_ipv4.contains(&address),
+            IpAddr::V6(address) => self.local_ipv6.contains(&address),
+        }
     }
 
     /// Whether `address` is the broadcast address of a subnet of the host's.
@@ -187,6 +225,23 @@ impl RouteTable {
     pub fn interface(&self, port: PortId) -> Option<&Interface> {
         self.interfaces.get(port.index())?.as_ref()
     }
+}
+
+/// What the hops must have entries for: every gateway for the packets of its routes, every neighbour for those of its
+/// own family.
+fn wanted(ipv4: &Prefixes<u32>, ipv6: &Prefixes<u128>, neighbours: &[Neighbour]) -> Wanted {
+    let of = |family| move |(port, address)| ((Hop { port, address }, family), None);
+    let mut wanted: Wanted = ipv4.gateways().map(of(Family::Ipv4)).collect();
+    wanted.extend(ipv6.gateways().map(of(Family::Ipv6)));
+    for neighbour in neighbours {
+        wanted.insert((neighbour.hop, Family::of(neighbour.hop.address)), Some(neighbour.mac));
+        if neighbour.hop.address.is_ipv6()
+            && let Some(mac) = wanted.get_mut(&(neighbour.hop, Family::Ipv4))
+        {
+            *mac = Some(neighbour.mac);
+        }
+    }
+    wanted
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::*;
 const WAN: PortId = PortId(0);
 const LAN: PortId = PortId(1);
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -164,21 +164,89 @@ fn multipath_shares_by_weight_and_keeps_flows_together() {
 fn local_broadcast_and_interfaces() {
     let mut input = two_arms();
     input.local.push(ip("10.0.0.1"));
-    input.broadcast.push(ip("10.0.0.255"));
+    input.local.push(ip("2001:db8::1"));
+    input.broadcast.push(Ipv4Addr::new(10, 0, 0, 255));
     let table = RouteTable::new(&input, None);
     assert!(table.is_local(ip("10.0.0.1")) && !table.is_local(ip("10.0.0.255")));
-    assert!(table.is_broadcast(ip("10.0.0.255")) && !table.is_broadcast(ip("10.0.0.1")));
+    assert!(table.is_local(ip("2001:db8::1")) && !table.is_local(ip("2001:db8::2")) && !table.is_local(ip("ff02::1")));
+    assert!(table.is_broadcast(Ipv4Addr::new(10, 0, 0, 255)) && !table.is_broadcast(Ipv4Addr::new(10, 0, 0, 1)));
     assert_eq!(table.interface(LAN), Some(&interface(LAN)));
     assert_eq!(table.interface(PortId(2)), None);
     assert_eq!(table.interface(PortId(255)), None);
 }
 
+fn two_families() -> RouteInput {
+    let mut input = two_arms();
+    input.routes.extend([
+        route("2001:db8::/64", 256, &[way(WAN, None, 1)]),
+        route("2001:db8:1::/64", 256, &[way(LAN, None, 1)]),
+        route("::/0", 1024, &[way(WAN, Some("fe80::1"), 1)]),
+    ]);
+    input
+}
+
+#[test]
+fn families_have_routes_of_their_own_and_headers_that_say_which() {
+    let mut input = two_families();
+    input.neighbours.push(neighbour(WAN, "fe80::1", 0x21));
+    input.neighbours.push(neighbour(LAN, "2001:db8:1::11", 0x11));
+    let table = RouteTable::new(&input, None);
+    let far = table.hop(index_of(&table, "2001:db8:ffff::1")).unwrap();
+    assert_eq!(far.hop, Hop { port: WAN, address: ip("fe80::1") });
+    assert_eq!(far.header, [2, 0, 0, 0, 0, 0x21, 2, 0, 0, 0, 0, 0xf0, 0x86, 0xdd]);
+    let near = table.hop(index_of(&table, "2001:db8:1::11")).unwrap();
+    assert_eq!(near.header, [2, 0, 0, 0, 0, 0x11, 2, 0, 0, 0, 0, 0xf1, 0x86, 0xdd]);
+    let unresolved = Hop { port: LAN, address: ip("2001:db8:1::12") };
+    assert_eq!(table.resolve(unresolved.address, 0), Resolution::Unresolved(unresolved));
+    assert_eq!(table.hop(index_of(&table, "192.0.2.1")).unwrap().hop.address, ip("10.0.0.254"));
+    assert_eq!(table.hops_left_out(), 0);
+
+    input.routes.retain(|route| route.destination.is_ipv4());
+    assert_eq!(RouteTable::new(&input, Some(&table)).resolve(ip("2001:db8::9"), 0), Resolution::NoRoute);
+}
+
+#[test]
+fn an_ipv6_gateway_carries_both_families_each_under_a_header_of_its_own() {
+    let mut input = two_families();
+    input.routes[2] = route("0.0.0.0/0", 0, &[way(WAN, Some("fe80::1"), 1)]);
+    let gateway = Hop { port: WAN, address: ip("fe80::1") };
+    let first = RouteTable::new(&input, None);
+    let (ipv4, ipv6) = (index_of(&first, "192.0.2.1"), index_of(&first, "2001:db8:9::1"));
+    assert_ne!(ipv4, ipv6);
+    assert!(!first.hop(ipv4).unwrap().resolved && first.hop(ipv4).unwrap().hop == gateway);
+
+    input.neighbours.push(neighbour(WAN, "fe80::1", 0x21));
+    let second = RouteTable::new(&input, Some(&first));
+    assert_eq!(second.generation, first.generation, "the hops were known, and are known by the same indices");
+    let header = |index| second.hop(index).filter(|entry| entry.resolved).unwrap().header;
+    assert_eq!(header(ipv4)[..12], header(ipv6)[..12]);
+    assert_eq!((&header(ipv4)[12..], &header(ipv6)[12..]), (&[8, 0][..], &[0x86, 0xdd][..]));
+
+    // Without IPv6 routes through it, its entry for IPv6 packets comes with the neighbour.
+    input.routes.retain(|route| route.destination.is_ipv4());
+    input.neighbours.clear();
+    let third = RouteTable::new(&input, None);
+    assert!(!third.hop(third.hop_index(gateway).unwrap()).unwrap().resolved);
+    input.neighbours.push(neighbour(WAN, "fe80::1", 0x21));
+    let fourth = RouteTable::new(&input, Some(&third));
+    assert!(fourth.hop(fourth.hop_index(gateway).unwrap()).unwrap().resolved);
+    assert!(fourth.hop(index_of(&fourth, "192.0.2.1")).unwrap().resolved);
+}
+
+#[test]
+fn one_link_local_address_behind_two_ports_is_two_hops() {
+    let mut input = two_families();
+    input.routes.push(route("2001:db8:5::/48", 1024, &[way(LAN, Some("fe80::1"), 1)]));
+    input.neighbours = vec![neighbour(WAN, "fe80::1", 0x21), neighbour(LAN, "fe80::1", 0x22)];
+    let table = RouteTable::new(&input, None);
+    let mac_towards = |destination| table.hop(index_of(&table, destination)).unwrap().header[5];
+    assert_eq!((mac_towards("2001:db8:4::1"), mac_towards("2001:db8:5::1")), (0x21, 0x22));
+}
+
 /// Neighbours 10.x.y.z numbered from `first`.
 fn crowd(first: u32, count: u32) -> Vec<Neighbour> {
-    let base = u32::from(ip("10.0.0.0"));
-    (first..first + count)
-        .map(|n| Neighbour { hop: Hop { port: LAN, address: Ipv4Addr::from(base + n) }, mac: mac(1) })
-        .collect()
+    let address = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
+    (first..first + count).map(|n| Neighbour { hop: Hop { port: LAN, address: address(n) }, mac: mac(1) }).collect()
 }
 
 #[test]
@@ -193,7 +261,7 @@ fn a_full_table_leaves_out_what_is_new_and_reuses_what_nobody_wants() {
     assert_eq!(full.hops_left_out(), 5);
     assert_eq!(full.hops().count(), MAX_HOPS);
     assert_eq!(full.hop(HopIndex(u16::MAX)), None);
-    let left_out = Hop { port: LAN, address: Ipv4Addr::from(u32::from(ip("10.0.0.0")) + 65_539) };
+    let left_out = Hop { port: LAN, address: ip("10.1.0.3") };
     assert_eq!(full.resolve(left_out.address, 0), Resolution::Unresolved(left_out));
 
     let kept = index_of(&full, "10.0.0.200");
@@ -207,11 +275,17 @@ fn a_full_table_leaves_out_what_is_new_and_reuses_what_nobody_wants() {
 }
 
 /// What [`RouteTable::resolve`] must find, by trying every route.
-fn naive(input: &RouteInput, destination: Ipv4Addr) -> Vec<Hop> {
+fn naive(input: &RouteInput, destination: IpAddr) -> Vec<Hop> {
     let usable = |port: PortId| input.interfaces.iter().any(|interface| interface.port == port);
-    let covers = |route: &&RouteEntry| {
-        let bits = u32::from(route.destination) ^ u32::from(destination);
-        u64::from(bits) >> (32 - route.prefix_len) == 0
+    let covers = |route: &&RouteEntry| match (route.destination, destination) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let bits = u32::from(network) ^ u32::from(address);
+            u64::from(bits) >> (32 - route.prefix_len) == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            (network.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(route.prefix_len)
+        }
+        _ => false,
     };
     let mut best: Option<&RouteEntry> = None;
     for route in input.routes.iter().filter(covers) {
@@ -231,20 +305,35 @@ fn naive(input: &RouteInput, destination: Ipv4Addr) -> Vec<Hop> {
 }
 
 /// Few distinct addresses, so that routes, neighbours and destinations meet.
-fn address() -> impl Strategy<Value = Ipv4Addr> {
-    (0..4_u8, 0..3_u8, prop_oneof![0..6_u8, 250..=255_u8]).prop_map(|(a, b, c)| Ipv4Addr::new(10, a, b * 127, c))
+fn ipv4() -> impl Strategy<Value = IpAddr> {
+    (0..4_u8, 0..3_u8, prop_oneof![0..6_u8, 250..=255_u8]).prop_map(|(a, b, c)| Ipv4Addr::new(10, a, b * 127, c).into())
+}
+
+/// The same, differing in bits all over the address.
+fn ipv6() -> impl Strategy<Value = IpAddr> {
+    (0..2_u16, 0..3_u16, prop_oneof![0..6_u16, 0xfffa..=0xffff_u16])
+        .prop_map(|(a, b, c)| Ipv6Addr::new(0x2001, 0xdb8, a << 15, 0, b * 0x7fff, 0, 0, c).into())
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![ipv4(), ipv6()]
 }
 
 fn port() -> impl Strategy<Value = PortId> {
     (0..4_u8).prop_map(PortId)
 }
 
-fn any_route() -> impl Strategy<Value = RouteEntry> {
-    let next_hop = (port(), proptest::option::of(address()), 1..257_u16)
+/// A route to `destination`; gateways of IPv4 routes may be of either family.
+fn route_to(destination: IpAddr) -> impl Strategy<Value = RouteEntry> {
+    let (gateway, longest) = if destination.is_ipv4() { (address().boxed(), 32_u8) } else { (ipv6().boxed(), 128) };
+    let next_hop = (port(), proptest::option::of(gateway), 1..257_u16)
         .prop_map(|(port, gateway, weight)| RouteNextHop { port, gateway, weight });
-    (address(), 0..33_u8, 0..3_u32, proptest::collection::vec(next_hop, 0..4)).prop_map(
-        |(destination, prefix_len, metric, next_hops)| RouteEntry { destination, prefix_len, metric, next_hops },
-    )
+    (0..=longest, 0..3_u32, proptest::collection::vec(next_hop, 0..4))
+        .prop_map(move |(prefix_len, metric, next_hops)| RouteEntry { destination, prefix_len, metric, next_hops })
+}
+
+fn any_route() -> impl Strategy<Value = RouteEntry> {
+    address().prop_flat_map(route_to)
 }
 
 fn any_input() -> impl Strategy<Value = RouteInput> {
@@ -288,6 +377,7 @@ proptest! {
                         let known = input.neighbours.iter().rfind(|neighbour| neighbour.hop == entry.hop);
                         prop_assert_eq!(entry.resolved, known.is_some());
                         prop_assert_eq!(&entry.header[..6], &known.map(|known| known.mac).unwrap_or_default().0);
+                        prop_assert_eq!(entry.header[12..] == [8, 0], destination.is_ipv4());
                     }
                 }
                 if table.generation == previous.generation {

@@ -48,6 +48,7 @@ impl LocalPorts {
     ///
     /// `pair` is the hash of the two ends that the port is wanted for. It says, too, where their ports begin:
     /// as it is keyed, a restarted gateway begins somewhere else, and not with the ports that real servers remember.
+    #[inline]
     pub fn take<T>(
         &mut self,
         pair: FlowHash,

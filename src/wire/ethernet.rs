@@ -53,3 +53,12 @@ pub fn swap_addresses(frame: &mut [u8]) {
         std::mem::swap(destination, source);
     }
 }
+
+/// Makes the EtherType say what the IP packet behind the header says of its version.
+pub fn set_ethertype_of_packet(frame: &mut [u8]) {
+    let Some(&version) = frame.get(LEN) else { return };
+    let ethertype = if version >> 4 == 6 { IPV6 } else { IPV4 };
+    if let Some(field) = frame.get_mut(12..LEN) {
+        field.copy_from_slice(&ethertype.to_be_bytes());
+    }
+}

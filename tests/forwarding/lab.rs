@@ -68,8 +68,8 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
 
 /// Two subnets on link, a default route out of `wan`, and the neighbours that are given.
 pub fn routes(neighbours: &[(PortId, Ipv4Addr, MacAddress)], mtu: u16) -> RouteInput {
-    let on_link = |port, destination| RouteEntry {
-        destination,
+    let on_link = |port, destination: Ipv4Addr| RouteEntry {
+        destination: destination.into(),
         prefix_len: 24,
         metric: 0,
         next_hops: vec![RouteNextHop { port, gateway: None, weight: 1 }],
@@ -77,11 +77,11 @@ pub fn routes(neighbours: &[(PortId, Ipv4Addr, MacAddress)], mtu: u16) -> RouteI
     let interface = |port, mac, address| Interface { port, mac, mtu, address: Some(address) };
     RouteInput {
         routes: vec![on_link(WAN, Ipv4Addr::new(10, 0, 0, 0)), on_link(LAN, Ipv4Addr::new(10, 1, 0, 0))],
-        local: vec![VIP, LIP, Ipv4Addr::new(10, 0, 0, 1)],
+        local: [VIP, LIP, Ipv4Addr::new(10, 0, 0, 1)].map(Into::into).into(),
         broadcast: vec![Ipv4Addr::new(10, 0, 0, 255)],
         neighbours: neighbours
             .iter()
-            .map(|&(port, address, mac)| Neighbour { hop: Hop { port, address }, mac })
+            .map(|&(port, address, mac)| Neighbour { hop: Hop { port, address: address.into() }, mac })
             .collect(),
         interfaces: vec![
             interface(WAN, WAN_MAC, Ipv4Addr::new(10, 0, 0, 1)),

@@ -59,6 +59,17 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
+    /// Switches IPv6 on for one interface, with an address that is usable at once.
+    #[allow(dead_code, reason = "not every test has IPv6")]
+    pub fn ipv6(&self, interface: &str, address: &str) {
+        self.enter(|| {
+            for (key, value) in [("accept_dad", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{key}"), value).unwrap();
+            }
+        });
+        self.ip(&format!("-6 addr add {address} dev {interface} nodad"));
+    }
+
     /// A command to be run in it. The process id is the program's own.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");

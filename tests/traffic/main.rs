@@ -11,6 +11,7 @@ mod counts;
 mod garbage;
 mod http;
 mod hugepages;
+mod ipv6;
 mod modes;
 mod packets;
 mod restart;

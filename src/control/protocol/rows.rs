@@ -155,6 +155,10 @@ pub struct PortRow {
     pub driver: String,
     /// Its TAP.
     pub tap: String,
+    /// The TAP's addresses as the kernel has them, with their prefixes; `(tentative)` or `(duplicate)` behind an IPv6
+    /// address that the kernel does not use yet, or never.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     /// Its link-layer address.
     pub mac: String,
     /// Bytes of the largest IP packet.

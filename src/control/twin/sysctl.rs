@@ -3,7 +3,8 @@
 //! Left alone on purpose: `accept_local` (a packet that claims one of the host's own addresses as its source comes back
 //! over the wire only by a loop or a forgery; between its own addresses the kernel uses `lo`), `forwarding` (only
 //! packets for the host itself are punted) and `arp_accept` (a gratuitous ARP updates a neighbour that is known; others
-//! are learned when they are needed).
+//! are learned when they are needed), and of IPv6 `accept_dad` (an address with a subnet is looked for on the link before
+//! it is used, as on any router; virtual and local addresses are not, see the twin) and `forwarding`.
 
 use std::io;
 
@@ -22,9 +23,9 @@ const IPV4: [(&str, &str); 3] = [
     ("rp_filter", "2"),
 ];
 
-/// IPv4 neighbours, by device. Forwarded packets do not refresh the kernel's neighbours, the mirror does when they
-/// become stale.
-const IPV4_NEIGHBOUR: [(&str, &str); 2] = [
+/// Neighbours of both families, by device. Forwarded packets do not refresh the kernel's neighbours, the mirror does when
+/// they become stale.
+const NEIGHBOUR: [(&str, &str); 2] = [
     // A stale neighbour that is asked for is probed after one second, not five: so much sooner a changed address
     // is noticed.
     ("delay_first_probe_time", "1"),
@@ -34,11 +35,13 @@ const IPV4_NEIGHBOUR: [(&str, &str); 2] = [
 ];
 
 /// IPv6, by device.
-const IPV6: [(&str, &str); 2] = [
+const IPV6: [(&str, &str); 3] = [
     // The TAP is a router's port: addresses and routes come from the configuration or a routing daemon, not from
     // whoever sends router advertisements.
     ("accept_ra", "0"),
     ("autoconf", "0"),
+    // `ip link set TAP down` and `up` again leaves the addresses there, as it does those of IPv4.
+    ("keep_addr_on_down", "1"),
 ];
 
 /// Makes all settings for the TAP of a port.
@@ -46,17 +49,24 @@ pub(super) fn set_all(port: &str, tap: &str) -> Result<(), TwinError> {
     for (key, value) in IPV4 {
         set(port, format!("/proc/sys/net/ipv4/conf/{tap}/{key}"), value)?;
     }
-    for (key, value) in IPV4_NEIGHBOUR {
+    for (key, value) in NEIGHBOUR {
         set(port, format!("/proc/sys/net/ipv4/neigh/{tap}/{key}"), value)?;
     }
-    for (key, value) in IPV6 {
-        match set(port, format!("/proc/sys/net/ipv6/conf/{tap}/{key}"), value) {
+    let conf = IPV6.iter().map(|(key, value)| (format!("conf/{tap}/{key}"), *value));
+    let neighbour = NEIGHBOUR.iter().map(|(key, value)| (format!("neigh/{tap}/{key}"), *value));
+    for (key, value) in conf.chain(neighbour) {
+        match set(port, format!("/proc/sys/net/ipv6/{key}"), value) {
             // A kernel without IPv6.
             Err(TwinError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => result?,
         }
     }
     Ok(())
+}
+
+/// Switches IPv6 on for the TAP of a port that is to have an IPv6 address, on a host where it is off by default.
+pub(super) fn enable_ipv6(port: &str, tap: &str) -> Result<(), TwinError> {
+    set(port, format!("/proc/sys/net/ipv6/conf/{tap}/disable_ipv6"), "0")
 }
 
 /// Makes one setting, unless it is made: in a container the files may be read-only and right.

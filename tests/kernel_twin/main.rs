@@ -3,7 +3,9 @@
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::net::Ipv4Addr;
+mod ipv6;
+
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +64,11 @@ fn ip(words: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn address(text: &str) -> Ipv4Addr {
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ipv4(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
@@ -335,14 +341,15 @@ fn routes_and_addresses_are_followed() {
     in_namespace("routes_and_addresses_are_followed", || async {
         let mut lab = Lab::new().await;
         lab.until("what was configured", |input| {
-            input.local == ["10.0.0.1", "10.1.0.1"].map(address)
-                && input.broadcast == ["10.0.0.255", "10.1.0.255"].map(address)
+            let of_ipv4: Vec<_> = input.local.iter().copied().filter(IpAddr::is_ipv4).collect();
+            of_ipv4 == ["10.0.0.1", "10.1.0.1"].map(address)
+                && input.broadcast == ["10.0.0.255", "10.1.0.255"].map(ipv4)
                 && route_is(input, "0.0.0.0", 0, 7, &[way(WAN, Some("10.0.0.254"), 1)])
                 && route_is(input, "10.1.0.0", 24, 0, &[way(LAN, None, 1)])
                 && input.interfaces.len() == 2
                 && input.interfaces[1].mac == LAN_MAC
                 && input.interfaces[1].mtu == 9000
-                && input.interfaces[1].address == Some(address("10.1.0.1"))
+                && input.interfaces[1].address == Some(ipv4("10.1.0.1"))
         })
         .await;
         follow_routes(&mut lab).await;
@@ -401,7 +408,7 @@ async fn follow_addresses_and_links(lab: &mut Lab) {
     ip("address add 10.7.0.1/16 dev fg-lan");
     lab.until("a new address", |input| {
         input.local.contains(&address("10.7.0.1"))
-            && input.broadcast.contains(&address("10.7.255.255"))
+            && input.broadcast.contains(&ipv4("10.7.255.255"))
             && route_is(input, "10.7.0.0", 16, 0, &[way(LAN, None, 1)])
     })
     .await;
@@ -439,7 +446,7 @@ fn neighbours_are_followed() {
         ip("neigh add 10.1.0.11 lladdr 02:0a:00:00:00:03 dev fg-lan nud permanent");
         lab.mirror.resolve(Hop { port: LAN, address: address("10.1.0.11") });
         lab.mirror.resolve(Hop { port: LAN, address: address("10.1.0.12") });
-        assert!(lab.sent(LAN, SOON, |frame| is_arp_request(frame, address("10.1.0.12"))).await.is_some());
+        assert!(lab.sent(LAN, SOON, |frame| is_arp_request(frame, ipv4("10.1.0.12"))).await.is_some());
         let neighbours = ip("neigh show dev fg-lan");
         assert!(neighbours.contains("10.1.0.11 lladdr 02:0a:00:00:00:03 PERMANENT"), "{neighbours}");
     });
@@ -449,8 +456,8 @@ fn neighbours_are_followed() {
 fn the_kernel_resolves_what_the_data_path_needs() {
     in_namespace("the_kernel_resolves_what_the_data_path_needs", || async {
         let mut lab = Lab::new().await;
-        let server = address("10.1.0.11");
-        let hop = Hop { port: LAN, address: server };
+        let server = ipv4("10.1.0.11");
+        let hop = Hop { port: LAN, address: server.into() };
         let table = RouteTable::new(&lab.input.borrow(), None);
         assert_eq!(table.resolve(server, 0), Resolution::Unresolved(hop));
 
@@ -459,7 +466,7 @@ fn the_kernel_resolves_what_the_data_path_needs() {
         }
         let question = lab.sent(LAN, SOON, |frame| is_arp_request(frame, server)).await.unwrap();
         assert_eq!(question[..12], [MacAddress::BROADCAST.0, LAN_MAC.0].concat()[..]);
-        assert_eq!(question[28..32], address("10.1.0.1").octets(), "asked from the address in its subnet");
+        assert_eq!(question[28..32], ipv4("10.1.0.1").octets(), "asked from the address in its subnet");
         lab.punt(LAN, PuntClass::Arp, &arp_reply(&question, NEIGHBOUR_MAC));
         lab.until("the answer", |input| mac_of(input, LAN, "10.1.0.11") == Some(NEIGHBOUR_MAC)).await;
         let table = RouteTable::new(&lab.input.borrow(), Some(&table));
@@ -489,8 +496,8 @@ fn the_kernel_resolves_what_the_data_path_needs() {
 fn a_neighbour_that_never_answers_can_be_asked_for_again() {
     in_namespace("a_neighbour_that_never_answers_can_be_asked_for_again", || async {
         let mut lab = Lab::new().await;
-        let server = address("10.1.0.12");
-        let hop = Hop { port: LAN, address: server };
+        let server = ipv4("10.1.0.12");
+        let hop = Hop { port: LAN, address: server.into() };
         lab.mirror.resolve(hop);
         let asked = |frame: &[u8]| is_arp_request(frame, server);
         assert!(lab.sent(LAN, SOON, asked).await.is_some());
@@ -535,26 +542,26 @@ fn the_kernel_answers_pings_and_arp_for_its_addresses() {
         lab.until("the virtual address", |input| input.local.contains(&address("10.0.0.100"))).await;
         ip("neigh replace 10.0.0.254 lladdr 02:0a:00:00:00:09 dev fg-wan nud permanent");
         ip("neigh replace 10.0.0.50 lladdr 02:0a:00:00:00:09 dev fg-wan nud permanent");
-        let client = address("10.0.0.50");
-        assert!(lab.ping(WAN, WAN_MAC, client, address("10.0.0.1")).await, "the TAP's address");
-        assert!(lab.ping(WAN, WAN_MAC, client, address("10.0.0.100")).await, "the virtual address");
-        assert!(lab.ping(WAN, WAN_MAC, address("203.0.113.5"), address("10.0.0.100")).await, "from far away");
-        assert!(!lab.ping(WAN, WAN_MAC, client, address("10.0.0.101")).await, "nobody's address");
+        let client = ipv4("10.0.0.50");
+        assert!(lab.ping(WAN, WAN_MAC, client, ipv4("10.0.0.1")).await, "the TAP's address");
+        assert!(lab.ping(WAN, WAN_MAC, client, ipv4("10.0.0.100")).await, "the virtual address");
+        assert!(lab.ping(WAN, WAN_MAC, ipv4("203.0.113.5"), ipv4("10.0.0.100")).await, "from far away");
+        assert!(!lab.ping(WAN, WAN_MAC, client, ipv4("10.0.0.101")).await, "nobody's address");
 
         // ARP for an address of the other port is not answered, for one of this port it is.
         let ask = |target: &str| {
-            arp(1, MacAddress::BROADCAST, (NEIGHBOUR_MAC, client), (MacAddress::default(), address(target)))
+            arp(1, MacAddress::BROADCAST, (NEIGHBOUR_MAC, client), (MacAddress::default(), ipv4(target)))
         };
         lab.punt(WAN, PuntClass::Arp, &ask("10.1.0.1"));
         lab.punt(WAN, PuntClass::Arp, &ask("10.0.0.100"));
         let answer = lab.sent(WAN, SOON, |frame| frame[12..14] == [8, 6] && frame[20..22] == [0, 2]).await.unwrap();
-        assert_eq!(answer[28..32], address("10.0.0.100").octets());
+        assert_eq!(answer[28..32], ipv4("10.0.0.100").octets());
         assert_eq!(answer[6..12], WAN_MAC.0);
 
         // What the kernel does not take is counted.
         ip("link set fg-wan down");
-        lab.punt(WAN, PuntClass::Icmp, &echo_request(WAN_MAC, client, address("10.0.0.1")));
-        lab.punt(PortId(9), PuntClass::Icmp, &echo_request(WAN_MAC, client, address("10.0.0.1")));
+        lab.punt(WAN, PuntClass::Icmp, &echo_request(WAN_MAC, client, ipv4("10.0.0.1")));
+        lab.punt(PortId(9), PuntClass::Icmp, &echo_request(WAN_MAC, client, ipv4("10.0.0.1")));
         let counted = || (lab.counters.drops[DropReason::PuntRefused as usize].get() == 2).then_some(());
         until_some(SOON, counted).await.expect("both are counted");
     });
