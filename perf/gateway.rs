@@ -52,7 +52,7 @@ impl Rig {
         let servers = (0..REAL_SERVERS).map(server).collect();
         let mut table = lab::table(vec![lab::service(protocol, servers)], PORTS);
         table.real_server_present = vec![true; REAL_SERVERS as usize];
-        table.pools[0].addresses = vec![LocalAddress { slot: LocalAddressSlot(0), address: LIP }];
+        table.pools[0].ipv4 = vec![LocalAddress { slot: LocalAddressSlot(0), address: LIP.into() }];
         let soon = NEW_TIMEOUT_SECONDS;
         table.timeouts = Timeouts { udp: soon, tcp_syn_sent: soon, tcp_syn_recv: soon, ..Timeouts::default() };
         let mut neighbours = vec![(WAN, ROUTER, CLIENT_MAC)];

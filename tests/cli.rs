@@ -155,7 +155,7 @@ fn wrong_usage_is_2() {
         (&["servce"], "tip: a similar subcommand exists: 'service'"),
         (&["service"], "Usage: fullgate service"),
         (&["service", "add"], "<--tcp <VIP:PORT>|--udp <VIP:PORT>>"),
-        (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: A.B.C.D:PORT"),
+        (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:0"], "has port 0"),
         (&["service", "add", "-t", "[::1]:80"], "only IPv4 is supported so far"),
         (&["service", "add", "-t", "10.0.0.1:80", "-u", "10.0.0.1:80"], "cannot be used with"),

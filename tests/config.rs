@@ -658,32 +658,32 @@ fn bad_local_pools() {
         bad(
             "[\"10.1.0.200-10.1.0.203\"]",
             "[]",
-            "f.toml:17: local_pool[0].addresses: the pool has no address; allowed: at least one IPv4 address, or range A-B",
+            "f.toml:17: local_pool[0].addresses: the pool has no address; allowed: at least one address, or range A-B",
         ),
         bad(
             "[\"10.1.0.200-10.1.0.203\"]",
             "\"10.1.0.200\"",
-            "f.toml:17: local_pool[0].addresses: a string does not fit here; allowed: a list of IPv4 addresses and ranges A-B, like [\"10.1.0.200-10.1.0.203\"]",
+            "f.toml:17: local_pool[0].addresses: a string does not fit here; allowed: a list of addresses and ranges A-B, like [\"10.1.0.200-10.1.0.203\"]",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
             "\"10.1.0.203-10.1.0.200\"",
-            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.203-10.1.0.200\" ends before it begins; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.203-10.1.0.200\" ends before it begins; allowed: an address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203 or 2001:db8::200-2001:db8::203",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
             "\"10.1.0.200-203\"",
-            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.200-203\" is no address or range of addresses; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.200-203\" is no address or range of addresses; allowed: an address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203 or 2001:db8::200-2001:db8::203",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
             "\"10.0.0.0-10.255.255.255\"",
-            "f.toml:17: local_pool[0].addresses[0]: \"10.0.0.0-10.255.255.255\" is too large a range; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.0.0.0-10.255.255.255\" is too large a range; allowed: an address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203 or 2001:db8::200-2001:db8::203",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
-            "\"2001:db8::1\"",
-            "f.toml:17: local_pool[0].addresses[0]: \"2001:db8::1\" is IPv6; only IPv4 is supported so far; allowed: an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203",
+            "\"10.1.0.200-2001:db8::1\"",
+            "f.toml:17: local_pool[0].addresses[0]: \"10.1.0.200-2001:db8::1\" is of two families; allowed: an address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203 or 2001:db8::200-2001:db8::203",
         ),
         bad(
             "\"10.1.0.200-10.1.0.203\"",
@@ -713,7 +713,7 @@ fn bad_local_pools() {
         bad(
             "\"10.1.0.200-10.1.0.203\"",
             "\"239.1.1.1\"",
-            "f.toml:17: local_pool[0].addresses[0]: 239.1.1.1 cannot be a source address; allowed: neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4",
+            "f.toml:17: local_pool[0].addresses[0]: 239.1.1.1 cannot be a source address; allowed: neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped",
         ),
         bad(
             "[[service]]",
@@ -734,42 +734,42 @@ fn bad_services() {
         bad(
             "vip = \"10.0.0.100:80\"\n",
             "",
-            "f.toml:19: service[0].vip: missing; allowed: A.B.C.D:PORT, like \"10.0.0.100:80\"",
+            "f.toml:19: service[0].vip: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = 80",
-            "f.toml:20: service[0].vip: an integer does not fit here; allowed: A.B.C.D:PORT, like \"10.0.0.100:80\"",
+            "f.toml:20: service[0].vip: an integer does not fit here; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100:0\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100:0\" has port 0; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+            "f.toml:20: service[0].vip: \"10.0.0.100:0\" has port 0; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100:65536\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" is no address and port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
-            "vip = \"[2001:db8::1]:80\"",
-            "f.toml:20: service[0].vip: \"[2001:db8::1]:80\" is IPv6; only IPv4 is supported so far; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+            "vip = \"[2001:db8::1%1]:80\"",
+            "f.toml:20: service[0].vip: \"[2001:db8::1%1]:80\" names an interface; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"www.example:80\"",
-            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"224.0.0.1:80\"",
-            "f.toml:20: service[0].vip: 224.0.0.1 cannot be a host's address; allowed: neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4",
+            "f.toml:20: service[0].vip: 224.0.0.1 cannot be a host's address; allowed: neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped",
         ),
         bad("protocol = \"tcp\"\n", "", "f.toml:19: service[0].protocol: missing; allowed: tcp, udp"),
         bad(
@@ -825,12 +825,12 @@ fn bad_services() {
         bad(
             "address = \"10.1.0.11:80\"",
             "",
-            "f.toml:23: service[0].real_server[0].address: missing; allowed: A.B.C.D:PORT, like \"10.1.0.11:80\"",
+            "f.toml:23: service[0].real_server[0].address: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "address = \"10.1.0.11:80\"",
             "address = \"10.1.0.11\"",
-            "f.toml:24: service[0].real_server[0].address: \"10.1.0.11\" has no port; allowed: A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80",
+            "f.toml:24: service[0].real_server[0].address: \"10.1.0.11\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
         ),
         bad(
             "address = \"10.1.0.11:80\"",

@@ -21,7 +21,7 @@ use fullgate::control::{ControlPlane, LocalAddressHost, Parts, PortReporter, lin
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{PortId, WorkerId};
 use fullgate::route::RouteTable;
-use fullgate::session::SessionView;
+use fullgate::session::{Capacity, SessionView};
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 use fullgate::telemetry::http;
 use fullgate::worker::link::{Event, Snapshot, Waker, WorkerLink};
@@ -114,7 +114,7 @@ fn step(link: &Link, sessions: &Mutex<Vec<SessionView>>, current: &Mutex<Arc<Sna
         let rest = &sessions[query.next as usize..];
         let part = &rest[..rest.len().min(query.found.capacity()).min(1000)];
         query.found.extend_from_slice(part);
-        query.next += u32::try_from(part.len()).unwrap();
+        query.next += part.len() as u64;
         query.done = part.len() == rest.len();
         link.answers.push(query).unwrap();
     }
@@ -166,10 +166,10 @@ impl Gateway {
                     links: own_links,
                     other_counters: Vec::new(),
                     cores: vec![2, 3],
-                    session_capacity: 1000,
+                    session_capacity: Capacity { ipv4: 1000, ipv6: 1000 },
                     scope: BalanceScope {
                         ports: vec!["wan".to_owned(), "lan".to_owned()],
-                        own_addresses: vec![OWN],
+                        own_addresses: vec![OWN.into()],
                         workers: 2,
                     },
                     timeouts: Timeouts::default(),
@@ -565,7 +565,7 @@ fn a_service_that_names_no_pool_gets_the_only_one_also_from_the_state() {
         ["service tcp 10.0.0.104:80: added, scheduler rr, mode fullnat, local pool lan"]
     );
     let mut second = file_balance().local_pools.remove(0);
-    (second.name, second.addresses) = ("dmz".to_owned(), vec![Ipv4Addr::new(10, 1, 0, 220)]);
+    (second.name, second.addresses) = ("dmz".to_owned(), vec![Ipv4Addr::new(10, 1, 0, 220).into()]);
     let mut wanted = serde_json::to_value(file_balance()).unwrap();
     wanted["local_pool"].as_array_mut().unwrap().push(serde_json::to_value(second).unwrap());
     client.changed(json!({"command": "apply", "balance": wanted}));
@@ -652,11 +652,11 @@ fn changes_survive_a_restart_and_a_second_daemon_is_refused() {
 fn session(client: u32, vip_port: u16, state: &'static str) -> SessionView {
     SessionView {
         protocol: Protocol::Tcp,
-        client: (Ipv4Addr::from(0x0a00_0200 + client), 40_000),
-        virtual_: (Ipv4Addr::new(10, 0, 0, 100), vip_port),
+        client: (Ipv4Addr::from(0x0a00_0200 + client), 40_000).into(),
+        virtual_: (Ipv4Addr::new(10, 0, 0, 100), vip_port).into(),
         mode: fullgate::balance::ForwardingMode::Fullnat,
-        local: Some((Ipv4Addr::new(10, 1, 0, 200), 1024)),
-        real: (Ipv4Addr::new(10, 1, 0, 11), 80),
+        local: Some(SocketAddr::from(([10, 1, 0, 200], 1024))),
+        real: SocketAddr::from(([10, 1, 0, 11], 80)),
         state,
         expires_seconds: 900,
     }

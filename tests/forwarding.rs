@@ -324,7 +324,7 @@ fn limits_are_counted_drops() {
     assert_eq!(gateway.counters[0].local_addresses[0].ports_used.get(), 1);
 
     let mut empty = table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
-    empty.pools[0].addresses.clear();
+    empty.pools[0].ipv4.clear();
     assert_eq!(Gateway::new(empty).send(WAN, &second).0, Verdict::Drop(DropReason::LocalPortsExhausted));
 }
 

@@ -71,9 +71,9 @@ fn nat_refuses_a_flow_whose_answers_would_be_anothers() {
     let second = Ipv4Addr::new(10, 0, 0, 101);
     let mut services = services(Protocol::Udp, ForwardingMode::Nat, Tunnel::default());
     let mut other = services.services[0].clone();
-    other.key = ServiceKey { address: second, ..other.key };
+    other.key = ServiceKey { address: second.into(), ..other.key };
     services.by_key.insert(other.key, 1);
-    services.virtual_addresses.insert(second);
+    services.virtual_addresses.insert(second.into());
     services.services.push(other);
     let mut gateway = Gateway::new(services);
     assert_eq!(gateway.send(WAN, &from_client(b"1").udp()).0, Verdict::Transmit(LAN));
@@ -148,7 +148,7 @@ fn dr_follows_a_connection_by_the_clients_packets_alone() {
 fn dr_needs_the_real_server_on_a_link() {
     let far = Ipv4Addr::new(172, 16, 0, 1);
     let mut services = services(Protocol::Udp, ForwardingMode::Dr, Tunnel::default());
-    services.services[0].real_servers[0].address = far;
+    services.services[0].real_servers[0].address = far.into();
     let mut gateway = Gateway::new(services.clone());
     let mut input = routes(&NEIGHBOURS, 1500);
     input.routes.push(fullgate::route::RouteEntry {

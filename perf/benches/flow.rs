@@ -18,7 +18,7 @@ criterion_main!(benches);
 fn hashes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hash");
     group.throughput(Throughput::Elements(BURST_SIZE as u64));
-    let keys: [FlowKey; BURST_SIZE] = std::array::from_fn(|n| {
+    let keys: [FlowKey<Ipv4Addr>; BURST_SIZE] = std::array::from_fn(|n| {
         let (source, source_port) = client(n as u32);
         FlowKey::new(Protocol::Tcp, (source, source_port), (VIP, 80))
     });

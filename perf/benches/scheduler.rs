@@ -53,14 +53,14 @@ fn service(scheduler: SchedulerKind, count: u32) -> Service {
     let server = |n: u32| RealServer {
         mode: ForwardingMode::Fullnat,
         slot: RealServerSlot(n),
-        address: Ipv4Addr::from_bits(0x0a01_0000 + n),
+        address: Ipv4Addr::from_bits(0x0a01_0000 + n).into(),
         port: 8080,
         weight: Weight(1 + n % 4),
         upper_threshold: 0,
         lower_threshold: 0,
     };
     Service {
-        key: ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100), port: 80 },
+        key: ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), port: 80 },
         scheduler,
         pool: Some(0),
         owned_by_client: false,

@@ -57,7 +57,7 @@ fn table(criterion: &mut Criterion) {
 }
 
 /// A burst of sessions comes and goes: removed by hand, or found to be over.
-fn new_sessions(group: &mut BenchmarkGroup<'_, WallTime>, table: &mut SessionTable, size: u32) {
+fn new_sessions(group: &mut BenchmarkGroup<'_, WallTime>, table: &mut SessionTable<Ipv4Addr>, size: u32) {
     let mut next = size;
     let mut burst = move || {
         next = if next >= u32::MAX - BURST_SIZE as u32 { size } else { next + BURST_SIZE as u32 };
@@ -93,7 +93,7 @@ fn new_sessions(group: &mut BenchmarkGroup<'_, WallTime>, table: &mut SessionTab
 }
 
 /// What the fast path does with a burst: hash all, then look all up.
-fn look_up(table: &SessionTable, keys: &[FlowKey; BURST_SIZE]) {
+fn look_up(table: &SessionTable<Ipv4Addr>, keys: &[FlowKey<Ipv4Addr>; BURST_SIZE]) {
     let mut hashes = [FlowHash(0); BURST_SIZE];
     for (key, hash) in keys.iter().zip(&mut hashes) {
         *hash = table.hash(key);
@@ -125,7 +125,7 @@ fn local_ports(criterion: &mut Criterion) {
 }
 
 /// A table with sessions 0..size that do not end.
-fn filled(size: u32, capacity: u32) -> SessionTable {
+fn filled(size: u32, capacity: u32) -> SessionTable<Ipv4Addr> {
     let mut table = SessionTable::new(capacity, HashSeed([11, 12]), Tick(0));
     for n in 0..size {
         table.insert(session(n), NEVER).unwrap();
@@ -134,13 +134,13 @@ fn filled(size: u32, capacity: u32) -> SessionTable {
 }
 
 /// The n-th session, with both of its keys its own.
-fn session(n: u32) -> Session {
+fn session(n: u32) -> Session<Ipv4Addr> {
     let local = (Ipv4Addr::from_bits(0x0a01_0000 + (n >> 15)), port(n));
     let real = (Ipv4Addr::new(10, 200, 0, 1), 8080);
     Session::new(ForwardingMode::Fullnat, &client(n), local, real, RealServerSlot(0))
 }
 
-fn client(n: u32) -> FlowKey {
+fn client(n: u32) -> FlowKey<Ipv4Addr> {
     FlowKey::new(
         Protocol::Udp,
         (Ipv4Addr::from_bits(0x6440_0000 + (n >> 15)), port(n)),

@@ -5,7 +5,7 @@
 //! it likes. The control thread hands slots out and takes them back.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use hashbrown::{HashMap, HashSet};
@@ -91,14 +91,14 @@ pub struct ServiceKey {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The virtual IP address (VIP).
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The virtual port, 1-65535.
     pub port: u16,
 }
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}:{}", self.protocol, self.address, self.port)
+        write!(f, "{} {}", self.protocol, SocketAddr::new(self.address, self.port))
     }
 }
 
@@ -116,7 +116,7 @@ pub struct RealServer {
     /// Its counters and sessions.
     pub slot: RealServerSlot,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
     /// How packets reach it.
@@ -198,7 +198,7 @@ pub struct LocalAddress {
     /// Its counters.
     pub slot: LocalAddressSlot,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A pool of local addresses. Addresses being withdrawn are not in it any more.
@@ -210,8 +210,18 @@ pub struct LocalPool {
     pub port: PortId,
     /// Local ports that sessions may use.
     pub ports: PortRange,
-    /// The addresses, in the order in which they were added.
-    pub addresses: Vec<LocalAddress>,
+    /// The addresses of IPv4, in the order in which they were added.
+    pub ipv4: Vec<LocalAddress>,
+    /// Those of IPv6.
+    pub ipv6: Vec<LocalAddress>,
+}
+
+impl LocalPool {
+    /// The addresses that a real server can be spoken to from: of its family.
+    #[inline]
+    pub fn addresses_for(&self, real_server: IpAddr) -> &[LocalAddress] {
+        if real_server.to_canonical().is_ipv4() { &self.ipv4 } else { &self.ipv6 }
+    }
 }
 
 /// Session timeouts, in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_timeouts`).
@@ -270,7 +280,7 @@ pub struct ServiceTable {
     /// The services.
     pub services: Vec<Service>,
     /// The addresses of all services (VIPs).
-    pub virtual_addresses: HashSet<Ipv4Addr>,
+    pub virtual_addresses: HashSet<IpAddr>,
     /// One more than the highest [`Service::cursor`] in use.
     pub cursor_count: usize,
     /// By [`RealServerSlot`]: whether that real server is configured. A session whose real server is not is dropped
@@ -283,7 +293,7 @@ pub struct ServiceTable {
     /// The local pools.
     pub pools: Vec<LocalPool>,
     /// Every local address that sessions may still use, also those being withdrawn.
-    pub local_addresses: HashMap<Ipv4Addr, LocalAddressSlot>,
+    pub local_addresses: HashMap<IpAddr, LocalAddressSlot>,
     /// Session timeouts.
     pub timeouts: Timeouts,
 }
@@ -308,7 +318,7 @@ impl ServiceTable {
     }
 
     /// Whether packets to an address are, or may be, a service's: it is a virtual or a local address.
-    pub fn is_balanced(&self, address: Ipv4Addr) -> bool {
+    pub fn is_balanced(&self, address: IpAddr) -> bool {
         self.virtual_addresses.contains(&address) || self.local_addresses.contains_key(&address)
     }
 }

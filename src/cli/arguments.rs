@@ -3,7 +3,7 @@
 //! Letters are ipvsadm's: -t and -u name a service, -r a real server, -s a scheduler, -w a weight, -x and -y the
 //! thresholds.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -68,11 +68,11 @@ impl Connection {
 pub(super) struct ServiceArgument {
     /// The TCP service of this virtual address and port
     #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    tcp: Option<SocketAddrV4>,
+    tcp: Option<SocketAddr>,
 
     /// The UDP service of this virtual address and port
     #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    udp: Option<SocketAddrV4>,
+    udp: Option<SocketAddr>,
 }
 
 impl ServiceArgument {
@@ -88,11 +88,11 @@ impl ServiceArgument {
 pub(super) struct ServiceChoice {
     /// Only the TCP service of this virtual address and port
     #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    tcp: Option<SocketAddrV4>,
+    tcp: Option<SocketAddr>,
 
     /// Only the UDP service of this virtual address and port
     #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    udp: Option<SocketAddrV4>,
+    udp: Option<SocketAddr>,
 }
 
 impl ServiceChoice {
@@ -102,7 +102,7 @@ impl ServiceChoice {
     }
 }
 
-fn name_of(tcp: Option<SocketAddrV4>, udp: Option<SocketAddrV4>) -> Option<ServiceName> {
+fn name_of(tcp: Option<SocketAddr>, udp: Option<SocketAddr>) -> Option<ServiceName> {
     let name = |vip, protocol| ServiceName { vip, protocol };
     tcp.map(|vip| name(vip, Protocol::Tcp)).or_else(|| udp.map(|vip| name(vip, Protocol::Udp)))
 }
@@ -110,14 +110,14 @@ fn name_of(tcp: Option<SocketAddrV4>, udp: Option<SocketAddrV4>) -> Option<Servi
 /// An address whose port may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AddressAndPort {
-    address: Ipv4Addr,
+    address: IpAddr,
     port: Option<u16>,
 }
 
 impl AddressAndPort {
     /// With this port where none was given.
-    pub(super) fn or_port(self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.address, self.port.unwrap_or(port))
+    pub(super) fn or_port(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, self.port.unwrap_or(port))
     }
 }
 
@@ -129,7 +129,7 @@ impl FromStr for AddressAndPort {
             return Ok(Self { address, port: None });
         }
         let endpoint = syntax::endpoint(text)?;
-        Ok(Self { address: *endpoint.ip(), port: Some(endpoint.port()) })
+        Ok(Self { address: endpoint.ip(), port: Some(endpoint.port()) })
     }
 }
 

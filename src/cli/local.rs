@@ -1,6 +1,6 @@
 //! `fullgate local`: local addresses (LIPs), the sources that real servers see.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
@@ -61,7 +61,7 @@ struct Addresses {
 
 /// A range in a type of its own, because clap takes a `Vec` for the whole argument.
 #[derive(Clone, Debug)]
-struct Range(Vec<Ipv4Addr>);
+struct Range(Vec<IpAddr>);
 
 fn parse_range(text: &str) -> Result<Range, syntax::SyntaxError> {
     syntax::address_range(text).map(Range)
@@ -98,7 +98,7 @@ impl Local {
 }
 
 impl Addresses {
-    fn expand(self) -> (String, Vec<Ipv4Addr>) {
+    fn expand(self) -> (String, Vec<IpAddr>) {
         (self.pool, self.ranges.into_iter().flat_map(|range| range.0).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! `fullgate session`: what is under way.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
@@ -65,7 +65,7 @@ struct Filter {
 
     /// Only this client
     #[arg(long, value_name = "ADDRESS")]
-    client: Option<Ipv4Addr>,
+    client: Option<IpAddr>,
 
     /// Only this virtual address; without a port, all its ports
     #[arg(long, value_name = "VIP[:PORT]")]

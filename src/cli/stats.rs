@@ -121,7 +121,7 @@ pub(super) struct WorkerRates {
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct ServiceRates {
     pub(super) protocol: Protocol,
-    pub(super) vip: std::net::SocketAddrV4,
+    pub(super) vip: std::net::SocketAddr,
     pub(super) active_connections: u64,
     pub(super) connections_per_second: u64,
     pub(super) in_packets_per_second: u64,

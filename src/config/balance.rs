@@ -3,7 +3,7 @@
 //! What must fit together is in `validate`; this finds the lines for what it says.
 
 use std::fmt::Display;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
@@ -16,7 +16,7 @@ use crate::balance::{Encapsulation, ForwardingMode, PortRange, Protocol, Schedul
 const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 
 /// Stands for an address that could not be read.
-const UNREAD: std::net::SocketAddrV4 = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+const UNREAD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// For each pool and each of its addresses: which member of the list `addresses` it came from.
 type Origins = Vec<Vec<usize>>;
@@ -50,7 +50,7 @@ fn key_of(place: Place, origins: &Origins) -> String {
 }
 
 fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
-    const ADDRESSES: &str = "a list of IPv4 addresses and ranges A-B, like [\"10.1.0.200-10.1.0.203\"]";
+    const ADDRESSES: &str = "a list of addresses and ranges A-B, like [\"10.1.0.200-10.1.0.203\"]";
     let name = section.require("name", "a name, like \"lan\"");
     let name = name.and_then(|value| value.text("a name, like \"lan\"").map(str::to_owned)).unwrap_or_default();
     let port = section.require("port", "the name of a [[port]]");
@@ -58,7 +58,7 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
     let (mut addresses, mut origins) = (Vec::new(), Vec::new());
     let members = section.require("addresses", ADDRESSES).map(|value| value.list(ADDRESSES)).unwrap_or_default();
     for (member, value) in members.iter().enumerate() {
-        let range = value.parsed("an IPv4 address or a range A-B", syntax::address_range).unwrap_or_default();
+        let range = value.parsed("an address or a range A-B", syntax::address_range).unwrap_or_default();
         origins.resize(origins.len() + range.len(), member);
         addresses.extend(range);
     }
@@ -69,7 +69,7 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
 }
 
 fn service(mut section: Section<'_>) -> ServiceConfig {
-    const VIP: &str = "A.B.C.D:PORT, like \"10.0.0.100:80\"";
+    const VIP: &str = syntax::ENDPOINT_ALLOWED;
     let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
     let protocol = section.require("protocol", "tcp, udp").and_then(|value| word("tcp, udp", &value));
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
@@ -97,7 +97,7 @@ fn pool_name(value: &Value<'_>) -> Option<String> {
 }
 
 fn real_server(mut section: Section<'_>) -> RealServerConfig {
-    const ADDRESS: &str = "A.B.C.D:PORT, like \"10.1.0.11:80\"";
+    const ADDRESS: &str = syntax::ENDPOINT_ALLOWED;
     let address = section.require("address", ADDRESS).and_then(|value| value.parsed(ADDRESS, syntax::endpoint));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let tunnel = tunnel(&mut section);

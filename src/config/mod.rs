@@ -54,7 +54,7 @@ impl Config {
     /// What is allowed but likely to be a mistake, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let on_a_port = |vip: IpAddr| self.ports.iter().flat_map(|port| &port.addresses).any(|own| own.address == vip);
-        let missing = self.balance.services.iter().filter(|service| !on_a_port(IpAddr::V4(*service.vip.ip())));
+        let missing = self.balance.services.iter().filter(|service| !on_a_port(service.vip.ip()));
         let warning = |service: &ServiceConfig| {
             let (key, vip) = (service.key(), service.vip.ip());
             format!(

@@ -1,12 +1,13 @@
 //! The validated configuration.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
 use crate::forward::PuntClass;
+use crate::session::Capacity;
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/fullgate/control.sock";
@@ -101,10 +102,19 @@ pub enum SessionPages {
 /// `[session]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
-    /// Sessions that each worker can hold.
+    /// Sessions of IPv4 alone that each worker can hold.
     pub capacity: u32,
+    /// Sessions that have to do with IPv6 that each worker can hold.
+    pub ipv6_capacity: u32,
     /// What their memory lies on.
     pub pages: SessionPages,
+}
+
+impl SessionConfig {
+    /// Sessions that each worker can hold.
+    pub fn capacity(&self) -> Capacity {
+        Capacity { ipv4: self.capacity, ipv6: self.ipv6_capacity }
+    }
 }
 
 /// `[control]`
@@ -226,7 +236,7 @@ pub struct LocalPoolConfig {
     /// The name of the port that its addresses are on.
     pub port: String,
     /// Its addresses, ranges expanded.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// Local ports that sessions may use.
     pub ports: PortRange,
 }
@@ -236,7 +246,7 @@ pub struct LocalPoolConfig {
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// Virtual address and port.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// How it chooses real servers.
@@ -256,7 +266,7 @@ pub struct ServiceConfig {
 #[serde(deny_unknown_fields)]
 pub struct RealServerConfig {
     /// Its address and port.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// How packets reach it; none: as its service says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<ForwardingMode>,
@@ -276,7 +286,7 @@ pub struct RealServerConfig {
 impl ServiceConfig {
     /// What names the service.
     pub fn key(&self) -> ServiceKey {
-        ServiceKey { protocol: self.protocol, address: *self.vip.ip(), port: self.vip.port() }
+        ServiceKey { protocol: self.protocol, address: self.vip.ip(), port: self.vip.port() }
     }
 
     /// Whether any real server is, or one added without saying otherwise would be, in FULLNAT mode.

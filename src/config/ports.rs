@@ -47,13 +47,9 @@ pub(super) fn ports(root: &mut Section<'_>, workers: usize) -> Vec<PortConfig> {
 
 /// What the rules for pools and services need to know of these ports.
 pub(super) fn balance_scope(ports: &[PortConfig], workers: usize) -> BalanceScope {
-    let ipv4 = |address: &InterfaceAddress| match address.address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    };
     BalanceScope {
         ports: ports.iter().map(|port| port.name.clone()).collect(),
-        own_addresses: ports.iter().flat_map(|port| &port.addresses).filter_map(ipv4).collect(),
+        own_addresses: ports.iter().flat_map(|port| &port.addresses).map(|own| own.address).collect(),
         workers,
     }
 }

@@ -5,7 +5,7 @@
 //! [`Fault`] and costs no allocation.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use super::model::{BalanceConfig, RealServerConfig, ServiceConfig};
 use super::syntax;
@@ -40,13 +40,13 @@ impl fmt::Display for Fault {
     }
 }
 
-const HOST: &str = "neither multicast, broadcast, loopback, 0.0.0.0/8 nor 240.0.0.0/4";
+const HOST: &str = "neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped";
 const APART: &str = "addresses that the gateway uses for nothing else";
 
 /// An address and port that something can listen on.
-pub fn endpoint(key: &'static str, endpoint: SocketAddrV4) -> Vec<Fault> {
+pub fn endpoint(key: &'static str, endpoint: SocketAddr) -> Vec<Fault> {
     let address = endpoint.ip();
-    let host = Fault::unless(syntax::is_host(*address), || {
+    let host = Fault::unless(syntax::is_host(address), || {
         Fault::new(key, format!("{address} cannot be a host's address"), HOST)
     });
     let port =
@@ -55,12 +55,20 @@ pub fn endpoint(key: &'static str, endpoint: SocketAddrV4) -> Vec<Fault> {
 }
 
 /// A real server of the service at `vip`, whose own mode is `mode`.
-pub fn real_server(vip: SocketAddrV4, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
+pub fn real_server(vip: SocketAddr, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
     let mut faults = endpoint("address", real.address);
     let mode = real.mode.unwrap_or(mode);
     faults.extend(Fault::unless(!mode.is_one_way() || real.address.port() == vip.port(), || {
         let wrong = format!("{} has another port than the service", real.address);
         Fault::new("address", wrong, format!("port {}: mode {mode} leaves ports as they are", vip.port()))
+    }));
+    faults.extend(Fault::unless(family_fits(vip, mode, real), || {
+        let wrong = format!("{} is of another family than the service", real.address);
+        Fault::new(
+            "address",
+            wrong,
+            format!("the service's family in mode {mode}; another one in modes fullnat and tun"),
+        )
     }));
     faults.extend(Fault::unless(real.tunnel.is_none() || mode == ForwardingMode::Tun, || {
         Fault::new("tunnel", format!("the real server is in mode {mode}"), "a tunnel in mode tun only")
@@ -85,6 +93,11 @@ pub fn no_pool_for_fullnat() -> Fault {
     Fault::new("mode", "fullnat needs local addresses, and the service has no local pool", "a service with one")
 }
 
+/// Whether a mode can bring packets to a service at `vip` to this real server.
+fn family_fits(vip: SocketAddr, mode: ForwardingMode, real: &RealServerConfig) -> bool {
+    vip.is_ipv4() == real.address.is_ipv4() || matches!(mode, ForwardingMode::Fullnat | ForwardingMode::Tun)
+}
+
 /// A tunnel by itself.
 fn tunnel(tunnel: Tunnel) -> Vec<Fault> {
     let is = |encapsulation| tunnel.encapsulation == encapsulation;
@@ -101,12 +114,12 @@ fn tunnel(tunnel: Tunnel) -> Vec<Fault> {
 }
 
 /// An address of a pool by itself.
-pub fn local_address(address: Ipv4Addr) -> Option<Fault> {
+pub fn local_address(address: IpAddr) -> Option<Fault> {
     Fault::unless(syntax::is_host(address), || Fault::new("", format!("{address} cannot be a source address"), HOST))
 }
 
 /// An address of a pool on a gateway whose ports have these addresses.
-pub fn not_own(address: Ipv4Addr, own_addresses: &[Ipv4Addr]) -> Option<Fault> {
+pub fn not_own(address: IpAddr, own_addresses: &[IpAddr]) -> Option<Fault> {
     Fault::unless(!own_addresses.contains(&address), || {
         Fault::new("", format!("{address} is a port's own address"), APART)
     })
@@ -129,21 +142,21 @@ pub fn is_a_pool(name: &str) -> Fault {
 
 /// A pool without any address.
 pub fn empty_pool() -> Fault {
-    Fault::new("addresses", "the pool has no address", "at least one IPv4 address, or range A-B")
+    Fault::new("addresses", "the pool has no address", "at least one address, or range A-B")
 }
 
 /// A local address that is in this pool already.
-pub fn in_a_pool(address: Ipv4Addr, pool: &str) -> Fault {
+pub fn in_a_pool(address: IpAddr, pool: &str) -> Fault {
     Fault::new("", format!("{address} is in local pool {pool:?} already"), "each address once over all pools")
 }
 
 /// A local address that is a service's.
-pub fn is_a_vip(address: Ipv4Addr) -> Fault {
+pub fn is_a_vip(address: IpAddr) -> Fault {
     Fault::new("", format!("{address} is a service's VIP"), APART)
 }
 
 /// A local address that is a real server's: packets to it would never leave the gateway.
-pub fn is_a_real_server(address: Ipv4Addr) -> Fault {
+pub fn is_a_real_server(address: IpAddr) -> Fault {
     Fault::new("", format!("{address} is a real server's address"), APART)
 }
 
@@ -153,7 +166,7 @@ pub fn is_a_service(key: ServiceKey) -> Fault {
 }
 
 /// A real server that its service has already.
-pub fn is_in_service(address: SocketAddrV4) -> Fault {
+pub fn is_in_service(address: SocketAddr) -> Fault {
     let wrong = format!("{address} is a real server of this service already");
     Fault::new("address", wrong, "each address and port once in a service")
 }

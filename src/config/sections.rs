@@ -20,6 +20,8 @@ const MIN_CAPACITY: u32 = 1 << 10;
 const MAX_CAPACITY: u32 = 1 << 27;
 /// 94 MB for each worker.
 const DEFAULT_CAPACITY: u32 = 1 << 20;
+/// There is room for one session of IPv6 to so many of IPv4, unless the file says otherwise.
+const IPV6_SHARE: u32 = 8;
 /// The highest CPU number that Linux's CPU sets hold.
 const MAX_CORE: u32 = 1023;
 /// A mempool smaller than this starves the rings of a single port.
@@ -89,6 +91,8 @@ pub(super) fn session(mut section: Section<'_>) -> SessionConfig {
     const PAGES: &str = "auto, 1G, 2M, ordinary";
     let unit = "sessions a worker (90 bytes each: 2^27 take 12 GB)";
     let capacity = section.get("capacity").and_then(|value| value.integer(MIN_CAPACITY..=MAX_CAPACITY, unit));
+    let unit = "sessions a worker (154 bytes each)";
+    let ipv6_capacity = section.get("ipv6_capacity").and_then(|value| value.integer(MIN_CAPACITY..=MAX_CAPACITY, unit));
     let parse = |text: &str| match text {
         "auto" => Ok(SessionPages::Auto),
         "1G" => Ok(SessionPages::OneGigabyte),
@@ -98,7 +102,9 @@ pub(super) fn session(mut section: Section<'_>) -> SessionConfig {
     };
     let pages = section.get("pages").and_then(|value| value.parsed(PAGES, parse)).unwrap_or_default();
     section.finish();
-    SessionConfig { capacity: capacity.unwrap_or(DEFAULT_CAPACITY), pages }
+    let capacity = capacity.unwrap_or(DEFAULT_CAPACITY);
+    let ipv6_capacity = ipv6_capacity.unwrap_or((capacity / IPV6_SHARE).max(MIN_CAPACITY));
+    SessionConfig { capacity, ipv6_capacity, pages }
 }
 
 /// `[control]`

@@ -2,7 +2,7 @@
 //!
 //! Each parser takes the text alone and says in its error what is wrong with it and what is allowed.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::model::{Device, InterfaceAddress};
@@ -141,19 +141,22 @@ pub(super) fn host_address(text: &str) -> Result<InterfaceAddress, SyntaxError> 
     const ALLOWED: &str =
         "an address that a host can have: neither multicast, broadcast, loopback, 0.0.0.0/8 nor ::ffff:0.0.0.0/96";
     let address = interface_address(text)?;
-    let usable = match address.address {
-        IpAddr::V4(address) => is_host(address),
-        IpAddr::V6(address) => {
-            let mapped = address.to_ipv4_mapped().is_some();
-            !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || mapped)
-        }
-    };
+    let usable = is_host(address.address);
     if usable { Ok(address) } else { Err(SyntaxError::new(text, "cannot be an interface's address", ALLOWED)) }
 }
 
 /// Whether a host can have this address.
-pub(super) fn is_host(address: Ipv4Addr) -> bool {
-    !(address.octets()[0] == 0 || address.is_loopback() || address.is_multicast() || address.octets()[0] >= 240)
+pub(super) fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            !(first == 0 || address.is_loopback() || address.is_multicast() || first >= 240)
+        }
+        IpAddr::V6(address) => {
+            let mapped = address.to_ipv4_mapped().is_some();
+            !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || mapped)
+        }
+    }
 }
 
 /// Whether an address is one that each link may have (fe80::/10).
@@ -196,43 +199,55 @@ impl InterfaceAddress {
     }
 }
 
-/// An IPv4 address and port.
+/// What an address and port may be, for messages.
+pub(super) const ENDPOINT_ALLOWED: &str =
+    "ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80";
+
+/// An address and port; those of IPv6 with the address in brackets.
 ///
 /// # Errors
-/// The text is none, or is IPv6, or the port is 0.
-pub fn endpoint(text: &str) -> Result<SocketAddrV4, SyntaxError> {
-    const ALLOWED: &str = "A.B.C.D:PORT with a port of 1-65535, like 10.0.0.100:80";
+/// The text is none, or the port is 0.
+pub fn endpoint(text: &str) -> Result<SocketAddr, SyntaxError> {
+    const ALLOWED: &str = ENDPOINT_ALLOWED;
     match SocketAddr::from_str(text) {
-        Ok(SocketAddr::V4(address)) if address.port() == 0 => Err(SyntaxError::new(text, "has port 0", ALLOWED)),
-        Ok(SocketAddr::V4(address)) => Ok(address),
-        Ok(SocketAddr::V6(_)) => Err(SyntaxError::new(text, "is IPv6; only IPv4 is supported so far", ALLOWED)),
-        Err(_) if text.parse::<Ipv4Addr>().is_ok() => Err(SyntaxError::new(text, "has no port", ALLOWED)),
-        Err(_) if text.parse::<std::net::Ipv6Addr>().is_ok() => {
-            Err(SyntaxError::new(text, "is IPv6; only IPv4 is supported so far", ALLOWED))
+        Ok(address) if address.port() == 0 => Err(SyntaxError::new(text, "has port 0", ALLOWED)),
+        Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => {
+            Err(SyntaxError::new(text, "names an interface", ALLOWED))
         }
+        Ok(address) => Ok(address),
+        Err(_) if text.parse::<IpAddr>().is_ok() => Err(SyntaxError::new(text, "has no port", ALLOWED)),
         Err(_) => Err(SyntaxError::new(text, "is no address and port", ALLOWED)),
     }
 }
 
-/// One IPv4 address or an inclusive range of them, `A` or `A-B`.
+/// One address or an inclusive range of them, `A` or `A-B`.
 ///
 /// # Errors
-/// The text is neither, or is IPv6, or the range is turned round or larger than [`MAX_RANGE`].
-pub fn address_range(text: &str) -> Result<Vec<Ipv4Addr>, SyntaxError> {
-    const ALLOWED: &str = "an IPv4 address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203";
-    let parse = |part: &str| match IpAddr::from_str(part.trim()) {
-        Ok(IpAddr::V4(address)) => Ok(u32::from(address)),
-        Ok(IpAddr::V6(_)) => Err(SyntaxError::new(text, "is IPv6; only IPv4 is supported so far", ALLOWED)),
-        Err(_) => Err(SyntaxError::new(text, "is no address or range of addresses", ALLOWED)),
+/// The text is neither, or the range is turned round, of two families or larger than [`MAX_RANGE`].
+pub fn address_range(text: &str) -> Result<Vec<IpAddr>, SyntaxError> {
+    const ALLOWED: &str =
+        "an address or a range A-B of at most 16384, like 10.1.0.200-10.1.0.203 or 2001:db8::200-2001:db8::203";
+    let parse = |part: &str| {
+        let address = IpAddr::from_str(part.trim());
+        address.map_err(|_| SyntaxError::new(text, "is no address or range of addresses", ALLOWED))
     };
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (parse(first)?, parse(last)?),
         None => (parse(text)?, parse(text)?),
     };
+    let (first, last, address): (u128, u128, fn(u128) -> Option<IpAddr>) = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits().into(), last.to_bits().into(), |bits| {
+            Some(IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(bits).ok()?)))
+        }),
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            (first.to_bits(), last.to_bits(), |bits| Some(IpAddr::V6(Ipv6Addr::from_bits(bits))))
+        }
+        _ => return Err(SyntaxError::new(text, "is of two families", ALLOWED)),
+    };
     match last.checked_sub(first) {
         None => Err(SyntaxError::new(text, "ends before it begins", ALLOWED)),
-        Some(span) if span >= MAX_RANGE => Err(SyntaxError::new(text, "is too large a range", ALLOWED)),
-        Some(_) => Ok((first..=last).map(Ipv4Addr::from).collect()),
+        Some(span) if span >= MAX_RANGE.into() => Err(SyntaxError::new(text, "is too large a range", ALLOWED)),
+        Some(_) => Ok((first..=last).filter_map(address).collect()),
     }
 }
 
@@ -301,7 +316,10 @@ mod tests {
         assert_eq!(address_range("10.0.0.254-10.0.1.1").unwrap().len(), 4);
         assert_eq!(address_range("0.0.0.0-255.255.255.255").unwrap_err().wrong, "is too large a range");
         assert_eq!(address_range("10.0.0.2-10.0.0.1").unwrap_err().wrong, "ends before it begins");
-        assert!(address_range("2001:db8::1").unwrap_err().wrong.contains("only IPv4"));
+        let range = address_range("2001:db8::fffe-2001:db8::1:1").unwrap();
+        assert_eq!((range.len(), range[3]), (4, "2001:db8::1:1".parse().unwrap()));
+        assert_eq!(address_range("::-ffff::").unwrap_err().wrong, "is too large a range");
+        assert_eq!(address_range("10.0.0.1-2001:db8::1").unwrap_err().wrong, "is of two families");
     }
 
     #[test]
@@ -309,7 +327,10 @@ mod tests {
         assert_eq!(endpoint("10.0.0.100:80").unwrap().port(), 80);
         assert_eq!(endpoint("10.0.0.100").unwrap_err().wrong, "has no port");
         assert_eq!(endpoint("10.0.0.100:0").unwrap_err().wrong, "has port 0");
-        assert!(endpoint("[2001:db8::1]:80").unwrap_err().wrong.contains("only IPv4"));
+        assert_eq!(endpoint("[2001:db8::1]:80").unwrap().port(), 80);
+        assert_eq!(endpoint("2001:db8::1").unwrap_err().wrong, "has no port");
+        assert_eq!(endpoint("[fe80::1%2]:80").unwrap_err().wrong, "names an interface");
+        assert_eq!(endpoint("[2001:db8::1]:0").unwrap_err().wrong, "has port 0");
         assert!(endpoint("10.0.0.100:99999").is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! each [`Violation`] names a [`Place`] in the [`BalanceConfig`], and the file's reader finds the line. What one thing
 //! must be by itself is in `rules`; this goes through all of them and finds what clashes.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -25,7 +25,7 @@ pub struct BalanceScope {
     /// Names of the ports.
     pub ports: Vec<String>,
     /// The ports' own IPv4 addresses.
-    pub own_addresses: Vec<Ipv4Addr>,
+    pub own_addresses: Vec<IpAddr>,
     /// How many workers share each local address's ports.
     pub workers: usize,
 }
@@ -170,10 +170,10 @@ impl Check<'_> {
     fn users(&self) -> Users {
         let mut users = Users::default();
         for (index, service) in self.balance.services.iter().enumerate() {
-            users.vips.entry(*service.vip.ip()).or_insert(Place::Service(index, "vip"));
+            users.vips.entry(service.vip.ip()).or_insert(Place::Service(index, "vip"));
             for (at, real) in service.real_servers.iter().enumerate() {
                 let place = Place::RealServer(index, at, "address");
-                users.real_servers.entry(*real.address.ip()).or_insert(place);
+                users.real_servers.entry(real.address.ip()).or_insert(place);
             }
         }
         users
@@ -182,8 +182,8 @@ impl Check<'_> {
     fn pool_address(
         &mut self,
         (pool, at): (usize, usize),
-        address: Ipv4Addr,
-        seen: &mut HashMap<Ipv4Addr, (usize, usize)>,
+        address: IpAddr,
+        seen: &mut HashMap<IpAddr, (usize, usize)>,
         users: &Users,
     ) {
         let place = Place::PoolAddress(pool, at);
@@ -249,8 +249,8 @@ impl Check<'_> {
 /// Where addresses are used for something else than a pool.
 #[derive(Default)]
 struct Users {
-    vips: HashMap<Ipv4Addr, Place>,
-    real_servers: HashMap<Ipv4Addr, Place>,
+    vips: HashMap<IpAddr, Place>,
+    real_servers: HashMap<IpAddr, Place>,
 }
 
 #[cfg(test)]
@@ -263,7 +263,7 @@ mod tests {
         let pool = LocalPoolConfig {
             name: "lan".into(),
             port: "lan".into(),
-            addresses: vec![Ipv4Addr::new(10, 1, 0, 200)],
+            addresses: vec![IpAddr::from([10, 1, 0, 200])],
             ports: PortRange { first: 1024, last: 65535 },
         };
         let real = RealServerConfig {
@@ -283,7 +283,7 @@ mod tests {
             real_servers: vec![real],
         };
         let scope =
-            BalanceScope { ports: vec!["lan".into()], own_addresses: vec![Ipv4Addr::new(10, 1, 0, 1)], workers: 2 };
+            BalanceScope { ports: vec!["lan".into()], own_addresses: vec![IpAddr::from([10, 1, 0, 1])], workers: 2 };
         (BalanceConfig { local_pools: vec![pool], services: vec![service] }, scope)
     }
 
@@ -318,12 +318,12 @@ mod tests {
              allowed: each protocol, VIP and port once",
         );
         assert_refused(
-            |b| b.local_pools[0].addresses.push(Ipv4Addr::new(10, 1, 0, 1)),
+            |b| b.local_pools[0].addresses.push(IpAddr::from([10, 1, 0, 1])),
             "local pool \"lan\": 10.1.0.1 is a port's own address; \
              allowed: addresses that the gateway uses for nothing else",
         );
         assert_refused(
-            |b| b.local_pools[0].addresses.push(Ipv4Addr::new(10, 1, 0, 11)),
+            |b| b.local_pools[0].addresses.push(IpAddr::from([10, 1, 0, 11])),
             "local pool \"lan\": 10.1.0.11 is a real server's address; \
              allowed: addresses that the gateway uses for nothing else",
         );
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(balance.validate(&scope), Ok(()));
         two.local_pools.push(LocalPoolConfig {
             name: "other".into(),
-            addresses: vec![Ipv4Addr::new(10, 1, 0, 201)],
+            addresses: vec![IpAddr::from([10, 1, 0, 201])],
             ..two.local_pools[0].clone()
         });
         two.fill_default_pool();
@@ -361,7 +361,10 @@ mod tests {
     #[test]
     fn too_many_addresses_over_all_pools() {
         assert_refused(
-            |b| b.local_pools[0].addresses = (0..16_385).map(|n| Ipv4Addr::from(0x0a02_0000 + n)).collect(),
+            |b| {
+                b.local_pools[0].addresses =
+                    (0..16_385).map(|n| IpAddr::V4(std::net::Ipv4Addr::from(0x0a02_0000 + n))).collect()
+            },
             "local pool \"lan\": addresses: the pools up to here hold 16385 addresses; \
              allowed: at most 16384 over all pools",
         );

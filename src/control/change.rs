@@ -3,7 +3,7 @@
 //! A list of steps is planned against the model as it is (`plan`) and then done without failing (`model`).
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::balance::{ForwardingMode, PortRange, SchedulerKind, ServiceKey};
 use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig};
@@ -51,9 +51,9 @@ pub enum Change {
     /// A pool goes. Its addresses must have been removed.
     PoolRemove { name: String },
     /// A local address for new sessions.
-    LocalAdd { pool: String, address: Ipv4Addr },
+    LocalAdd { pool: String, address: IpAddr },
     /// No new session gets this address.
-    LocalRemove { pool: String, address: Ipv4Addr },
+    LocalRemove { pool: String, address: IpAddr },
     /// A new service, without real servers.
     ServiceAdd { key: ServiceKey, settings: ServiceSettings },
     /// Other settings for a service.
@@ -65,7 +65,7 @@ pub enum Change {
     /// Other settings for the real server of the same address.
     RealEdit { key: ServiceKey, from: RealServerConfig, to: RealServerConfig },
     /// A real server goes.
-    RealRemove { key: ServiceKey, address: SocketAddrV4 },
+    RealRemove { key: ServiceKey, address: SocketAddr },
 }
 
 impl fmt::Display for Change {

@@ -6,7 +6,7 @@
 
 use hashbrown::HashMap;
 
-use super::model::{Model, RealServerEntry};
+use super::model::{Model, Pool, RealServerEntry};
 use crate::balance::{ForwardingMode, LocalPool, RealServer, Service, ServiceTable, Timeouts, Tunnel};
 
 impl Model {
@@ -60,11 +60,16 @@ impl Model {
     }
 
     fn compile_pools(&self) -> Vec<LocalPool> {
+        let of = |pool: &Pool, ipv4: bool| {
+            let addresses = pool.addresses.iter().filter(|local| local.address.is_ipv4() == ipv4);
+            addresses.copied().collect()
+        };
         let pools = self.pools.iter().map(|pool| LocalPool {
             name: pool.name.clone(),
             port: pool.port,
             ports: pool.settings.ports,
-            addresses: pool.addresses.clone(),
+            ipv4: of(pool, true),
+            ipv6: of(pool, false),
         });
         pools.collect()
     }
@@ -76,7 +81,7 @@ impl RealServerEntry {
         RealServer {
             mode: self.config.mode.unwrap_or(mode),
             slot: self.slot,
-            address: *self.config.address.ip(),
+            address: self.config.address.ip(),
             port: self.config.address.port(),
             weight: self.config.weight,
             upper_threshold: self.config.upper_threshold,

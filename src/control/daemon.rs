@@ -163,7 +163,7 @@ fn parts(
         links,
         other_counters: vec![Arc::clone(kernel_side.counters())],
         cores: config.worker.cores.clone(),
-        session_capacity: config.session.capacity,
+        session_capacity: config.session.capacity(),
         scope: config.balance_scope(),
         timeouts: config.timeouts,
         balance,

@@ -199,7 +199,7 @@ impl DataPlane {
             worker,
             workers: u8::try_from(self.links.len()).unwrap_or(u8::MAX),
             ports: self.ports.iter().zip(&self.config.ports).map(view).collect(),
-            session_capacity: self.config.session.capacity,
+            session_capacity: self.config.session.capacity(),
             seed,
             counters: Arc::clone(counters),
         }

@@ -4,7 +4,7 @@
 //! A slot is freed only when every worker has adopted a table without its holder *and then* no worker has a session
 //! on it: with neither a table nor a session naming it, nobody can count on it any more.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use super::model::{Model, RealServerEntry, release};
 use super::protocol::TrafficTotals;
@@ -15,7 +15,7 @@ use crate::port::PortId;
 /// A removed real server that still holds its slot.
 #[derive(Clone, Debug)]
 pub(super) struct DepartedRealServer {
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     pub slot: RealServerSlot,
     pub baseline: TrafficTotals,
     /// The service that it belonged to.
@@ -27,7 +27,7 @@ pub(super) struct DepartedRealServer {
 /// A withdrawn local address that still holds its slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DepartedLocal {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub slot: LocalAddressSlot,
     pub port: PortId,
     /// The pool that it was in.
@@ -42,7 +42,7 @@ pub struct Reclaimed {
     /// Real-server slots that can be used again.
     pub real_servers: usize,
     /// Local addresses that no session uses any more and that can be taken off these ports.
-    pub local_addresses: Vec<(PortId, Ipv4Addr)>,
+    pub local_addresses: Vec<(PortId, IpAddr)>,
     /// The workers' table still names a freed local address: publish a new one.
     pub publish: bool,
 }
@@ -51,13 +51,13 @@ impl Model {
     pub(super) fn depart(&mut self, key: ServiceKey, service: u64, entry: RealServerEntry) {
         let RealServerEntry { config, slot, baseline } = entry;
         self.present[slot.0 as usize] = false;
-        release(&mut self.real_uses, *config.address.ip());
+        release(&mut self.real_uses, config.address.ip());
         let since = self.generation + 1;
         let departed = DepartedRealServer { address: config.address, slot, baseline, service, since };
         self.departed_real_servers.entry(key).or_default().push(departed);
     }
 
-    pub(super) fn take_departed(&mut self, key: &ServiceKey, address: SocketAddrV4) -> Option<DepartedRealServer> {
+    pub(super) fn take_departed(&mut self, key: &ServiceKey, address: SocketAddr) -> Option<DepartedRealServer> {
         let list = self.departed_real_servers.get_mut(key)?;
         let index = list.iter().position(|departed| departed.address == address)?;
         let departed = list.swap_remove(index);
@@ -175,9 +175,9 @@ mod tests {
     }
 
     fn slot_of(model: &mut Model, address: &str) -> Option<RealServerSlot> {
-        let address: SocketAddrV4 = address.parse().unwrap();
+        let address: SocketAddr = address.parse().unwrap();
         let table = model.compile(Timeouts::default());
-        let slot = table.services[0].real_servers.iter().find(|real| real.address == *address.ip())?.slot;
+        let slot = table.services[0].real_servers.iter().find(|real| real.address == address.ip())?.slot;
         assert!(table.is_present(slot));
         Some(slot)
     }
@@ -256,13 +256,13 @@ mod tests {
     #[test]
     fn a_withdrawn_address_stays_known_to_the_workers_until_its_ports_are_free() {
         let (mut model, counters) = model();
-        let address: Ipv4Addr = "10.1.0.200".parse().unwrap();
+        let address: IpAddr = "10.1.0.200".parse().unwrap();
         let slot = model.compile(Timeouts::default()).local_addresses[&address];
         counters.local_addresses[slot.0 as usize].ports_used.set(1);
         let del = serde_json::json!({"command": "local.del", "pool": "lan", "addresses": ["10.1.0.200"]});
         run(&mut model, del.clone());
         let table = model.compile(Timeouts::default());
-        assert_eq!(table.pools[0].addresses.len(), 1);
+        assert_eq!(table.pools[0].ipv4.len(), 1);
         assert_eq!(table.local_addresses.get(&address), Some(&slot));
         assert!(model.local_pool_rows()[0].addresses[1].withdrawn);
         assert_eq!(model.reclaim(table.generation), Reclaimed::default());
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_pool_that_moves_to_another_port_takes_its_addresses_along() {
         let (mut model, counters) = model();
-        let address: Ipv4Addr = "10.1.0.200".parse().unwrap();
+        let address: IpAddr = "10.1.0.200".parse().unwrap();
         let slot = model.compile(Timeouts::default()).local_addresses[&address];
         counters.local_addresses[slot.0 as usize].ports_used.set(7);
         let mut wanted = balance();

@@ -5,7 +5,7 @@
 //! can go from a pool to another; a pool goes when nothing refers to it any more.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -92,7 +92,7 @@ fn with_default_pool(wanted: &BalanceConfig) -> Cow<'_, BalanceConfig> {
 
 /// All addresses of a pool that goes or changes its port, else those that are not wanted any more.
 fn withdrawn_addresses(pool: &Pool, wanted: Option<&LocalPoolConfig>) -> Vec<Change> {
-    let kept: HashSet<Ipv4Addr> = match wanted {
+    let kept: HashSet<IpAddr> = match wanted {
         Some(config) if config.port == pool.settings.port => config.addresses.iter().copied().collect(),
         _ => HashSet::new(),
     };
@@ -101,7 +101,7 @@ fn withdrawn_addresses(pool: &Pool, wanted: Option<&LocalPoolConfig>) -> Vec<Cha
 }
 
 fn added_addresses(pool: Option<&Pool>, wanted: &LocalPoolConfig) -> Vec<Change> {
-    let kept: HashSet<Ipv4Addr> = match pool {
+    let kept: HashSet<IpAddr> = match pool {
         Some(pool) if wanted.port == pool.settings.port => pool.addresses.iter().map(|local| local.address).collect(),
         _ => HashSet::new(),
     };
@@ -118,14 +118,14 @@ fn edit_service(entry: &ServiceEntry, wanted: &ServiceConfig, changes: &mut Vec<
     if entry.real_servers.iter().map(|entry| &entry.config).eq(&wanted.real_servers) {
         return;
     }
-    let wanted_by_address: HashMap<SocketAddrV4, &RealServerConfig> =
+    let wanted_by_address: HashMap<SocketAddr, &RealServerConfig> =
         wanted.real_servers.iter().map(|config| (config.address, config)).collect();
     for RealServerConfig { address, .. } in entry.real_servers.iter().map(|entry| &entry.config) {
         if !wanted_by_address.contains_key(address) {
             changes.push(Change::RealRemove { key, address: *address });
         }
     }
-    let current: HashMap<SocketAddrV4, &RealServerConfig> =
+    let current: HashMap<SocketAddr, &RealServerConfig> =
         entry.real_servers.iter().map(|entry| (entry.config.address, &entry.config)).collect();
     for config in &wanted.real_servers {
         match current.get(&config.address) {
@@ -152,13 +152,16 @@ mod tests {
             let real_server = |index: u32| RealServerConfig {
                 mode: None,
                 tunnel: None,
-                address: SocketAddrV4::new(Ipv4Addr::from(0x0a80_0000 + number * real_servers + index), 80),
+                address: SocketAddr::new(
+                    IpAddr::V4(std::net::Ipv4Addr::from(0x0a80_0000 + number * real_servers + index)),
+                    80,
+                ),
                 weight: Weight(1),
                 upper_threshold: 0,
                 lower_threshold: 0,
             };
             ServiceConfig {
-                vip: SocketAddrV4::new(Ipv4Addr::from(0x0a00_0100 + number), 80),
+                vip: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0100 + number)), 80),
                 protocol: crate::balance::Protocol::Tcp,
                 scheduler: crate::balance::SchedulerKind::Wlc,
                 mode: crate::balance::ForwardingMode::Fullnat,
@@ -169,13 +172,13 @@ mod tests {
         let pool = LocalPoolConfig {
             name: "lan".to_owned(),
             port: "lan".to_owned(),
-            addresses: vec![Ipv4Addr::new(10, 64, 0, 1), Ipv4Addr::new(10, 64, 0, 2)],
+            addresses: vec![IpAddr::from([10, 64, 0, 1]), IpAddr::from([10, 64, 0, 2])],
             ports: "1024-65535".parse().unwrap(),
         };
         BalanceConfig { local_pools: vec![pool], services: (0..services).map(service).collect() }
     }
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 254);
+    const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 64, 0, 254));
 
     fn try_model(balance: &BalanceConfig) -> Result<Model, Refusal> {
         let limits = SlotLimits::default();
@@ -194,7 +197,7 @@ mod tests {
 
     fn two_pools() -> BalanceConfig {
         let mut two = many(1, 1);
-        let addresses = vec![Ipv4Addr::new(10, 64, 0, 9)];
+        let addresses = vec![IpAddr::from([10, 64, 0, 9])];
         two.local_pools.push(LocalPoolConfig { name: "two".to_owned(), addresses, ..two.local_pools[0].clone() });
         two
     }
@@ -214,7 +217,7 @@ mod tests {
         wanted.services.remove(0);
         let extra = RealServerConfig { weight: Weight(7), ..many(9, 3).services[8].real_servers[0].clone() };
         wanted.services[0].real_servers.push(extra);
-        wanted.local_pools[0].addresses[0] = Ipv4Addr::new(10, 64, 0, 3);
+        wanted.local_pools[0].addresses[0] = IpAddr::from([10, 64, 0, 3]);
         let changes = model.plan_apply(&wanted).unwrap();
         assert_eq!(
             lines(&changes),
@@ -250,8 +253,8 @@ mod tests {
         let model = model(&many(2, 2));
         let mut wanted = many(2, 2);
         wanted.local_pools[0].addresses.push(OWN);
-        wanted.local_pools[0].addresses.push(*wanted.services[0].vip.ip());
-        wanted.local_pools[0].addresses.push(*wanted.services[0].real_servers[0].address.ip());
+        wanted.local_pools[0].addresses.push(wanted.services[0].vip.ip());
+        wanted.local_pools[0].addresses.push(wanted.services[0].real_servers[0].address.ip());
         wanted.services[0].local_pool = "wan".to_owned();
         wanted.services[1].real_servers[0].address = wanted.services[1].vip;
         wanted.services[1].real_servers[1].weight = Weight(65_536);
@@ -305,7 +308,7 @@ mod tests {
         let cases = [
             (service(|s| s.vip = "224.0.0.1:80".parse().unwrap()), ErrorKind::Invalid),
             (service(|s| s.vip.set_port(0)), ErrorKind::Invalid),
-            (service(|s| s.vip.set_ip(Ipv4Addr::new(10, 0, 1, 0))), ErrorKind::Exists),
+            (service(|s| s.vip.set_ip(IpAddr::from([10, 0, 1, 0]))), ErrorKind::Exists),
             (service(|s| s.local_pool = "wan".to_owned()), ErrorKind::NotFound),
             (service(|s| s.real_servers[0].address = s.vip), ErrorKind::Invalid),
             (service(|s| s.real_servers[0].address.set_port(0)), ErrorKind::Invalid),
@@ -333,7 +336,7 @@ mod tests {
     fn what_clashes_with_a_local_address_is_refused() {
         let model = model(&many(1, 1));
         let mut service = many(2, 1).services.remove(1);
-        service.vip.set_ip(Ipv4Addr::new(10, 64, 0, 1));
+        service.vip.set_ip(IpAddr::from([10, 64, 0, 1]));
         let refusal = plan(&model, serde_json::json!({"command": "service.add", "service": service})).unwrap_err();
         assert_eq!(
             (refusal.kind, refusal.message.as_str()),

@@ -6,15 +6,35 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::session::Capacity;
 use crate::telemetry::counters::WorkerCounters;
 
 /// Thousandths at which each level begins, and below which it has ended.
 const LEVELS: [(u64, u64); 2] = [(800, 750), (950, 900)];
 
+/// One of a worker's session tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Ipv4,
+    Ipv6,
+}
+
+impl Table {
+    const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    fn sessions(self, counters: &WorkerCounters) -> u64 {
+        match self {
+            Self::Ipv4 => counters.sessions.get(),
+            Self::Ipv6 => counters.ipv6_sessions.get(),
+        }
+    }
+}
+
 /// A worker's room for sessions has become scarce, or is so no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Notice {
     worker: usize,
+    table: Table,
     permille: u64,
     scarce: bool,
 }
@@ -22,28 +42,36 @@ struct Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, tenth) = (self.permille / 10, self.permille % 10);
-        write!(f, "worker {}: its session table is {whole}.{tenth} % full", self.worker)?;
-        f.write_str(if self.scarce {
-            ": new sessions are dropped (session_table_full) where there is no room; raise [session] capacity, or \
-             look for a flood"
-        } else {
-            " again"
-        })
+        let (of, key) = match self.table {
+            Table::Ipv4 => ("", "capacity"),
+            Table::Ipv6 => (" of IPv6", "ipv6_capacity"),
+        };
+        write!(f, "worker {}: its session table{of} is {whole}.{tenth} % full", self.worker)?;
+        if !self.scarce {
+            return f.write_str(" again");
+        }
+        write!(
+            f,
+            ": new sessions are dropped (session_table_full) where there is no room; raise [session] {key}, or look \
+             for a flood"
+        )
     }
 }
 
 /// The levels that workers are at.
 #[derive(Debug)]
 pub(super) struct Fullness {
-    capacity: u64,
-    /// Levels passed, by worker.
-    levels: Vec<usize>,
+    /// By table.
+    capacity: [u64; 2],
+    /// Levels passed, by worker and table.
+    levels: Vec<[usize; 2]>,
 }
 
 impl Fullness {
     /// So many workers, each with room for `capacity` sessions, all empty.
-    pub(super) fn new(workers: usize, capacity: u32) -> Self {
-        Self { capacity: u64::from(capacity).max(1), levels: vec![0; workers] }
+    pub(super) fn new(workers: usize, capacity: Capacity) -> Self {
+        let capacity = [capacity.ipv4, capacity.ipv6].map(|sessions| u64::from(sessions).max(1));
+        Self { capacity, levels: vec![[0; 2]; workers] }
     }
 
     /// Looks at all workers, and tells the log what has changed.
@@ -55,11 +83,13 @@ impl Fullness {
 
     fn notices(&mut self, counters: &[Arc<WorkerCounters>]) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for (worker, (own, level)) in counters.iter().zip(&mut self.levels).enumerate() {
-            let permille = own.sessions.get().saturating_mul(1000) / self.capacity;
-            let before = std::mem::replace(level, next_level(*level, permille));
-            if *level != before {
-                notices.push(Notice { worker, permille, scarce: *level > before });
+        for (worker, (own, levels)) in counters.iter().zip(&mut self.levels).enumerate() {
+            for ((table, capacity), level) in Table::ALL.into_iter().zip(self.capacity).zip(levels) {
+                let permille = table.sessions(own).saturating_mul(1000) / capacity;
+                let before = std::mem::replace(level, next_level(*level, permille));
+                if *level != before {
+                    notices.push(Notice { worker, table, permille, scarce: *level > before });
+                }
             }
         }
         notices
@@ -81,7 +111,7 @@ mod tests {
     #[test]
     fn each_level_is_told_once_on_the_way_up_and_once_on_the_way_down() {
         let counters = [Arc::new(WorkerCounters::new(SlotLimits { real_servers: 1, local_addresses: 1 }))];
-        let mut fullness = Fullness::new(1, 1000);
+        let mut fullness = Fullness::new(1, Capacity { ipv4: 1000, ipv6: 1000 });
         let mut told = Vec::new();
         for sessions in [0, 799, 800, 790, 810, 751, 949, 950, 990, 940, 951, 899, 960, 1000, 760, 740, 10, 960, 0] {
             counters[0].sessions.set(sessions);
@@ -98,12 +128,16 @@ mod tests {
     fn a_notice_says_who_what_and_what_to_do() {
         let counters: Vec<_> =
             (0..2).map(|_| Arc::new(WorkerCounters::new(SlotLimits { real_servers: 1, local_addresses: 1 }))).collect();
-        let mut fullness = Fullness::new(2, 2000);
+        let mut fullness = Fullness::new(2, Capacity { ipv4: 2000, ipv6: 100 });
         counters[1].sessions.set(1611);
         let said: Vec<_> = fullness.notices(&counters).iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 1);
         assert!(said[0].starts_with("worker 1: its session table is 80.5 % full: new sessions are dropped"));
         counters[1].sessions.set(0);
         assert_eq!(fullness.notices(&counters)[0].to_string(), "worker 1: its session table is 0.0 % full again");
+        counters[0].ipv6_sessions.set(96);
+        let said = fullness.notices(&counters)[0].to_string();
+        assert!(said.starts_with("worker 0: its session table of IPv6 is 96.0 % full"), "{said}");
+        assert!(said.contains("raise [session] ipv6_capacity"), "{said}");
     }
 }

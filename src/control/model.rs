@@ -9,7 +9,7 @@
 //! is then folded into its service, whose totals therefore never go backwards. Local addresses likewise.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -41,14 +41,14 @@ pub struct Model {
     /// By real-server slot: whether it is configured.
     pub(super) present: Vec<bool>,
     /// Every local address that holds a slot, also those withdrawn.
-    pub(super) locals: HashMap<Ipv4Addr, LocalAddressSlot>,
+    pub(super) locals: HashMap<IpAddr, LocalAddressSlot>,
     pub(super) departed_real_servers: HashMap<ServiceKey, Vec<DepartedRealServer>>,
-    pub(super) departed_locals: HashMap<Ipv4Addr, DepartedLocal>,
+    pub(super) departed_locals: HashMap<IpAddr, DepartedLocal>,
     /// Addresses to be taken off a port because they are on another one now.
     pub(super) moved: Vec<DepartedLocal>,
     /// How many services have this address, and how many real servers.
-    pub(super) virtual_uses: HashMap<Ipv4Addr, u32>,
-    pub(super) real_uses: HashMap<Ipv4Addr, u32>,
+    pub(super) virtual_uses: HashMap<IpAddr, u32>,
+    pub(super) real_uses: HashMap<IpAddr, u32>,
     /// Of the table compiled last.
     pub(super) generation: u64,
 }
@@ -201,13 +201,13 @@ impl Model {
             self.present.resize(index + 1, false);
         }
         self.present[index] = true;
-        *self.real_uses.entry(*config.address.ip()).or_default() += 1;
+        *self.real_uses.entry(config.address.ip()).or_default() += 1;
         if let Some(service) = self.services.get_mut(&number) {
             service.real_servers.push(RealServerEntry { config, slot, baseline });
         }
     }
 
-    fn remove_real_server(&mut self, key: &ServiceKey, address: SocketAddrV4) {
+    fn remove_real_server(&mut self, key: &ServiceKey, address: SocketAddr) {
         let Some(&number) = self.by_key.get(key) else { return };
         let Some(service) = self.services.get_mut(&number) else { return };
         let Some(index) = service.real_servers.iter().position(|entry| entry.config.address == address) else { return };
@@ -215,7 +215,7 @@ impl Model {
         self.depart(*key, number, entry);
     }
 
-    fn add_local(&mut self, pool: &str, address: Ipv4Addr) {
+    fn add_local(&mut self, pool: &str, address: IpAddr) {
         let Some(index) = self.pool_index(pool) else { return };
         let port = self.pools[index].port;
         let slot = match self.departed_locals.remove(&address) {
@@ -235,7 +235,7 @@ impl Model {
         self.pools[index].addresses.push(LocalAddress { slot, address });
     }
 
-    fn remove_local(&mut self, pool: &str, address: Ipv4Addr) {
+    fn remove_local(&mut self, pool: &str, address: IpAddr) {
         let Some(index) = self.pool_index(pool) else { return };
         let pool = &mut self.pools[index];
         let Some(position) = pool.addresses.iter().position(|local| local.address == address) else { return };
@@ -246,7 +246,7 @@ impl Model {
     }
 
     /// Every local address that is or was in a pool and is still on its port.
-    pub fn local_addresses(&self) -> impl Iterator<Item = (PortId, Ipv4Addr)> {
+    pub fn local_addresses(&self) -> impl Iterator<Item = (PortId, IpAddr)> {
         self.pools.iter().flat_map(|pool| pool.addresses.iter().map(|local| (pool.port, local.address)))
     }
 
@@ -308,7 +308,7 @@ impl ServiceEntry {
     pub fn to_config(&self) -> ServiceConfig {
         let ServiceSettings { scheduler, mode, ref local_pool } = self.settings;
         ServiceConfig {
-            vip: SocketAddrV4::new(self.key.address, self.key.port),
+            vip: SocketAddr::new(self.key.address, self.key.port),
             protocol: self.key.protocol,
             scheduler,
             mode,
@@ -318,7 +318,7 @@ impl ServiceEntry {
     }
 }
 
-pub(super) fn release(uses: &mut HashMap<Ipv4Addr, u32>, address: Ipv4Addr) {
+pub(super) fn release(uses: &mut HashMap<IpAddr, u32>, address: IpAddr) {
     if let Some(count) = uses.get_mut(&address) {
         *count -= 1;
         if *count == 0 {

@@ -6,7 +6,7 @@
 //! besides, no address becomes virtual or a real server's while sessions still use it as a local one.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -129,7 +129,7 @@ impl Model {
     fn plan_real_edit(
         &self,
         key: &ServiceKey,
-        address: SocketAddrV4,
+        address: SocketAddr,
         edit: &RealServerEdit,
     ) -> Result<Vec<Change>, Refusal> {
         let (entry, from) = self.known_real_server(key, address)?;
@@ -147,7 +147,7 @@ impl Model {
         Ok(if to == *from { vec![] } else { vec![real_edit(entry.key, from, &to)] })
     }
 
-    fn plan_local_add(&self, pool: &str, addresses: &[Ipv4Addr]) -> Result<Vec<Change>, Refusal> {
+    fn plan_local_add(&self, pool: &str, addresses: &[IpAddr]) -> Result<Vec<Change>, Refusal> {
         self.known_pool(pool)?;
         let mut seen = HashSet::new();
         for &address in addresses {
@@ -165,7 +165,7 @@ impl Model {
     }
 
     /// A new local address is used for nothing else.
-    fn check_new_local(&self, pool: &str, address: Ipv4Addr) -> Result<(), Refusal> {
+    fn check_new_local(&self, pool: &str, address: IpAddr) -> Result<(), Refusal> {
         let subject = format_args!("local pool {pool:?}");
         check(ErrorKind::Invalid, subject, rules::local_address(address))?;
         if let Some(owner) = self.pool_of(address) {
@@ -177,9 +177,9 @@ impl Model {
         check(ErrorKind::Conflict, subject, [vip, real_server, own].into_iter().flatten())
     }
 
-    fn plan_local_del(&self, pool: &str, addresses: &[Ipv4Addr]) -> Result<Vec<Change>, Refusal> {
+    fn plan_local_del(&self, pool: &str, addresses: &[IpAddr]) -> Result<Vec<Change>, Refusal> {
         let entry = self.known_pool(pool)?;
-        let mut left: HashSet<Ipv4Addr> = entry.addresses.iter().map(|local| local.address).collect();
+        let mut left: HashSet<IpAddr> = entry.addresses.iter().map(|local| local.address).collect();
         for address in addresses {
             if !left.remove(address) {
                 let has = list(entry.addresses.iter().map(|local| local.address));
@@ -210,7 +210,7 @@ impl Model {
     fn known_real_server(
         &self,
         key: &ServiceKey,
-        address: SocketAddrV4,
+        address: SocketAddr,
     ) -> Result<(&ServiceEntry, &RealServerConfig), Refusal> {
         let service = self.known_service(key)?;
         let mut configs = service.real_servers.iter().map(|entry| &entry.config);
@@ -243,10 +243,10 @@ impl Model {
 
     pub(super) fn real_server_not_local(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
         let address = real_server.address;
-        self.not_local(*address.ip(), format_args!("service {key}: real server {address}: address"))
+        self.not_local(address.ip(), format_args!("service {key}: real server {address}: address"))
     }
 
-    fn not_local(&self, address: Ipv4Addr, what: impl Display) -> Result<(), Refusal> {
+    fn not_local(&self, address: IpAddr, what: impl Display) -> Result<(), Refusal> {
         let why = match (self.departed_locals.get(&address), self.pool_of(address)) {
             (Some(departed), _) => {
                 format!("was withdrawn from local pool {:?}, and sessions still use it", departed.pool)
@@ -258,7 +258,7 @@ impl Model {
     }
 
     /// The pool that an address is in, withdrawn addresses not.
-    pub(super) fn pool_of(&self, address: Ipv4Addr) -> Option<&str> {
+    pub(super) fn pool_of(&self, address: IpAddr) -> Option<&str> {
         if !self.locals.contains_key(&address) || self.departed_locals.contains_key(&address) {
             return None;
         }
@@ -267,7 +267,7 @@ impl Model {
     }
 
     /// The port that a local address is on, also one being withdrawn.
-    fn port_of(&self, address: Ipv4Addr) -> Option<PortId> {
+    fn port_of(&self, address: IpAddr) -> Option<PortId> {
         if let Some(departed) = self.departed_locals.get(&address) {
             return Some(departed.port);
         }
@@ -276,7 +276,7 @@ impl Model {
 
     /// Whether what is added finds slots. Slots of what is removed with it do not count: sessions may hold them.
     pub(super) fn enough_slots(&self, changes: &[Change]) -> Result<(), Refusal> {
-        let removed: HashSet<Ipv4Addr> = changes.iter().filter_map(removed_address).collect();
+        let removed: HashSet<IpAddr> = changes.iter().filter_map(removed_address).collect();
         let mut real_servers = 0;
         let mut locals = 0;
         for change in changes {
@@ -304,14 +304,14 @@ impl Model {
     }
 }
 
-fn removed_address(change: &Change) -> Option<Ipv4Addr> {
+fn removed_address(change: &Change) -> Option<IpAddr> {
     if let Change::LocalRemove { address, .. } = change { Some(*address) } else { None }
 }
 
 /// A real server of a service that there is.
 fn check_real_server(service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
     let (key, settings) = (service.key, &service.settings);
-    let vip = SocketAddrV4::new(key.address, key.port);
+    let vip = SocketAddr::new(key.address, key.port);
     let subject = format_args!("service {key}: real server {}", config.address);
     check(ErrorKind::Invalid, subject, rules::real_server(vip, settings.mode, config))?;
     let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
@@ -319,7 +319,7 @@ fn check_real_server(service: &ServiceEntry, config: &RealServerConfig) -> Resul
     check(ErrorKind::Invalid, subject, lacks_pool)
 }
 
-fn real_server_twice<T>(kind: ErrorKind, key: ServiceKey, address: SocketAddrV4) -> Result<T, Refusal> {
+fn real_server_twice<T>(kind: ErrorKind, key: ServiceKey, address: SocketAddr) -> Result<T, Refusal> {
     broken(kind, format_args!("service {key}: real server {address}"), &rules::is_in_service(address))
 }
 

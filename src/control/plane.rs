@@ -30,6 +30,7 @@ use crate::balance::Timeouts;
 use crate::config::{BalanceConfig, BalanceScope};
 use crate::port::PortId;
 use crate::route::RouteTable;
+use crate::session::Capacity;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 use crate::worker::link::{Snapshot, WorkerLink};
 
@@ -57,7 +58,7 @@ pub struct Parts<F, E, P, H> {
     /// The CPUs of the workers, by worker.
     pub cores: Vec<u16>,
     /// Sessions that fit into each worker.
-    pub session_capacity: u32,
+    pub session_capacity: Capacity,
     /// What of the gateway the rules for services and pools need to know; its ports are in the order of [`PortId`].
     pub scope: BalanceScope,
     /// Session timeouts.
@@ -105,7 +106,7 @@ pub struct ControlPlane<F, E, P, H> {
     counters: Vec<Arc<WorkerCounters>>,
     other_counters: Vec<Arc<WorkerCounters>>,
     cores: Vec<u16>,
-    session_capacity: u32,
+    session_capacity: Capacity,
     timeouts: Timeouts,
     routes: watch::Receiver<Arc<RouteTable>>,
     ports: P,
@@ -227,7 +228,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::LocalList {} => Ok(Reply::LocalPools(self.model.local_pool_rows())),
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
             Request::WorkerShow {} => {
-                Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity.into())))
+                Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity)))
             }
             Request::Stats {} => Ok(Reply::Stats(self.stats())),
             _ => Err(Refusal::new(ErrorKind::Internal, "this request is answered elsewhere")),
@@ -338,8 +339,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             workers: self.counters.len(),
-            sessions: self.counters.iter().map(|own| own.sessions.get()).sum(),
-            session_capacity: u64::from(self.session_capacity) * self.counters.len() as u64,
+            sessions: self.counters.iter().map(|own| own.sessions.get() + own.ipv6_sessions.get()).sum(),
+            session_capacity: (u64::from(self.session_capacity.ipv4) + u64::from(self.session_capacity.ipv6))
+                * self.counters.len() as u64,
         }
     }
 
@@ -348,7 +350,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         Stats {
             at_nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX),
             ports: self.ports.rows(),
-            workers: report::worker_rows(&self.counters, &self.cores, self.session_capacity.into()),
+            workers: report::worker_rows(&self.counters, &self.cores, self.session_capacity),
             services: self.model.service_rows(None).unwrap_or_default(),
             ..report::gateway_counters(self.counters.iter().chain(&self.other_counters))
         }

@@ -6,7 +6,7 @@
 
 mod rows;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ pub enum Request {
         /// Of which service.
         service: ServiceName,
         /// Which real server.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// What becomes otherwise.
         set: RealServerEdit,
     },
@@ -106,7 +106,7 @@ pub enum Request {
         /// From which service.
         service: ServiceName,
         /// Which real server.
-        address: SocketAddrV4,
+        address: SocketAddr,
     },
     /// Add local addresses to a pool that exists.
     #[serde(rename = "local.add")]
@@ -114,7 +114,7 @@ pub enum Request {
         /// To which pool.
         pool: String,
         /// The addresses.
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// Withdraw local addresses: no new session gets them, those that have them keep them.
     #[serde(rename = "local.del")]
@@ -122,7 +122,7 @@ pub enum Request {
         /// From which pool.
         pool: String,
         /// The addresses.
-        addresses: Vec<Ipv4Addr>,
+        addresses: Vec<IpAddr>,
     },
     /// Local pools with their addresses and ports in use.
     #[serde(rename = "local.list")]
@@ -159,20 +159,20 @@ pub enum Request {
 #[serde(deny_unknown_fields)]
 pub struct ServiceName {
     /// Virtual address and port.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
 }
 
 impl From<ServiceKey> for ServiceName {
     fn from(key: ServiceKey) -> Self {
-        Self { vip: SocketAddrV4::new(key.address, key.port), protocol: key.protocol }
+        Self { vip: SocketAddr::new(key.address, key.port), protocol: key.protocol }
     }
 }
 
 impl From<ServiceName> for ServiceKey {
     fn from(name: ServiceName) -> Self {
-        Self { protocol: name.protocol, address: *name.vip.ip(), port: name.vip.port() }
+        Self { protocol: name.protocol, address: name.vip.ip(), port: name.vip.port() }
     }
 }
 
@@ -183,11 +183,11 @@ pub struct SessionFilter {
     /// Of this protocol.
     pub protocol: Option<Protocol>,
     /// Of this client address.
-    pub client: Option<Ipv4Addr>,
+    pub client: Option<IpAddr>,
     /// Of this virtual address, and port unless that is 0.
-    pub vip: Option<SocketAddrV4>,
+    pub vip: Option<SocketAddr>,
     /// Of this real server address, and port unless that is 0.
-    pub real_server: Option<SocketAddrV4>,
+    pub real_server: Option<SocketAddr>,
 }
 
 /// A reply.

@@ -13,6 +13,7 @@ use super::refusal::list;
 use super::totals;
 use crate::balance::{ForwardingMode, LocalAddressSlot, ServiceKey};
 use crate::forward::{DropReason, PuntClass};
+use crate::session::Capacity;
 use crate::telemetry::counters::{Counter, WorkerCounters};
 
 impl Model {
@@ -95,12 +96,7 @@ impl Model {
         }
     }
 
-    fn local_address_row(
-        &self,
-        address: std::net::Ipv4Addr,
-        slot: LocalAddressSlot,
-        withdrawn: bool,
-    ) -> LocalAddressRow {
+    fn local_address_row(&self, address: std::net::IpAddr, slot: LocalAddressSlot, withdrawn: bool) -> LocalAddressRow {
         LocalAddressRow { address, ports_used: totals::local_ports_used(&self.counters, slot), withdrawn }
     }
 
@@ -111,12 +107,14 @@ impl Model {
 }
 
 /// The rows of all workers. `cores` and `counters` are by worker, `capacity` is the sessions that fit into each.
-pub fn worker_rows(counters: &[Arc<WorkerCounters>], cores: &[u16], capacity: u64) -> Vec<WorkerRow> {
+pub fn worker_rows(counters: &[Arc<WorkerCounters>], cores: &[u16], capacity: Capacity) -> Vec<WorkerRow> {
     let row = |(worker, own): (usize, &Arc<WorkerCounters>)| WorkerRow {
         worker,
         core: cores.get(worker).copied().unwrap_or_default(),
         sessions: own.sessions.get(),
-        session_capacity: capacity,
+        session_capacity: capacity.ipv4.into(),
+        ipv6_sessions: own.ipv6_sessions.get(),
+        ipv6_session_capacity: capacity.ipv6.into(),
         sessions_created: own.sessions_created.get(),
         sessions_expired: own.sessions_expired.get(),
         rx_packets: own.ports.iter().map(|port| port.received.packets.get()).sum(),

@@ -12,7 +12,7 @@ use pages::{PageSize, Region};
 
 use crate::config::{Config, SessionPages};
 use crate::port::WorkerId;
-use crate::session::memory_bytes;
+use crate::session::Capacity;
 
 /// Session memory that is not there.
 #[derive(Debug, thiserror::Error)]
@@ -67,24 +67,27 @@ pub struct SessionPlace {
 
 impl SessionPlace {
     /// Takes memory for so many sessions, and tells the log. To be called by the worker's own thread.
-    pub fn take(self, worker: WorkerId, capacity: u32) -> Result<Region, String> {
+    pub fn take(self, worker: WorkerId, Capacity { ipv4, ipv6 }: Capacity) -> Result<Region, String> {
         let start = Instant::now();
-        let map = |size| Region::map(memory_bytes(capacity), size, &format!("fullgate-sessions-{}", worker.0));
+        let bytes = Capacity { ipv4, ipv6 }.memory_bytes();
+        let map = |size| Region::map(bytes, size, &format!("fullgate-sessions-{}", worker.0));
         let (region, size) = match map(self.size) {
             Err(error) if self.lenient && self.size != PageSize::Ordinary => {
                 let text = name(self.size);
-                if Available::now().ordinary < memory_bytes(capacity) {
-                    return Err(format!("hugepages of {text} for {capacity} sessions were free and are not: {error}"));
+                if Available::now().ordinary < bytes {
+                    return Err(format!(
+                        "hugepages of {text} for {ipv4} + {ipv6} sessions were free and are not: {error}"
+                    ));
                 }
                 tracing::warn!("worker {}: hugepages of {text} were free and are not: {error}", worker.0);
                 (map(PageSize::Ordinary), PageSize::Ordinary)
             }
             mapped => (mapped, self.size),
         };
-        let region =
-            region.map_err(|error| format!("no memory for {capacity} sessions on {} pages: {error}", name(size)))?;
+        let region = region
+            .map_err(|error| format!("no memory for {ipv4} + {ipv6} sessions on {} pages: {error}", name(size)))?;
         tracing::info!(
-            "worker {}: {} MB for {capacity} sessions, on {} {} pages of NUMA node {}, in {:.3} s",
+            "worker {}: {} MB for {ipv4} sessions and {ipv6} of IPv6, on {} {} pages of NUMA node {}, in {:.3} s",
             worker.0,
             region.len() >> 20,
             region.len() as u64 / size.bytes(),
@@ -167,7 +170,7 @@ impl Available {
             SessionPages::Auto if config.dpdk.is_without_hugepages() => SessionPages::Ordinary,
             wanted => wanted,
         };
-        let bytes = memory_bytes(config.session.capacity);
+        let bytes = config.session.capacity().memory_bytes();
         let mut places = Vec::new();
         for (worker, core) in config.worker.cores.iter().enumerate() {
             let node = self.nodes.iter().find(|(cpu, _)| cpu == core).map_or(0, |&(_, node)| node);
@@ -278,7 +281,7 @@ mod tests {
     }
 
     fn pages_needed() -> u64 {
-        memory_bytes(1 << 20).div_ceil(2 << 20)
+        Capacity { ipv4: 1 << 20, ipv6: 1 << 17 }.memory_bytes().div_ceil(2 << 20)
     }
 
     /// Node 0 has CPU 1, node 1 CPU 2.
@@ -342,7 +345,10 @@ mod tests {
         let available = available([0, 0], [0, 0], 100 << 20);
         let error = available.clone().plan(&capacity("1_048_576")).unwrap_err();
         let Shortage::Ordinary { most, needed_mb, available_mb, workers, .. } = error else { unreachable!() };
-        assert_eq!((workers, available_mb, needed_mb), (2, 100, (2 * memory_bytes(1 << 20)) >> 20));
+        assert_eq!(
+            (workers, available_mb, needed_mb),
+            (2, 100, (2 * Capacity { ipv4: 1 << 20, ipv6: 1 << 17 }.memory_bytes()) >> 20)
+        );
         assert!(available.clone().plan(&capacity(&(most - 10).to_string())).is_ok());
         assert!(available.plan(&capacity(&(most + 10_000).to_string())).is_err());
         assert!(Available::now().ordinary > 1 << 20);

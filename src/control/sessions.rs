@@ -6,7 +6,7 @@
 //! back later: the next walk waits for that first.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,24 +156,23 @@ fn touched_batch() -> Vec<SessionView> {
 
 fn matches(filter: &SessionFilter, view: &SessionView) -> bool {
     let SessionFilter { protocol, client, vip, real_server } = filter;
-    let is_at = |wanted: &Option<SocketAddrV4>, (address, port): (Ipv4Addr, u16)| {
-        wanted.is_none_or(|wanted| *wanted.ip() == address && (wanted.port() == 0 || wanted.port() == port))
+    let is_at = |wanted: &Option<SocketAddr>, end: SocketAddr| {
+        wanted.is_none_or(|wanted| wanted.ip() == end.ip() && (wanted.port() == 0 || wanted.port() == end.port()))
     };
     protocol.is_none_or(|protocol| protocol == view.protocol)
-        && client.is_none_or(|client| client == view.client.0)
+        && client.is_none_or(|client| client == view.client.ip())
         && is_at(vip, view.virtual_)
         && is_at(real_server, view.real)
 }
 
 fn row(view: &SessionView, worker: usize) -> SessionRow {
-    let endpoint = |(address, port)| SocketAddrV4::new(address, port);
     SessionRow {
         protocol: view.protocol,
-        client: endpoint(view.client),
-        vip: endpoint(view.virtual_),
+        client: view.client,
+        vip: view.virtual_,
         mode: view.mode,
-        local: view.local.map(endpoint),
-        real_server: endpoint(view.real),
+        local: view.local,
+        real_server: view.real,
         state: view.state.to_owned(),
         expires_seconds: view.expires_seconds,
         worker,
@@ -215,11 +214,11 @@ mod tests {
     fn view() -> SessionView {
         SessionView {
             protocol: Protocol::Udp,
-            client: (Ipv4Addr::new(10, 0, 0, 1), 5000),
-            virtual_: (Ipv4Addr::new(10, 0, 0, 100), 53),
+            client: SocketAddr::from(([10, 0, 0, 1], 5000)),
+            virtual_: SocketAddr::from(([10, 0, 0, 100], 53)),
             mode: crate::balance::ForwardingMode::Fullnat,
-            local: Some((Ipv4Addr::new(10, 1, 0, 200), 1024)),
-            real: (Ipv4Addr::new(10, 1, 0, 11), 53),
+            local: Some(SocketAddr::from(([10, 1, 0, 200], 1024))),
+            real: SocketAddr::from(([10, 1, 0, 11], 53)),
             state: "UDP",
             expires_seconds: 300,
         }

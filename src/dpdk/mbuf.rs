@@ -109,6 +109,15 @@ impl Frame for Mbuf {
         !start.is_null()
     }
 
+    fn advance(&mut self, count: usize) -> bool {
+        let Some(count) = u16::try_from(count).ok().filter(|&count| usize::from(count) < self.first_len()) else {
+            return false;
+        };
+        // SAFETY: the mbuf is ours; the function checks the first segment's length.
+        let start = unsafe { dpdk_sys::dpdk_shim_mbuf_adj(self.0.as_ptr(), count) };
+        !start.is_null()
+    }
+
     fn truncate(&mut self, len: usize) -> bool {
         if self.field::<u16>(DPDK_SHIM_MBUF_NB_SEGS) != 1 {
             return false;

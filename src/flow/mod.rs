@@ -1,10 +1,12 @@
 //! Flows: the key of a packet's transport conversation, its hash, and which worker it belongs to.
 
+mod address;
 pub mod toeplitz;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use self::address::Address;
 use crate::balance::Protocol;
 use crate::port::WorkerId;
 
@@ -12,33 +14,32 @@ use crate::port::WorkerId;
 ///
 /// Kept as the packet has them, source first, each in network order: read, compared and written as whole words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FlowKey {
+pub struct FlowKey<A: Address> {
     /// Source and destination address.
-    addresses: u64,
+    addresses: A::Pair,
     /// Source and destination port.
     ports: u32,
     protocol: Protocol,
 }
 
-impl FlowKey {
+impl<A: Address> FlowKey<A> {
     /// The key of these ends.
-    pub fn new(protocol: Protocol, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Self {
-        let [a, b, c, d] = source.0.octets();
-        let [e, f, g, h] = destination.0.octets();
+    #[inline]
+    pub fn new(protocol: Protocol, source: (A, u16), destination: (A, u16)) -> Self {
         let ([i, j], [k, l]) = (source.1.to_be_bytes(), destination.1.to_be_bytes());
-        Self::from_wire(protocol, [a, b, c, d, e, f, g, h], [i, j, k, l])
+        Self::from_wire(protocol, A::pair(source.0, destination.0), [i, j, k, l])
     }
 
     /// The key of addresses and ports as they stand in a packet.
     #[inline]
-    pub const fn from_wire(protocol: Protocol, addresses: [u8; 8], ports: [u8; 4]) -> Self {
-        Self { addresses: u64::from_ne_bytes(addresses), ports: u32::from_ne_bytes(ports), protocol }
+    pub const fn from_wire(protocol: Protocol, addresses: A::Pair, ports: [u8; 4]) -> Self {
+        Self { addresses, ports: u32::from_ne_bytes(ports), protocol }
     }
 
     /// Both addresses as they stand in a packet.
     #[inline]
-    pub const fn wire_addresses(self) -> [u8; 8] {
-        self.addresses.to_ne_bytes()
+    pub const fn wire_addresses(self) -> A::Pair {
+        self.addresses
     }
 
     /// Both ports as they stand in a packet.
@@ -49,16 +50,14 @@ impl FlowKey {
 
     /// Source address.
     #[inline]
-    pub const fn source(self) -> Ipv4Addr {
-        let [a, b, c, d, ..] = self.wire_addresses();
-        Ipv4Addr::new(a, b, c, d)
+    pub fn source(self) -> A {
+        A::first(self.addresses)
     }
 
     /// Destination address.
     #[inline]
-    pub const fn destination(self) -> Ipv4Addr {
-        let [.., e, f, g, h] = self.wire_addresses();
-        Ipv4Addr::new(e, f, g, h)
+    pub fn destination(self) -> A {
+        A::second(self.addresses)
     }
 
     /// Source port.
@@ -75,7 +74,7 @@ impl FlowKey {
         u16::from_be_bytes([k, l])
     }
 
-    /// TCP or UDP.
+    /// The transport protocol.
     #[inline]
     pub const fn protocol(self) -> Protocol {
         self.protocol
@@ -83,15 +82,34 @@ impl FlowKey {
 
     /// The key of the answer: both ends exchanged.
     #[inline]
-    pub const fn reversed(self) -> Self {
-        Self { addresses: self.addresses.rotate_left(32), ports: self.ports.rotate_left(16), protocol: self.protocol }
+    pub fn reversed(self) -> Self {
+        Self { addresses: A::exchanged(self.addresses), ports: self.ports.rotate_left(16), protocol: self.protocol }
     }
 }
 
-impl fmt::Debug for FlowKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl FlowKey<Ipv4Addr> {
+    /// The key in tables that hold flows of both families: its addresses as IPv4-mapped ones.
+    pub fn mapped(self) -> FlowKey<Ipv6Addr> {
+        let end = |address: Ipv4Addr, port| (address.to_ipv6_mapped(), port);
         let (source, destination) = (self.source(), self.destination());
-        write!(f, "{} {source}:{} -> {destination}:{}", self.protocol, self.source_port(), self.destination_port())
+        FlowKey::new(self.protocol, end(source, self.source_port()), end(destination, self.destination_port()))
+    }
+}
+
+impl FlowKey<Ipv6Addr> {
+    /// The key of a flow of IPv4 that these addresses are mapped from, if both are.
+    pub fn unmapped(self) -> Option<FlowKey<Ipv4Addr>> {
+        let (source, destination) = (self.source().to_ipv4_mapped()?, self.destination().to_ipv4_mapped()?);
+        Some(FlowKey::new(self.protocol, (source, self.source_port()), (destination, self.destination_port())))
+    }
+}
+
+impl<A: Address> fmt::Debug for FlowKey<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |address: A, port| SocketAddr::new(address.into(), port);
+        let (source, destination) =
+            (end(self.source(), self.source_port()), end(self.destination(), self.destination_port()));
+        write!(f, "{} {source} -> {destination}", self.protocol)
     }
 }
 
@@ -126,13 +144,10 @@ pub struct HashSeed(pub [u64; 2]);
 pub struct FlowHash(pub u64);
 
 impl HashSeed {
-    /// Hashes a flow: two 64-bit words, folded through one 128-bit product each.
+    /// Hashes a flow.
     #[inline]
-    pub fn hash(self, key: &FlowKey) -> FlowHash {
-        let ports = u64::from(key.ports) << 8 | u64::from(key.protocol as u8);
-        let mixed = fold_multiply(key.addresses ^ self.0[0], ports ^ self.0[1]);
-        // A second product, since a factor of zero in the first would lose the other one whole.
-        FlowHash(fold_multiply(mixed ^ self.0[1], (key.addresses ^ ports.rotate_left(23)) | 1))
+    pub fn hash<A: Address>(self, key: &FlowKey<A>) -> FlowHash {
+        FlowHash(A::mix(key.addresses, u64::from(key.ports) << 8 | u64::from(key.protocol as u8), self.0))
     }
 }
 
@@ -180,13 +195,13 @@ pub fn local_port_owner(port: u16, workers: u8) -> WorkerId {
 mod tests {
     use super::*;
 
-    fn key(n: u32) -> FlowKey {
+    fn key(n: u32) -> FlowKey<Ipv4Addr> {
         let source = (Ipv4Addr::from_bits(0x0a00_0000 + (n >> 12)), (n & 0xfff) as u16 + 1024);
         FlowKey::new(Protocol::Tcp, source, (Ipv4Addr::new(10, 1, 2, 3), 80))
     }
 
     /// Counts how far the fullest of `count` places is from the mean, for keys that differ in few bits.
-    fn fullest(count: u32, place: impl Fn(FlowHash) -> u32) -> f64 {
+    fn fullest<A: Address>(count: u32, key: impl Fn(u32) -> FlowKey<A>, place: impl Fn(FlowHash) -> u32) -> f64 {
         let seed = HashSeed([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]);
         let mut places = vec![0u32; count as usize];
         let keys = 100_000;
@@ -198,17 +213,25 @@ mod tests {
 
     #[test]
     fn spreads_similar_flows_evenly() {
-        assert!(fullest(64, |hash| hash.reduce(64)) < 1.15);
-        assert!(fullest(64, |hash| hash.low_bits() & 63) < 1.15);
-        for workers in [2, 3, 7] {
-            assert!(fullest(workers.into(), |hash| u32::from(hash.owner(workers).0)) < 1.05);
+        fn even<A: Address>(key: impl Fn(u32) -> FlowKey<A>) {
+            assert!(fullest(64, &key, |hash| hash.reduce(64)) < 1.15);
+            assert!(fullest(64, &key, |hash| hash.low_bits() & 63) < 1.15);
+            for workers in [2, 3, 7] {
+                assert!(fullest(workers.into(), &key, |hash| u32::from(hash.owner(workers).0)) < 1.05);
+            }
         }
+        even(key);
+        even(|n| key(n).mapped());
+        even(|n| {
+            let client = Ipv6Addr::from_bits((0x2001_0db8 << 96) + u128::from(n >> 8) << 64 | u128::from(n & 0xff));
+            FlowKey::new(Protocol::Udp, (client, 4000), ("2001:db8::64".parse().unwrap(), 53))
+        });
     }
 
     #[test]
     fn keys_stand_as_on_the_wire() {
         let key = FlowKey::new(Protocol::Udp, (Ipv4Addr::new(1, 2, 3, 4), 0x506), (Ipv4Addr::new(7, 8, 9, 10), 0xb0c));
-        assert_eq!((key.wire_addresses(), key.wire_ports()), ([1, 2, 3, 4, 7, 8, 9, 10], [5, 6, 11, 12]));
+        assert_eq!((key.wire_addresses().to_ne_bytes(), key.wire_ports()), ([1, 2, 3, 4, 7, 8, 9, 10], [5, 6, 11, 12]));
         assert_eq!(format!("{:?}", key.reversed()), "udp 7.8.9.10:2828 -> 1.2.3.4:1286");
         assert_eq!(key.reversed().reversed(), key);
     }

@@ -1,19 +1,20 @@
 //! What a forwarded packet does to counters, to its session's state, and to that session's end.
 
 use super::parse::Packet;
+use super::plane::Plane;
 use super::{Forwarder, Now};
 use crate::balance::{Protocol, RealServerSlot};
-use crate::flow::Direction;
+use crate::flow::{Address, Direction};
 use crate::session::{Found, Seen, SessionIndex, State};
 
 impl Forwarder {
     /// Counts a forwarded packet, and lets it move the session's state and end.
     #[inline(always)]
-    pub(super) fn account<const ONE_WAY: bool>(
+    pub(super) fn account<const ONE_WAY: bool, A: Plane>(
         &mut self,
         found: Found,
         server: RealServerSlot,
-        packet: &Packet,
+        packet: &Packet<impl Address>,
         now: Now,
     ) {
         if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
@@ -24,7 +25,7 @@ impl Forwarder {
             traffic.packets.add(1);
             traffic.bytes.add(packet.total_len.into());
         }
-        let session = self.sessions.session_mut(found.index);
+        let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let before = session.state();
         let after = match packet.key.protocol() {
             Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
@@ -32,15 +33,15 @@ impl Forwarder {
         };
         if after != before {
             session.set_state(after);
-            self.count_activity(found.index, after);
+            self.count_activity::<A>(found.index, after);
         }
-        self.sessions.set_end(found.index, now.tick.plus(self.timeouts.of(after)));
+        A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(after)));
     }
 
     /// Moves a session between its real server's active and inactive connections.
     #[cold]
-    fn count_activity(&mut self, index: SessionIndex, state: State) {
-        let session = self.sessions.session_mut(index);
+    fn count_activity<A: Plane>(&mut self, index: SessionIndex, state: State) {
+        let session = A::table_mut(&mut self.sessions).session_mut(index);
         if session.is_active() == state.is_active() {
             return;
         }

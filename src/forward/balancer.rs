@@ -35,16 +35,15 @@ impl Balancer {
         }
     }
 
-    /// Chooses a real server for a new session of this service.
+    /// Chooses a real server for a new session of this service, and gives its index.
     #[inline]
-    pub fn choose<'s>(&mut self, service: &'s Service, generation: u64) -> Option<&'s RealServer> {
+    pub fn choose(&mut self, service: &Service, generation: u64) -> Option<usize> {
         for server in service.real_servers.iter().filter(|server| server.upper_threshold > 0) {
             self.update_overload(server);
         }
         let cursor = self.cursors.get_mut(service.cursor)?;
         let loads = View { overloaded: &self.overloaded, counters: &self.counters };
-        let index = cursor.schedule(service, generation, &loads)?;
-        service.real_servers.get(index)
+        cursor.schedule(service, generation, &loads)
     }
 
     /// Overloaded from the upper threshold on, until below the lower one, or three quarters of the upper if that is

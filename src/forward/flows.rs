@@ -1,33 +1,33 @@
 //! The first steps over a burst: parse, hash, and look at where sessions may be.
 
 use super::PortView;
-use super::parse::{self, Packet};
+use super::parse::Packet;
+use super::plane::Plane;
 use crate::flow::FlowHash;
 use crate::port::{BURST_SIZE, Frame};
 use crate::session::{Candidate, SessionTable};
 
 /// What the first steps find out about a burst.
-pub(super) struct Flows {
-    /// A bit for each frame that is a plain packet: the arrays hold these only.
+pub(super) struct Flows<A: Plane> {
+    /// A bit for each frame that is a plain packet of this family: the arrays hold these only.
     pub(super) plain: u32,
-    pub(super) packets: [Packet; BURST_SIZE],
+    pub(super) packets: [Packet<A>; BURST_SIZE],
     pub(super) candidates: [Candidate; BURST_SIZE],
 }
 
-impl Flows {
-    /// Parses and hashes all frames, then looks at where their sessions may be: each step has the lines loaded that
-    /// the next one reads, so that a burst waits for memory three times and not a hundred.
-    #[inline]
-    pub(super) fn of<F: Frame>(sessions: &SessionTable, view: PortView, frames: &[F]) -> Self {
+impl<A: Plane> Flows<A> {
+    /// Parses and hashes those frames whose bits are not set in `skip`, then looks at where their sessions may be: each step
+    /// has the lines loaded that the next one reads, so that a burst waits for memory three times and not a hundred.
+    #[inline(always)]
+    pub(super) fn of<F: Frame>(sessions: &SessionTable<A>, view: PortView, frames: &[F], skip: u32) -> Self {
         let mut hashes = [FlowHash(0); BURST_SIZE];
         let mut flows =
             Self { plain: 0, packets: [Packet::NONE; BURST_SIZE], candidates: [Candidate::NONE; BURST_SIZE] };
-        for frame in frames {
-            frame.prefetch();
-        }
         let slots = flows.packets.iter_mut().zip(&mut hashes);
         for ((index, frame), (packet, hash)) in frames.iter().enumerate().zip(slots) {
-            if let Some(plain) = parse::plain(frame, view.mac) {
+            if skip & 1 << index == 0
+                && let Some(plain) = A::plain(frame, view.mac)
+            {
                 *packet = plain;
                 *hash = sessions.hash(&plain.key);
                 sessions.prefetch(*hash);
@@ -41,8 +41,9 @@ impl Flows {
     }
 
     /// The packet of a frame, if that is a plain one; its addresses are looked at now.
-    pub(super) fn plain_packet(&self, index: usize) -> Option<Packet> {
-        (self.plain & 1 << index != 0).then_some(self.packets[index]).filter(Packet::is_unicast)
+    pub(super) fn plain_packet(&self, index: usize) -> Option<Packet<A>> {
+        let plain = (self.plain & 1 << index != 0).then_some(self.packets[index]);
+        plain.filter(|packet| A::is_unicast(&packet.key))
     }
 }
 

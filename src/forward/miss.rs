@@ -1,13 +1,16 @@
 //! What becomes of a packet without a session: one is found after all or set up, another worker owns it, the gateway
 //! answers it, the kernel gets it, or it is a counted drop.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::parse::{self, Packet, Parsed};
+use super::plane::Plane;
+use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
 use crate::flow::{FlowKey, local_port_owner};
 use crate::port::{Frame, PortId, WorkerId};
+use crate::session::Found;
 use crate::wire::icmp;
 
 impl Forwarder {
@@ -16,75 +19,85 @@ impl Forwarder {
         &mut self,
         port: PortId,
         frame: &mut F,
-        plain: Option<Packet>,
+        plain: Option<Parsed>,
         origin: Origin,
         now: Now,
     ) -> Verdict {
         let view = self.ports[port.index()];
-        let parsed = plain.map_or_else(|| parse::parse(frame, view.mac, view.promiscuous), Parsed::Flow);
-        match parsed {
-            Parsed::Flow(packet) => self.unmatched(port, frame, &packet, origin, now),
+        match plain.unwrap_or_else(|| parse::parse(frame, view.mac, view.promiscuous)) {
+            Parsed::Ipv4(packet) => self.unmatched(port, frame, &packet, origin, now),
+            Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
             Parsed::Decided(verdict) => verdict,
         }
     }
 
     /// A TCP or UDP packet whose session is yet to be found, or to be set up.
-    fn unmatched<F: Frame>(
+    fn unmatched<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
-        packet: &Packet,
+        packet: &Packet<A>,
         origin: Origin,
         now: Now,
     ) -> Verdict {
         let hash = self.sessions.hash(&packet.key);
         // An earlier packet of this burst may have set the session up, or another session has the same tag.
-        if let Some(found) = self.sessions.find(hash, &packet.key) {
-            if !self.gives_way(packet, found) {
-                return self.forward(port, frame, packet, found, now);
-            }
-            self.end(found.index);
+        if let Some(found) = A::table(&self.sessions).find(hash, &packet.key)
+            && !self.end_for::<A>(packet, found)
+        {
+            return match A::table(&self.sessions).session(found.index).is_mixed() {
+                true => self.forward_mixed(port, frame, packet, found, now),
+                false => self.forward(port, frame, packet, found, now),
+            };
         }
-        if self.services.local_addresses.contains_key(&packet.key.destination()) {
+        if self.sessions.mixed > 0
+            && let Some(found) = self.find_mixed(packet)
+            && !self.end_for::<Ipv6Addr>(packet, found)
+        {
+            return self.forward_mixed(port, frame, packet, found, now);
+        }
+        let destination = packet.key.destination().into();
+        if self.services.local_addresses.contains_key(&destination) {
             return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
                 Some(verdict) => verdict,
                 None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
             };
         }
-        let key = ServiceKey {
-            protocol: packet.key.protocol(),
-            address: packet.key.destination(),
-            port: packet.key.destination_port(),
-        };
+        let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
+        let key = ServiceKey { protocol, address: destination, port: destination_port };
         let Some(service) = self.services.index_of(&key) else {
             // What a real server in NAT mode answers is its client's, whose session another worker may have.
+            let owner = || self.owner_of_client(protocol, (packet.key.destination(), destination_port));
             if self.workers > 1
                 && self.services.has_nat
-                && !self.routes.is_local(packet.key.destination())
-                && let Some(verdict) = self.hand_over(self.owner_of_client(&packet.key.reversed()), origin)
+                && !self.routes.is_local(destination)
+                && let Some(verdict) = self.hand_over(owner(), origin)
             {
                 return verdict;
             }
-            return self.other(packet.key.destination(), PuntClass::Local, false);
+            return self.other(destination, PuntClass::Local, false);
         };
         let by_client =
             self.ports[port.index()].steering == Steering::Software || self.services.services[service].owned_by_client;
+        let owner = || self.owner_of_client(protocol, (packet.key.source(), packet.key.source_port()));
         if self.workers > 1
             && by_client
-            && let Some(verdict) = self.hand_over(self.owner_of_client(&packet.key), origin)
+            && let Some(verdict) = self.hand_over(owner(), origin)
         {
             return verdict;
         }
-        if packet.key.protocol() == Protocol::Tcp && !is_opening(packet.flags) {
+        if protocol == Protocol::Tcp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up(service, packet, hash, now) {
-            Ok(found) => {
+        match self.set_up(service, &packet.key, hash, now) {
+            Ok(SetUp::Plain(found)) => {
                 // Now and not on the way, which is for sessions that know their hop. What comes of it is seen there.
-                let _ = self.find_hop(found);
+                let _ = self.find_hop::<A>(found);
                 self.forward(port, frame, packet, found, now)
             }
+            Ok(SetUp::Mixed(found)) => self.forward_mixed(port, frame, packet, found, now),
+            // The client asks again elsewhere, or gives up, at once (IPVS answers so, too).
             Err(DropReason::NoRealServer) => {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
             }
@@ -92,11 +105,13 @@ impl Forwarder {
         }
     }
 
-    /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
-    /// a device makes of it.
-    fn owner_of_client(&self, key: &FlowKey) -> WorkerId {
-        let client = (key.source(), key.source_port());
-        self.seed.hash(&FlowKey::new(key.protocol(), client, client)).owner(self.workers)
+    /// Ends a session that gives way to the packet that belongs to it, and says whether it did.
+    fn end_for<T: Plane>(&mut self, packet: &Packet<impl Plane>, found: Found) -> bool {
+        let gives_way = self.gives_way::<T>(packet.flags, found);
+        if gives_way {
+            self.end::<T>(found.index);
+        }
+        gives_way
     }
 
     /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
@@ -104,8 +119,14 @@ impl Forwarder {
         (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
     }
 
+    /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
+    /// a device makes of it.
+    fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
+        self.seed.hash(&FlowKey::new(protocol, client, client)).owner(self.workers)
+    }
+
     /// A packet that no service is for: the host's, or nobody's.
-    fn other(&self, destination: Ipv4Addr, class: PuntClass, fragment: bool) -> Verdict {
+    fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
         if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
             return Verdict::Drop(DropReason::Fragment);
         }
@@ -113,9 +134,9 @@ impl Forwarder {
             let refused = class == PuntClass::Local && self.services.is_balanced(destination);
             return Verdict::Punt(if refused { PuntClass::Virtual } else { class });
         }
-        if self.routes.is_broadcast(destination) {
-            return Verdict::Punt(PuntClass::Multicast);
+        match destination {
+            IpAddr::V4(destination) if self.routes.is_broadcast(destination) => Verdict::Punt(PuntClass::Multicast),
+            _ => Verdict::Drop(DropReason::NotLocal),
         }
-        Verdict::Drop(DropReason::NotLocal)
     }
 }

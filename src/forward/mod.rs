@@ -12,38 +12,45 @@
 mod accounting;
 mod answer;
 mod balancer;
+mod config;
 mod flows;
 mod fullnat;
 mod miss;
+mod mixed;
 mod nat;
 pub mod parse;
 pub mod pending;
+mod plane;
 pub mod rewrite;
 mod set_up;
 mod token_bucket;
+mod translate;
 mod tun;
 mod verdict;
 mod way;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use pages::Region;
 
+pub use self::config::{ForwarderConfig, PortView, Steering};
 pub use self::token_bucket::TokenBucket;
 pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
 
 use self::balancer::Balancer;
 use self::flows::{Flows, all, bits};
-use self::parse::Packet;
+use self::parse::{Packet, Parsed};
+use self::plane::{Plane, routed};
 use self::way::Way;
 use crate::balance::ForwardingMode;
 use crate::balance::ServiceTable;
 use crate::flow::{Direction, HashSeed};
-use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
-use crate::route::{Resolution, RouteTable};
+use crate::port::{BURST_SIZE, Frame, PortId, WorkerId};
+use crate::route::{HopIndex, Resolution, RouteTable};
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{self, Found, SessionTable, SessionView, Tick};
+use crate::session::{Found, SessionView, Tables, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -53,26 +60,6 @@ use crate::wire::tcp::Flags;
 const ICMP_ERRORS_PER_SECOND: u32 = 1000;
 /// Bytes of the shortest Ethernet frame without its FCS: what pads a packet up to it is not cut off.
 const MIN_FRAME: usize = 60;
-
-/// How packets of one flow come to one worker on a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steering {
-    /// The device keeps a flow on one queue: a client's packets belong to the worker that they arrive at.
-    Rss,
-    /// It may not: the owner is computed, and packets are handed over.
-    Software,
-}
-
-/// What the forwarder knows of a port.
-#[derive(Clone, Copy, Debug)]
-pub struct PortView {
-    /// Its own link-layer address.
-    pub mac: MacAddress,
-    /// Whether frames for other addresses are taken too.
-    pub promiscuous: bool,
-    /// How flows come to workers.
-    pub steering: Steering,
-}
 
 /// How a burst reached this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,23 +95,6 @@ pub struct ExpiryStep {
     pub more: bool,
 }
 
-/// What a worker needs to be told at start.
-#[derive(Clone, Debug)]
-pub struct ForwarderConfig {
-    /// Which worker this is.
-    pub worker: WorkerId,
-    /// Of how many.
-    pub workers: u8,
-    /// By port index.
-    pub ports: Vec<PortView>,
-    /// Sessions that it can hold.
-    pub session_capacity: u32,
-    /// The gateway's secret, the same for all workers.
-    pub seed: HashSeed,
-    /// Every worker's counters; its own are at its index.
-    pub counters: Arc<[Arc<WorkerCounters>]>,
-}
-
 /// One worker's forwarding: its sessions, its local ports, and the tables that all workers share.
 #[derive(Debug)]
 pub struct Forwarder {
@@ -133,7 +103,7 @@ pub struct Forwarder {
     ports: Vec<PortView>,
     services: Arc<ServiceTable>,
     routes: Arc<RouteTable>,
-    sessions: SessionTable,
+    sessions: Tables,
     local_ports: LocalPorts,
     balancer: Balancer,
     /// By service cursor: the local address taken last from its pool.
@@ -149,11 +119,11 @@ pub struct Forwarder {
 impl Forwarder {
     /// A forwarder without services and routes, with memory of the heap. None if its index is not among the counters.
     pub fn new(config: ForwarderConfig, now: Now) -> Option<Self> {
-        let mut region = Region::on_heap(session::memory_bytes(config.session_capacity));
+        let mut region = Region::on_heap(config.session_capacity.memory_bytes());
         Self::in_region(config, &mut region, now)
     }
 
-    /// The same with memory of a region. None, too, if that has not as many bytes left as [`session::memory_bytes`]
+    /// The same with memory of a region. None, too, if that has not as many bytes left as [`Capacity::memory_bytes`](crate::session::Capacity::memory_bytes)
     /// says.
     pub fn in_region(config: ForwarderConfig, region: &mut Region, now: Now) -> Option<Self> {
         let (capacity, workers) = (config.session_capacity, config.workers.max(1));
@@ -166,7 +136,7 @@ impl Forwarder {
             timeouts: TimeoutTable::new(&services.timeouts),
             services,
             routes: Arc::default(),
-            sessions: SessionTable::cut(region, capacity, config.seed, now.tick)?,
+            sessions: Tables::cut(region, capacity, config.seed, now.tick)?,
             local_ports: LocalPorts::new(config.worker, workers),
             balancer: Balancer::new(config.counters),
             local_turns: vec![0; balancer::CURSORS],
@@ -205,34 +175,79 @@ impl Forwarder {
             verdicts.fill(Verdict::Drop(DropReason::NotLocal));
             return;
         };
-        let flows = Flows::of(&self.sessions, view, frames);
-        let Hits { hits, one_way, found } = self.confirm(&flows);
+        for frame in &*frames {
+            frame.prefetch();
+        }
+        let all = all(frames.len());
+        let flows = Flows::of(&self.sessions.ipv4, view, frames, 0);
+        let forwarded = self.forward_known::<Ipv4Addr, F>(port, frames, &flows, now, verdicts);
+        if flows.plain != all {
+            return self.process_others((port, view), frames, (&flows, forwarded), (origin, now), verdicts);
+        }
+        for index in bits(all & !forwarded) {
+            let packet = flows.plain_packet(index).map(Parsed::Ipv4);
+            verdicts[index] = self.miss(port, &mut frames[index], packet, origin, now);
+        }
+    }
+
+    /// The rest of it for a burst in which not every frame is a plain packet of IPv4.
+    #[inline(never)]
+    fn process_others<F: Frame>(
+        &mut self,
+        (port, view): (PortId, PortView),
+        frames: &mut [F],
+        (ipv4, done): (&Flows<Ipv4Addr>, u32),
+        (origin, now): (Origin, Now),
+        verdicts: &mut [Verdict; BURST_SIZE],
+    ) {
+        let ipv6 = Flows::of(&self.sessions.ipv6, view, frames, ipv4.plain);
+        let done = done | self.forward_known::<Ipv6Addr, F>(port, frames, &ipv6, now, verdicts);
+        for index in bits(all(frames.len()) & !done) {
+            let ipv4 = ipv4.plain_packet(index).map(Parsed::Ipv4);
+            let packet = ipv4.or_else(|| ipv6.plain_packet(index).map(Parsed::Ipv6));
+            verdicts[index] = self.miss(port, &mut frames[index], packet, origin, now);
+        }
+    }
+
+    /// Forwards the plain packets of one family that have a session, and gives which these are.
+    #[inline(always)]
+    fn forward_known<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frames: &mut [F],
+        flows: &Flows<A>,
+        now: Now,
+        verdicts: &mut [Verdict; BURST_SIZE],
+    ) -> u32 {
+        let Hits { hits, one_way, found } = self.confirm(flows);
         for index in bits(hits & !one_way) {
             verdicts[index] =
-                self.forward_hit::<false, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
+                self.forward_hit::<false, A, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
         }
         for index in bits(hits & one_way) {
             verdicts[index] =
-                self.forward_hit::<true, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
+                self.forward_hit::<true, A, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
         }
-        for index in bits(all(frames.len()) & !hits) {
-            verdicts[index] = self.miss(port, &mut frames[index], flows.plain_packet(index), origin, now);
-        }
+        hits
     }
 
     /// The packets whose candidate is their session. Has loaded what they are counted in.
     #[inline]
-    fn confirm(&self, flows: &Flows) -> Hits {
+    fn confirm<A: Plane>(&self, flows: &Flows<A>) -> Hits {
+        let sessions = A::table(&self.sessions);
         let mut hits = Hits { hits: 0, one_way: 0, found: [Found::NONE; BURST_SIZE] };
         for index in bits(flows.plain) {
             let packet = &flows.packets[index];
-            let Some(found) = self.sessions.confirm(flows.candidates[index], &packet.key) else { continue };
+            let Some(found) = sessions.confirm(flows.candidates[index], &packet.key) else { continue };
+            let session = sessions.session(found.index);
             if is_opening(packet.flags) {
                 // A session that is over gives way to it, later.
-                self.sessions.prefetch_removal(found.index);
+                sessions.prefetch_removal(found.index);
                 continue;
             }
-            let session = self.sessions.session(found.index);
+            if A::HAS_MIXED && session.is_mixed() {
+                continue;
+            }
             self.counters.prefetch(session.real_server());
             hits.found[index] = found;
             hits.hits |= 1 << index;
@@ -244,23 +259,23 @@ impl Forwarder {
     }
 
     /// Whether a SYN has come for a session that is over but for its timeout, and is to be scheduled anew.
-    fn gives_way(&self, packet: &Packet, found: Found) -> bool {
-        is_opening(packet.flags)
+    fn gives_way<A: Plane>(&self, flags: Flags, found: Found) -> bool {
+        is_opening(flags)
             && found.direction == Direction::Inbound
-            && self.sessions.session(found.index).state().gives_way_to_syn()
+            && A::table(&self.sessions).session(found.index).state().gives_way_to_syn()
     }
 
     /// A packet of a known session, in the loop over a burst. `ONE_WAY`: answers do not pass the gateway.
     #[inline(always)]
-    fn forward_hit<const ONE_WAY: bool, F: Frame>(
+    fn forward_hit<const ONE_WAY: bool, A: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
-        packet: &Packet,
+        packet: &Packet<A>,
         found: Found,
         now: Now,
     ) -> Verdict {
-        let session = self.sessions.session_mut(found.index);
+        let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let server = session.real_server();
         if found.direction == Direction::Inbound && !self.services.is_present(server) {
             return Verdict::Drop(DropReason::RealServerRemoved);
@@ -274,83 +289,92 @@ impl Forwarder {
         };
         if ONE_WAY && session.mode() == ForwardingMode::Tun {
             let (header, way) = (hop.header, (hop.hop, hop.mtu));
-            return self.forward_tunnelled(port, frame, packet, found, &Way::new(way, Some(&header)), now);
+            return self.forward_tunnelled::<A, A, F>(port, frame, packet, found, &Way::new(way, Some(&header)), now);
         }
         if packet.total_len > hop.mtu {
             let mtu = hop.mtu;
             return self.too_big(port, frame, packet, mtu, now);
         }
-        cut_trailer(frame, packet);
-        rewrite::rewrite::<ONE_WAY>(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
+        cut_trailer(frame, packet.total_len);
+        A::rewrite::<ONE_WAY>(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
         let verdict = Verdict::Transmit(hop.hop.port);
-        self.account::<ONE_WAY>(found, server, packet, now);
+        self.account::<ONE_WAY, A>(found, server, packet, now);
         verdict
     }
 
     /// The same for the few that come late.
     #[inline(never)]
-    fn forward<F: Frame>(&mut self, port: PortId, frame: &mut F, packet: &Packet, found: Found, now: Now) -> Verdict {
-        if self.sessions.session(found.index).mode().is_one_way() {
-            return self.forward_hit::<true, F>(port, frame, packet, found, now);
+    fn forward<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        found: Found,
+        now: Now,
+    ) -> Verdict {
+        let session = A::table(&self.sessions).session(found.index);
+        if session.mode().is_one_way() {
+            return self.forward_hit::<true, A, F>(port, frame, packet, found, now);
         }
-        self.forward_hit::<false, F>(port, frame, packet, found, now)
+        self.forward_hit::<false, A, F>(port, frame, packet, found, now)
     }
 
     /// A packet of a session that does not know its hop in the routes of now, or whose hop has not answered yet.
     #[cold]
-    fn forward_anew<F: Frame>(
+    fn forward_anew<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
-        packet: &Packet,
+        packet: &Packet<A>,
         found: Found,
         now: Now,
     ) -> Verdict {
-        let hop = match self.find_hop(found) {
-            Ok(Resolved::Now) => return self.forward(port, frame, packet, found, now),
+        let hop = match self.find_hop::<A>(found) {
+            Ok(Resolved::Now(_)) => return self.forward(port, frame, packet, found, now),
             Ok(Resolved::Later(hop)) => hop,
             Err(reason) => return Verdict::Drop(reason),
         };
         let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
-        let session = *self.sessions.session(found.index);
+        let session = *A::table(&self.sessions).session(found.index);
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled(port, frame, packet, found, &Way::new((hop, mtu), None), now);
+            return self.forward_tunnelled::<A, A, F>(port, frame, packet, found, &Way::new((hop, mtu), None), now);
         }
         if packet.total_len > mtu {
             return self.too_big(port, frame, packet, mtu, now);
         }
-        cut_trailer(frame, packet);
+        cut_trailer(frame, packet.total_len);
         let (bytes, direction, server) = (frame.bytes_mut(), found.direction, session.real_server());
         if session.mode().is_one_way() {
-            rewrite::rewrite::<true>(bytes, packet, None, &session, direction);
-            self.account::<true>(found, server, packet, now);
+            A::rewrite::<true>(bytes, packet, None, &session, direction);
+            self.account::<true, A>(found, server, packet, now);
         } else {
-            rewrite::rewrite::<false>(bytes, packet, None, &session, direction);
-            self.account::<false>(found, server, packet, now);
+            A::rewrite::<false>(bytes, packet, None, &session, direction);
+            self.account::<false, A>(found, server, packet, now);
         }
         Verdict::AwaitNeighbour(hop)
     }
 
     /// The hop of a session's packets by the routes of now, which the session remembers from here on.
-    fn find_hop(&mut self, found: Found) -> Result<Resolved, DropReason> {
-        let session = self.sessions.session_mut(found.index);
+    fn find_hop<A: Plane>(&mut self, found: Found) -> Result<Resolved, DropReason> {
+        let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let to = session.rewritten_key(found.direction);
-        let (index, hop, resolved) = match self.routes.resolve(to.destination(), self.seed.hash(&to).low_bits()) {
+        let destination = routed(to.destination());
+        let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&to).low_bits()) {
             Resolution::Hop(index) => {
                 let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
-                (Some(index), entry.hop, entry.resolved)
+                (Some(index), entry.hop, entry.resolved.then_some(index))
             }
-            Resolution::Unresolved(hop) => (None, hop, false),
+            Resolution::Unresolved(hop) => (None, hop, None),
             Resolution::NoRoute => return Err(DropReason::NoRoute),
         };
         // A router would not know the packet for the real server's.
-        if session.mode() == ForwardingMode::Dr && hop.address != to.destination() {
+        if session.mode() == ForwardingMode::Dr && hop.address != destination {
             return Err(DropReason::RealServerNotOnLink);
         }
         if let Some(index) = index {
             session.set_hop(found.direction, self.routes.generation, index);
         }
-        Ok(if resolved { Resolved::Now } else { Resolved::Later(hop) })
+        Ok(resolved.map_or(Resolved::Later(hop), Resolved::Now))
     }
 
     /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
@@ -368,21 +392,40 @@ impl Forwarder {
 
     /// Ends sessions whose time is over, a few at most: a step of some microseconds.
     pub fn expire(&mut self, now: Now) -> ExpiryStep {
-        if !self.sessions.is_due(now.tick) {
+        let ipv4 = self.expire_in::<Ipv4Addr>(now);
+        if ipv4.looked_at > 0 || ipv4.more {
+            return ipv4;
+        }
+        self.expire_in::<Ipv6Addr>(now)
+    }
+
+    fn expire_in<A: Plane>(&mut self, now: Now) -> ExpiryStep {
+        if !A::table(&self.sessions).is_due(now.tick) {
             return ExpiryStep { looked_at: 0, more: false };
         }
-        let expired = self.sessions.expired(now.tick);
+        let expired = A::table_mut(&mut self.sessions).expired(now.tick);
         let step = ExpiryStep { looked_at: expired.looked_at(), more: expired.more() };
         for expired in expired {
-            let session = self.sessions.remove_expired(expired);
+            let session = A::table_mut(&mut self.sessions).remove_expired(expired);
             self.ended(&session);
         }
         step
     }
 
-    /// Copies sessions for showing; see [`SessionTable::walk`].
-    pub fn walk_sessions(&self, next: u32, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u32> {
-        self.sessions.walk(next, steps, now.tick, into)
+    /// Copies sessions for showing, those of IPv4 first. Looks at up to `steps` records from `next` on; gives where to go
+    /// on, none at the end. See [`crate::session::SessionTable::walk`].
+    pub fn walk_sessions(&self, next: u64, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u64> {
+        let Tables { ipv4, ipv6, .. } = &self.sessions;
+        let of_ipv4 = u64::from(ipv4.capacity());
+        match u32::try_from(next) {
+            Ok(next) if u64::from(next) < of_ipv4 => {
+                Some(ipv4.walk(next, steps, now.tick, into).map_or(of_ipv4, u64::from))
+            }
+            _ => {
+                let next = u32::try_from(next.saturating_sub(of_ipv4)).unwrap_or(u32::MAX);
+                ipv6.walk(next, steps, now.tick, into).map(|next| of_ipv4 + u64::from(next))
+            }
+        }
     }
 }
 
@@ -396,8 +439,8 @@ struct Hits {
 
 /// What is known of a hop that has been found.
 enum Resolved {
-    /// All that it takes to send.
-    Now,
+    /// All that it takes to send, at this index.
+    Now(HopIndex),
     /// Who it is; its link-layer address is asked for.
     Later(Hop),
 }
@@ -409,8 +452,8 @@ fn is_opening(flags: Flags) -> bool {
 
 /// Cuts off what follows the IP packet in a frame, unless it only pads a short one.
 #[inline]
-fn cut_trailer<F: Frame>(frame: &mut F, packet: &Packet) {
-    let len = ethernet::LEN + usize::from(packet.total_len);
+fn cut_trailer<F: Frame>(frame: &mut F, total_len: u16) {
+    let len = ethernet::LEN + usize::from(total_len);
     if frame.packet_len() > len.max(MIN_FRAME) {
         frame.truncate(len.max(MIN_FRAME));
     }

@@ -4,33 +4,39 @@
 //! and a packet that arrived damaged stays recognisable as such by its receiver (RFC 1624). Devices that could
 //! insert checksums are not asked to: filling in their descriptor costs more than the additions.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::parse::Packet;
 use crate::balance::Protocol;
 use crate::flow::Direction;
 use crate::session::Session;
-use crate::wire::checksum::Delta;
-use crate::wire::{ethernet, ipv4, tcp, udp};
+use crate::wire::checksum::{Delta, TTL_DECREMENT};
+use crate::wire::{ethernet, tcp, udp};
 
 /// Bytes of an Ethernet and a plain IPv4 header.
-const FRONT: usize = ethernet::LEN + ipv4::MIN_LEN;
+const IPV4_FRONT: usize = ethernet::LEN + crate::wire::ipv4::MIN_LEN;
 /// Where TTL, checksum and addresses stand in them.
 const TTL_AT: usize = ethernet::LEN + 8;
 const CHECKSUM_AT: usize = ethernet::LEN + 10;
 const ADDRESSES_AT: usize = ethernet::LEN + 12;
+/// Bytes of an Ethernet and an IPv6 header, and where hop limit and addresses stand in them.
+const IPV6_FRONT: usize = ethernet::LEN + crate::wire::ipv6::LEN;
+const HOP_LIMIT_AT: usize = ethernet::LEN + 7;
+const IPV6_ADDRESSES_AT: usize = ethernet::LEN + 8;
 /// Bytes of the ports.
 const PORTS: usize = 4;
 
 /// Makes a parsed packet what its session sends on in this direction: gives it the Ethernet header if that is known, a TTL
 /// lower by one, and, unless it is in a mode in which answers do not pass here, other addresses and ports.
 #[inline]
-pub fn rewrite<const ONE_WAY: bool>(
+pub fn ipv4<const ONE_WAY: bool>(
     frame: &mut [u8],
-    packet: &Packet,
+    packet: &Packet<Ipv4Addr>,
     header: Option<&[u8; ethernet::LEN]>,
-    session: &Session,
+    session: &Session<Ipv4Addr>,
     direction: Direction,
 ) {
-    let Some((front, rest)) = frame.split_first_chunk_mut::<FRONT>() else { return };
+    let Some((front, rest)) = frame.split_first_chunk_mut::<IPV4_FRONT>() else { return };
     let [ip_delta, l4_delta] = session.deltas(direction);
     let to = session.rewritten_key(direction);
     if let Some(header) = header {
@@ -41,22 +47,70 @@ pub fn rewrite<const ONE_WAY: bool>(
     if ONE_WAY {
         return;
     }
-    front[ADDRESSES_AT..].copy_from_slice(&to.wire_addresses());
+    front[ADDRESSES_AT..].copy_from_slice(&to.wire_addresses().to_ne_bytes());
+    let options = usize::from(packet.header_len) - crate::wire::ipv4::MIN_LEN;
+    if let Some(l4) = rest.get_mut(options..) {
+        transport(l4, packet.key.protocol(), to.wire_ports(), l4_delta);
+    }
+}
 
-    let options = usize::from(packet.header_len) - ipv4::MIN_LEN;
-    let Some(l4) = rest.get_mut(options..) else { return };
-    match packet.key.protocol() {
+/// The same for IPv6, whose header has no checksum.
+#[inline]
+pub fn ipv6<const ONE_WAY: bool>(
+    frame: &mut [u8],
+    packet: &Packet<Ipv6Addr>,
+    header: Option<&[u8; ethernet::LEN]>,
+    session: &Session<Ipv6Addr>,
+    direction: Direction,
+) {
+    let Some((front, rest)) = frame.split_first_chunk_mut::<IPV6_FRONT>() else { return };
+    if let Some(header) = header {
+        front[..ethernet::LEN].copy_from_slice(header);
+    }
+    front[HOP_LIMIT_AT] = front[HOP_LIMIT_AT].wrapping_sub(1);
+    if ONE_WAY {
+        return;
+    }
+    let [_, l4_delta] = session.deltas(direction);
+    let to = session.rewritten_key(direction);
+    front[IPV6_ADDRESSES_AT..].copy_from_slice(bytemuck::bytes_of(&to.wire_addresses()));
+    let extensions = usize::from(packet.header_len) - crate::wire::ipv6::LEN;
+    if let Some(l4) = rest.get_mut(extensions..) {
+        transport(l4, packet.key.protocol(), to.wire_ports(), l4_delta);
+    }
+}
+
+/// Lowers the TTL of a packet of IPv4 by one.
+#[inline]
+pub(super) fn lower_ttl(frame: &mut [u8]) {
+    let Some(front) = frame.first_chunk_mut::<IPV4_FRONT>() else { return };
+    front[TTL_AT] = front[TTL_AT].wrapping_sub(1);
+    update(front, CHECKSUM_AT, TTL_DECREMENT);
+}
+
+/// Lowers the hop limit of a packet of IPv6 by one.
+#[inline]
+pub(super) fn lower_hop_limit(frame: &mut [u8]) {
+    if let Some(hop_limit) = frame.get_mut(HOP_LIMIT_AT) {
+        *hop_limit = hop_limit.wrapping_sub(1);
+    }
+}
+
+/// Gives the header at the front of `l4` other ports, and lets its checksum follow these and the addresses.
+#[inline]
+pub(super) fn transport(l4: &mut [u8], protocol: Protocol, ports: [u8; PORTS], delta: Delta) {
+    match protocol {
         Protocol::Tcp => {
             let Some(l4) = l4.first_chunk_mut::<{ tcp::MIN_LEN }>() else { return };
-            l4[..PORTS].copy_from_slice(&to.wire_ports());
-            update(l4, tcp::CHECKSUM_AT, l4_delta);
+            l4[..PORTS].copy_from_slice(&ports);
+            update(l4, tcp::CHECKSUM_AT, delta);
         }
         Protocol::Udp => {
             let Some(l4) = l4.first_chunk_mut::<{ udp::LEN }>() else { return };
-            l4[..PORTS].copy_from_slice(&to.wire_ports());
+            l4[..PORTS].copy_from_slice(&ports);
             // 0 means that there is no checksum, so one that comes out as 0 is sent as 0xffff (RFC 768).
             if l4[udp::CHECKSUM_AT..] != [0, 0] {
-                update(l4, udp::CHECKSUM_AT, l4_delta);
+                update(l4, udp::CHECKSUM_AT, delta);
                 if l4[udp::CHECKSUM_AT..] == [0, 0] {
                     l4[udp::CHECKSUM_AT..].fill(0xff);
                 }

@@ -1,96 +1,112 @@
-//! TUN: the packet as the client sent it, inside another one to the real server: IPIP, GRE or GUE.
+//! TUN: the packet as the client sent it, inside another one to the real server: IPIP, GRE or GUE, over IPv4 or IPv6.
 //!
 //! The outer header is what Linux IPVS makes (net/netfilter/ipvs/ip_vs_xmit.c, `ip_vs_tunnel_xmit`): source the gateway's
 //! address on the port that it leaves by; TTL, DF, DSCP and ECN the inner packet's (RFC 6040, normal mode);
 //! identification 0 with DF.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::parse::Packet;
-use super::{DropReason, Forwarder, Now, Verdict, Way, rewrite};
+use super::plane::{Plane, routed};
+use super::{DropReason, Forwarder, Now, Verdict, Way};
 use crate::balance::{Encapsulation, Tunnel};
 use crate::flow::{Direction, FlowHash};
 use crate::port::{Frame, PortId};
 use crate::session::Found;
-use crate::wire::checksum::{self, fold, sum};
+use crate::wire::checksum::{fold, sum};
 use crate::wire::{ethernet, gre, gue, ipv4, udp};
 
-/// No smaller MTU is told to anyone: each link takes this much (RFC 791, 3.2).
-const MIN_MTU: u16 = 68;
 /// Bytes of the UDP and the GUE header.
 #[allow(clippy::cast_possible_truncation, reason = "a dozen")]
 const SHIM_OF_GUE: u16 = (udp::LEN + gue::LEN) as u16;
 
 impl Forwarder {
-    /// Sends a packet of a session in TUN mode on its way. Its real server answers the client itself.
-    pub(super) fn forward_tunnelled<F: Frame>(
+    /// Sends a packet of a session in TUN mode, which is in the table of family `T`, on its way. Its real server answers
+    /// the client itself.
+    pub(super) fn forward_tunnelled<P: Plane, T: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
-        packet: &Packet,
+        packet: &Packet<P>,
         found: Found,
         way: &Way<'_>,
         now: Now,
     ) -> Verdict {
-        let session = self.sessions.session(found.index);
+        let session = T::table(&self.sessions).session(found.index);
         let server = session.real_server();
-        let to = session.rewritten_key(Direction::Inbound).destination();
+        let to = routed(session.rewritten_key(Direction::Inbound).destination());
         let mut tunnel = self.services.tunnel(server);
-        // A checksum needs the whole packet in one segment; where it is not, there is none, which both formats allow.
+        // A checksum needs the whole packet in one segment; where it is not, there is none, which both formats allow, but
+        // for GUE over IPv6, where only tunnels that both ends know of may do without (RFC 6935, 5): this is one.
         tunnel.checksum &= frame.packet_len() == frame.bytes().len();
-        let Some(from) = self.routes.interface(way.hop.port).and_then(|interface| interface.address) else {
-            return Verdict::Drop(DropReason::NoSourceAddress);
-        };
-        let mtu = way.mtu.saturating_sub(overhead(tunnel)).max(MIN_MTU);
+        let overhead = overhead(tunnel, to);
+        let mtu = way.mtu.saturating_sub(overhead).max(P::MIN_MTU);
         if packet.total_len > mtu {
             return self.too_big(port, frame, packet, mtu, now);
         }
-        rewrite::rewrite::<true>(frame.bytes_mut(), packet, None, session, Direction::Inbound);
+        let Some(interface) = self.routes.interface(way.hop.port) else { return Verdict::Drop(DropReason::NoRoute) };
         // Only GUE's source port tells flows apart.
         let is_gue = tunnel.encapsulation == Encapsulation::Gue;
         let flow = if is_gue { self.seed.hash(&packet.key) } else { FlowHash(0) };
-        let outer = Outer { tunnel, ends: (from, to), flow, id: self.next_id(packet) };
-        if !outer.wrap(frame, packet, way.header) {
-            return Verdict::Drop(DropReason::NoHeadroom);
+        let shim = Shim { tunnel, flow };
+        let wrapped = match to {
+            IpAddr::V4(to) => {
+                let Some(from) = interface.address else { return Verdict::Drop(DropReason::NoSourceAddress) };
+                let id = if packet.dont_fragment { 0 } else { self.next_id() };
+                P::lower_ttl(frame.bytes_mut());
+                shim.wrap::<P, Ipv4Addr, F>(frame, packet, overhead, (from, to), id)
+            }
+            IpAddr::V6(to) => {
+                let Some(from) = interface.ipv6_address else { return Verdict::Drop(DropReason::NoSourceAddress) };
+                P::lower_ttl(frame.bytes_mut());
+                shim.wrap::<P, Ipv6Addr, F>(frame, packet, overhead, (from, to), 0)
+            }
+        };
+        let front = frame.bytes_mut().first_chunk_mut::<{ ethernet::LEN }>();
+        let (true, Some(front)) = (wrapped, front) else { return Verdict::Drop(DropReason::NoHeadroom) };
+        if let Some(header) = way.header {
+            *front = *header;
         }
-        self.account::<true>(found, server, packet, now);
+        self.account::<true, T>(found, server, packet, now);
         way.verdict()
     }
 
-    /// The identification of an outer packet: one that may not be fragmented needs none (RFC 6864, 4.1).
-    fn next_id(&mut self, packet: &Packet) -> u16 {
-        if packet.dont_fragment {
-            return 0;
-        }
+    /// The next identification of a packet of IPv4 that the gateway makes and that may be fragmented.
+    pub(super) fn next_id(&mut self) -> u16 {
         self.identification = self.identification.wrapping_add(1);
         self.identification
     }
 }
 
-/// Bytes that a tunnel over IPv4 puts in front of a packet.
-fn overhead(tunnel: Tunnel) -> u16 {
+/// Bytes that a tunnel to this address puts in front of a packet.
+fn overhead(tunnel: Tunnel, to: IpAddr) -> u16 {
     let shim = match tunnel.encapsulation {
         Encapsulation::Ipip => 0,
         Encapsulation::Gre if tunnel.checksum => gre::LEN_WITH_CHECKSUM,
         Encapsulation::Gre => gre::LEN,
         Encapsulation::Gue => SHIM_OF_GUE.into(),
     };
-    u16::try_from(ipv4::MIN_LEN + shim).unwrap_or(u16::MAX)
+    let outer = if to.is_ipv4() { Ipv4Addr::HEADER_LEN } else { Ipv6Addr::HEADER_LEN };
+    u16::try_from(outer + shim).unwrap_or(u16::MAX)
 }
 
-/// What is put around a packet.
+/// What stands between the outer header and the packet.
 #[derive(Clone, Copy, Debug)]
-struct Outer {
+struct Shim {
     tunnel: Tunnel,
-    ends: (Ipv4Addr, Ipv4Addr),
     flow: FlowHash,
-    id: u16,
 }
 
-impl Outer {
-    /// Puts everything in front of the packet. False, and nothing done, where the frame has no room.
-    fn wrap<F: Frame>(&self, frame: &mut F, packet: &Packet, header: Option<&[u8; ethernet::LEN]>) -> bool {
-        let overhead = overhead(self.tunnel);
+impl Shim {
+    /// Puts everything in front of the packet but an Ethernet header. False, and nothing done, where the frame has no room.
+    fn wrap<P: Plane, O: Plane, F: Frame>(
+        &self,
+        frame: &mut F,
+        packet: &Packet<P>,
+        overhead: u16,
+        ends: (O, O),
+        id: u16,
+    ) -> bool {
         // What padded a short frame would stay behind the longer packet.
         let len = ethernet::LEN + usize::from(packet.total_len);
         if frame.packet_len() > len {
@@ -99,24 +115,26 @@ impl Outer {
         if !frame.prepend(overhead.into()) {
             return false;
         }
-        let Some((front, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
-        if let Some(header) = header {
-            *front = *header;
-        }
-        let Some((outer, rest)) = rest.split_first_chunk_mut::<{ ipv4::MIN_LEN }>() else { return false };
-        let (shim, inner) = rest.split_at_mut(usize::from(overhead) - ipv4::MIN_LEN);
-        let protocol = self.write_shim(shim, inner, packet.total_len);
-        let Some(inner) = inner.first_chunk::<{ ipv4::MIN_LEN }>() else { return false };
-        *outer = ipv4::wrapping(inner, packet.total_len + overhead, self.id, protocol, self.ends);
+        let Some(ip) = frame.bytes_mut().get_mut(ethernet::LEN..) else { return false };
+        let Some((outer, rest)) = ip.split_at_mut_checked(O::HEADER_LEN) else { return false };
+        let Some((shim, inner)) = rest.split_at_mut_checked(usize::from(overhead) - O::HEADER_LEN) else {
+            return false;
+        };
+        let Some(inner_header) = inner.first_chunk::<{ ipv4::MIN_LEN }>() else { return false };
+        let class = P::traffic_class(inner_header);
+        let protocol = self.write::<P, O>(shim, inner, packet.total_len, ends);
+        let payload_len = packet.total_len + overhead - u16::try_from(O::HEADER_LEN).unwrap_or(0);
+        let ttl = packet.ttl.wrapping_sub(1);
+        O::write_outer(outer, payload_len, (class, ttl), protocol, ends, (id, packet.dont_fragment));
         true
     }
 
-    /// Writes what stands between the outer header and the packet, and gives the outer header's protocol.
-    fn write_shim(&self, shim: &mut [u8], inner: &[u8], inner_len: u16) -> u8 {
+    /// Writes it, and gives the outer header's protocol.
+    fn write<P: Plane, O: Plane>(&self, shim: &mut [u8], inner: &[u8], inner_len: u16, ends: (O, O)) -> u8 {
         match self.tunnel.encapsulation {
-            Encapsulation::Ipip => ipv4::IN_IP,
+            Encapsulation::Ipip => P::IN_IP,
             Encapsulation::Gre => {
-                gre::write(shim, ethernet::IPV4, self.tunnel.checksum);
+                gre::write(shim, P::ETHERTYPE, self.tunnel.checksum);
                 if self.tunnel.checksum {
                     gre::set_checksum(shim, inner);
                 }
@@ -126,13 +144,13 @@ impl Outer {
                 let Some((header, variant)) = shim.split_first_chunk_mut::<{ udp::LEN }>() else {
                     return udp::PROTOCOL;
                 };
-                gue::write(variant, ipv4::IN_IP);
+                gue::write(variant, P::IN_IP);
                 let len = inner_len + SHIM_OF_GUE;
                 udp::write(header, (gue::source_port(self.flow), self.tunnel.port), len);
                 if self.tunnel.checksum {
-                    let pseudo = checksum::pseudo_header(self.ends.0, self.ends.1, udp::PROTOCOL, len);
-                    let total =
-                        fold(pseudo + u32::from(fold(sum(header) + sum(variant))) + u32::from(fold(sum(inner))));
+                    let pseudo = O::pseudo_header(ends, udp::PROTOCOL, len);
+                    let headers = fold(sum(header) + sum(variant));
+                    let total = fold(pseudo + u32::from(headers) + u32::from(fold(sum(inner))));
                     udp::set_checksum(header, !total);
                 }
                 udp::PROTOCOL

@@ -62,13 +62,15 @@ named_enum! {
         UnknownEthertype = "unknown_ethertype",
         /// IPv4 version, header length or total length is wrong.
         BadIpv4Header = "bad_ipv4_header",
+        /// IPv6 version, length or extension headers are wrong, or these are more than the gateway looks behind.
+        BadIpv6Header = "bad_ipv6_header",
         /// The IPv4 header checksum is wrong.
         BadIpv4Checksum = "bad_ipv4_checksum",
         /// The device found the TCP or UDP checksum wrong.
         BadL4Checksum = "bad_l4_checksum",
         /// TCP or UDP header lengths are wrong.
         BadL4Header = "bad_l4_header",
-        /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8.
+        /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped.
         MartianSource = "martian_source",
         /// A fragment to a virtual or local address.
         Fragment = "fragment",

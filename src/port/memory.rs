@@ -46,6 +46,13 @@ impl Frame for MemoryFrame {
     }
 
     #[inline]
+    fn advance(&mut self, count: usize) -> bool {
+        let fits = count < self.packet_len();
+        self.start += if fits { count } else { 0 };
+        fits
+    }
+
+    #[inline]
     fn truncate(&mut self, len: usize) -> bool {
         if len > self.packet_len() {
             return false;

@@ -139,6 +139,9 @@ pub trait Frame: Sized {
     /// headroom is too small.
     fn prepend(&mut self, count: usize) -> bool;
 
+    /// Takes `count` bytes off the packet's front; false, and nothing changed, where its first segment is not longer.
+    fn advance(&mut self, count: usize) -> bool;
+
     /// Cuts a packet of one segment to `len` bytes; false, and nothing changed, where it is shorter or has more
     /// than one segment.
     fn truncate(&mut self, len: usize) -> bool;

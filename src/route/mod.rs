@@ -79,8 +79,10 @@ pub struct Interface {
     pub mac: MacAddress,
     /// Bytes of the largest IP packet that it sends.
     pub mtu: u16,
-    /// An address of its own to send ICMP errors from, where it has one.
+    /// An address of its own to send tunnels' packets from, where it has one.
     pub address: Option<Ipv4Addr>,
+    /// The same of IPv6: not a link-local one.
+    pub ipv6_address: Option<Ipv6Addr>,
 }
 
 /// The compiled routes: immutable, shared by all workers.

@@ -16,7 +16,7 @@ fn mac(last: u8) -> MacAddress {
 }
 
 fn interface(port: PortId) -> Interface {
-    Interface { port, mac: mac(0xf0 + port.0), mtu: 1500, address: None }
+    Interface { port, mac: mac(0xf0 + port.0), mtu: 1500, address: None, ipv6_address: None }
 }
 
 fn way(port: PortId, gateway: Option<&str>, weight: u16) -> RouteNextHop {

@@ -1,22 +1,19 @@
 //! Sessions: fixed-size records in a fixed table, their states and timers, and the local ports that they hold.
 //!
 //! All of it belongs to one worker; nothing here is shared, and nothing allocates once the table is made. Its memory is
-//! cut from one region, whose size [`memory_bytes`] gives and whose pages are the caller's choice.
+//! cut from one region, whose size [`Capacity::memory_bytes`] gives and whose pages are the caller's choice.
 
 pub mod local_port;
 mod record;
 mod table;
+mod tables;
 pub mod tcp_state;
 mod timer_wheel;
 
 pub use record::{Session, SessionView};
 pub use table::{Candidate, Expired, Found, SessionIndex, SessionTable, TableFull};
+pub use tables::{Capacity, Tabled, Tables};
 pub use tcp_state::{Seen, State};
-
-/// Bytes of a region that a worker's table of `capacity` sessions takes.
-pub fn memory_bytes(capacity: u32) -> u64 {
-    SessionTable::memory_bytes(capacity)
-}
 
 /// A moment or a duration on the workers' clock, in tenths of a second since the gateway started: 13 years fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, bytemuck::Zeroable)]
@@ -50,17 +47,5 @@ impl Tick {
     #[inline]
     pub fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_takes_90_bytes_all_in() {
-        for capacity in [100_000, 1 << 20, 16_000_000, 1 << 27] {
-            assert!(memory_bytes(capacity) <= 90 * u64::from(capacity), "{capacity}: {}", memory_bytes(capacity));
-        }
     }
 }

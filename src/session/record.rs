@@ -1,30 +1,32 @@
 //! One session in one cache line.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Tick;
 use super::tcp_state::State;
 use crate::balance::{ForwardingMode, Protocol, RealServerSlot};
-use crate::flow::{Direction, FlowKey};
+use crate::flow::{Address, Direction, FlowKey};
 use crate::route::HopIndex;
-use crate::wire::checksum::{Delta, TTL_DECREMENT, address_sum};
+use crate::wire::checksum::{Delta, TTL_DECREMENT};
 
-/// A session over IPv4: `client -> virtual` outside is `local -> real` inside in FULLNAT mode and `client -> real` in NAT
+/// A session: `client -> virtual` outside is `local -> real` inside in FULLNAT mode and `client -> real` in NAT
 /// mode. In modes DR and TUN `real -> client` is no flow that the gateway sees: it says where packets go, and no more.
 ///
-/// 64 bytes, so that a packet of a known session touches one line of the table's memory besides its index. An
-/// all-zero record is a free one: no protocol has number 0.
+/// 64 bytes over IPv4, so that a packet of a known session touches one line of the table's memory besides its index, and
+/// 128 over IPv6. Where one side is IPv4 and the other IPv6, the IPv4 addresses are IPv4-mapped ones in a record of IPv6.
+/// An all-zero record is a free one: no protocol has number 0.
 #[derive(Clone, Copy, Debug, bytemuck::Zeroable)]
+#[zeroable(bound = "A: Address")]
 #[repr(C, align(64))]
-pub struct Session {
+pub struct Session<A: Address> {
     /// By direction: source and destination as its packets arrive, as they stand in the packet (see [`FlowKey`]).
-    addresses: [[u8; 8]; 2],
+    addresses: [A::Pair; 2],
     ports: [[u8; 4]; 2],
     /// IP protocol number; 0 in a free record.
     pub(super) protocol: u8,
     state: State,
-    /// Whether it counts as active at its real server.
-    active: u8,
+    /// [`ACTIVE`], [`MIXED`].
+    flags: u8,
     mode: ForwardingMode,
     real_server: u32,
     /// When it ends if nothing more comes.
@@ -40,22 +42,26 @@ pub struct Session {
     deltas: [[Delta; 2]; 2],
 }
 
+/// It counts as active at its real server.
+const ACTIVE: u8 = 1;
+/// One side of it is IPv4, the other IPv6.
+const MIXED: u8 = 2;
 /// A hop that is not cached.
 const NO_HOP: u16 = u16::MAX;
 
-impl Session {
+impl<A: Address> Session<A> {
     /// A new session of the flow as the client's packets came, with `real`, from `local`: the client itself in other modes
     /// than FULLNAT. It is in state NONE, inactive.
     pub fn new(
         mode: ForwardingMode,
-        flow: &FlowKey,
-        local: (Ipv4Addr, u16),
-        real: (Ipv4Addr, u16),
+        flow: &FlowKey<A>,
+        local: (A, u16),
+        real: (A, u16),
         real_server: RealServerSlot,
     ) -> Self {
         let answer = FlowKey::new(flow.protocol(), real, local);
-        let outside = address_sum(flow.source()) + address_sum(flow.destination());
-        let inside = address_sum(local.0) + address_sum(real.0);
+        let outside = flow.source().sum() + flow.destination().sum();
+        let inside = local.0.sum() + real.0.sum();
         let outside_ports = u32::from(flow.source_port()) + u32::from(flow.destination_port());
         let inside_ports = u32::from(local.1) + u32::from(real.1);
         let addresses = Delta::new(outside, inside);
@@ -65,7 +71,7 @@ impl Session {
             ports: [flow.wire_ports(), answer.wire_ports()],
             protocol: flow.protocol() as u8,
             state: State::None,
-            active: 0,
+            flags: if is_mixed(flow.source(), real.0) { MIXED } else { 0 },
             mode,
             real_server: real_server.0,
             expires: Tick(0),
@@ -92,14 +98,14 @@ impl Session {
 
     /// The key that its packets of one direction carry when they arrive.
     #[inline]
-    pub fn key(&self, direction: Direction) -> FlowKey {
+    pub fn key(&self, direction: Direction) -> FlowKey<A> {
         let protocol = if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp };
         FlowKey::from_wire(protocol, self.addresses[direction as usize], self.ports[direction as usize])
     }
 
     /// Whether its packets of one direction carry this key when they arrive.
     #[inline]
-    pub(super) fn has_key(&self, direction: Direction, key: &FlowKey) -> bool {
+    pub(super) fn has_key(&self, direction: Direction, key: &FlowKey<A>) -> bool {
         let of = direction as usize;
         (self.addresses[of] == key.wire_addresses())
             & (self.ports[of] == key.wire_ports())
@@ -108,7 +114,7 @@ impl Session {
 
     /// The key that its packets of one direction carry when they leave: that of an answer to the other direction's.
     #[inline]
-    pub fn rewritten_key(&self, direction: Direction) -> FlowKey {
+    pub fn rewritten_key(&self, direction: Direction) -> FlowKey<A> {
         self.key(direction.opposite()).reversed()
     }
 
@@ -125,6 +131,12 @@ impl Session {
         self.mode
     }
 
+    /// Whether one side of it is IPv4 and the other IPv6.
+    #[inline]
+    pub fn is_mixed(&self) -> bool {
+        self.flags & MIXED != 0
+    }
+
     /// Its real server.
     #[inline]
     pub fn real_server(&self) -> RealServerSlot {
@@ -132,7 +144,7 @@ impl Session {
     }
 
     /// Its local address; none in other modes than FULLNAT.
-    pub fn local_address(&self) -> Option<Ipv4Addr> {
+    pub fn local_address(&self) -> Option<A> {
         (self.mode == ForwardingMode::Fullnat).then(|| self.key(Direction::Outbound).destination())
     }
 
@@ -151,13 +163,13 @@ impl Session {
     /// Whether it counts as active at its real server.
     #[inline]
     pub fn is_active(&self) -> bool {
-        self.active != 0
+        self.flags & ACTIVE != 0
     }
 
     /// Remembers whether it counts as active.
     #[inline]
     pub fn set_active(&mut self, active: bool) {
-        self.active = u8::from(active);
+        self.flags = self.flags & !ACTIVE | u8::from(active);
     }
 
     /// The hop of one direction, if it was resolved in routes of this generation.
@@ -180,17 +192,24 @@ impl Session {
     pub fn view(&self, now: Tick) -> SessionView {
         let inbound = self.key(Direction::Inbound);
         let outbound = self.key(Direction::Outbound);
+        let end = |address: A, port| SocketAddr::new(address.into().to_canonical(), port);
         SessionView {
             protocol: inbound.protocol(),
-            client: (inbound.source(), inbound.source_port()),
-            virtual_: (inbound.destination(), inbound.destination_port()),
+            client: end(inbound.source(), inbound.source_port()),
+            virtual_: end(inbound.destination(), inbound.destination_port()),
             mode: self.mode,
-            local: self.local_address().map(|address| (address, outbound.destination_port())),
-            real: (outbound.source(), outbound.source_port()),
+            local: self.local_address().map(|address| end(address, outbound.destination_port())),
+            real: end(outbound.source(), outbound.source_port()),
             state: self.state().name(inbound.protocol()),
             expires_seconds: self.expires.since(now).div_ceil(Tick::PER_SECOND),
         }
     }
+}
+
+/// Whether two addresses, IPv4-mapped ones taken for what they are mapped from, are of different families.
+fn is_mixed<A: Address>(one: A, other: A) -> bool {
+    let is_ipv4 = |address: A| address.into().to_canonical().is_ipv4();
+    is_ipv4(one) != is_ipv4(other)
 }
 
 /// A session as it is shown to the outside: a copy, by value.
@@ -199,15 +218,15 @@ pub struct SessionView {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The client's address and port (CIP).
-    pub client: (Ipv4Addr, u16),
+    pub client: SocketAddr,
     /// The virtual address and port (VIP).
-    pub virtual_: (Ipv4Addr, u16),
+    pub virtual_: SocketAddr,
     /// How its packets reach the real server.
     pub mode: ForwardingMode,
     /// The local address and port (LIP), in FULLNAT mode.
-    pub local: Option<(Ipv4Addr, u16)>,
+    pub local: Option<SocketAddr>,
     /// The real server's address and port (RS).
-    pub real: (Ipv4Addr, u16),
+    pub real: SocketAddr,
     /// The state's IPVS name.
     pub state: &'static str,
     /// Seconds until it expires if nothing more comes.
@@ -218,11 +237,11 @@ impl SessionView {
     /// No session, to fill memory with.
     pub const PLACEHOLDER: Self = Self {
         protocol: Protocol::Udp,
-        client: (Ipv4Addr::UNSPECIFIED, 0),
-        virtual_: (Ipv4Addr::UNSPECIFIED, 0),
+        client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        virtual_: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         mode: ForwardingMode::Fullnat,
         local: None,
-        real: (Ipv4Addr::UNSPECIFIED, 0),
+        real: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         state: "",
         expires_seconds: 0,
     };
@@ -230,11 +249,14 @@ impl SessionView {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
-    fn is_one_cache_line() {
-        assert_eq!((size_of::<Session>(), align_of::<Session>()), (64, 64));
+    fn is_one_cache_line_or_two() {
+        assert_eq!((size_of::<Session<Ipv4Addr>>(), align_of::<Session<Ipv4Addr>>()), (64, 64));
+        assert_eq!((size_of::<Session<Ipv6Addr>>(), align_of::<Session<Ipv6Addr>>()), (128, 64));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! table never rehashes, and an insert that finds no room within the bound is refused. With two entries a session
 //! and five a bucket on the average when full, three homes in a hundred overflow.
 //!
-//! Memory is 64 bytes a record and 25.6 a session for the index: 90 bytes a session in all, cut from one region.
+//! Memory is 64 bytes a record, 128 for IPv6, and 25.6 a session for the index: 90 bytes a session in all, or 154, cut
+//! from one region.
 
 use pages::{Pages, Region, bytes_for};
 use prefetch::prefetch;
@@ -15,7 +16,7 @@ use wide::u16x16;
 use super::record::Session;
 use super::timer_wheel::{self, NIL, TimerWheel};
 use super::{SessionView, Tick};
-use crate::flow::{Direction, FlowHash, FlowKey, HashSeed};
+use crate::flow::{Address, Direction, FlowHash, FlowKey, HashSeed};
 
 /// Entries in a bucket.
 const BUCKET_SIZE: usize = 10;
@@ -126,8 +127,8 @@ pub struct TableFull;
 
 /// One worker's sessions.
 #[derive(Debug)]
-pub struct SessionTable {
-    sessions: Pages<Session>,
+pub struct SessionTable<A: Address> {
+    sessions: Pages<Session<A>>,
     buckets: Pages<Bucket>,
     bucket_count: u32,
     seed: HashSeed,
@@ -139,13 +140,13 @@ pub struct SessionTable {
     used: u32,
 }
 
-impl SessionTable {
+impl<A: Address> SessionTable<A> {
     /// The most sessions that a table can be made for: a reference has 31 bits for its record.
     pub const MAX_CAPACITY: u32 = 1 << 30;
 
     /// Bytes of a region that a table for `capacity` sessions takes.
     pub fn memory_bytes(capacity: u32) -> u64 {
-        bytes_for::<Session>(capacity as usize) + bytes_for::<Bucket>(bucket_count(capacity))
+        bytes_for::<Session<A>>(capacity as usize) + bytes_for::<Bucket>(bucket_count(capacity))
     }
 
     /// An empty table for `capacity` sessions, at least one and at most [`Self::MAX_CAPACITY`], of the heap.
@@ -172,7 +173,7 @@ impl SessionTable {
 
     /// The hash by which a flow is looked up.
     #[inline]
-    pub fn hash(&self, key: &FlowKey) -> FlowHash {
+    pub fn hash(&self, key: &FlowKey<A>) -> FlowHash {
         self.seed.hash(key)
     }
 
@@ -219,12 +220,12 @@ impl SessionTable {
     /// The candidate, if it is the packet's session: the third step. If it is not, another one may still be: see
     /// [`Self::find`].
     #[inline]
-    pub fn confirm(&self, candidate: Candidate, key: &FlowKey) -> Option<Found> {
+    pub fn confirm(&self, candidate: Candidate, key: &FlowKey<A>) -> Option<Found> {
         self.is_of(candidate.reference, key)
     }
 
     /// The session that a packet belongs to, wherever it stands.
-    pub fn find(&self, hash: FlowHash, key: &FlowKey) -> Option<Found> {
+    pub fn find(&self, hash: FlowHash, key: &FlowKey<A>) -> Option<Found> {
         let home = hash.reduce(self.bucket_count);
         for probe in 0..PROBES {
             let bucket = self.buckets.get(self.probe(home, probe))?;
@@ -243,7 +244,7 @@ impl SessionTable {
     }
 
     #[inline]
-    fn is_of(&self, reference: u32, key: &FlowKey) -> Option<Found> {
+    fn is_of(&self, reference: u32, key: &FlowKey<A>) -> Option<Found> {
         let (index, direction) = dereference(reference);
         let session = self.sessions.get(index as usize)?;
         session.has_key(direction, key).then_some(Found { index: SessionIndex(index), direction })
@@ -256,26 +257,26 @@ impl SessionTable {
 
     /// The session of an index that [`Self::find`] or [`Self::insert`] gave and that was not removed since.
     #[inline]
-    pub fn session(&self, index: SessionIndex) -> &Session {
+    pub fn session(&self, index: SessionIndex) -> &Session<A> {
         &self.sessions[index.0 as usize]
     }
 
     /// The same, to change. Its end is changed with [`Self::set_end`] only.
     #[inline]
-    pub fn session_mut(&mut self, index: SessionIndex) -> &mut Session {
+    pub fn session_mut(&mut self, index: SessionIndex) -> &mut Session<A> {
         &mut self.sessions[index.0 as usize]
     }
 
     /// Adds a session that ends at `expires`. Neither of the keys that it is found by may be in the table: both, or in
     /// modes DR and TUN the inbound one alone.
-    pub fn insert(&mut self, session: Session, expires: Tick) -> Result<SessionIndex, TableFull> {
+    pub fn insert(&mut self, session: Session<A>, expires: Tick) -> Result<SessionIndex, TableFull> {
         self.insert_hashed(session, self.hashes(&session), expires)
     }
 
     /// The same where the hashes of its keys, inbound and outbound, are known.
     pub fn insert_hashed(
         &mut self,
-        mut session: Session,
+        mut session: Session<A>,
         [inbound, outbound]: [FlowHash; 2],
         expires: Tick,
     ) -> Result<SessionIndex, TableFull> {
@@ -297,13 +298,16 @@ impl SessionTable {
     }
 
     /// Removes a session and gives what it was.
-    pub fn remove(&mut self, index: SessionIndex) -> Session {
+    pub fn remove(&mut self, index: SessionIndex) -> Session<A> {
         let hashes = self.hashes(&self.sessions[index.0 as usize]);
         self.remove_expired(ExpiredSession { index: index.0, hashes })
     }
 
     /// Removes a session that [`Self::expired`] has given, and gives what it was.
-    pub fn remove_expired(&mut self, ExpiredSession { index, hashes: [inbound, outbound] }: ExpiredSession) -> Session {
+    pub fn remove_expired(
+        &mut self,
+        ExpiredSession { index, hashes: [inbound, outbound] }: ExpiredSession,
+    ) -> Session<A> {
         self.wheel.unfile(&mut self.sessions, index);
         self.unindex_direction(index, Direction::Inbound, inbound);
         let session = self.sessions[index as usize];
@@ -329,7 +333,7 @@ impl SessionTable {
         }
     }
 
-    fn hashes(&self, session: &Session) -> [FlowHash; 2] {
+    fn hashes(&self, session: &Session<A>) -> [FlowHash; 2] {
         [Direction::Inbound, Direction::Outbound].map(|direction| self.seed.hash(&session.key(direction)))
     }
 
@@ -470,7 +474,7 @@ mod tests {
 
     const SEED: HashSeed = HashSeed([0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9]);
 
-    fn session(client: u32) -> Session {
+    fn session(client: u32) -> Session<Ipv4Addr> {
         let source = (Ipv4Addr::from_bits(0x0a00_0000 + client / 50_000), (client % 50_000) as u16);
         let flow = FlowKey::new(Protocol::Tcp, source, (Ipv4Addr::new(192, 0, 2, 1), 80));
         let local = (Ipv4Addr::from_bits(0xc0a8_0000 + client / 50_000), (client % 50_000) as u16);
@@ -478,7 +482,7 @@ mod tests {
         Session::new(ForwardingMode::Fullnat, &flow, local, real, RealServerSlot(client))
     }
 
-    fn find(table: &SessionTable, session: &Session, direction: Direction) -> Option<Found> {
+    fn find(table: &SessionTable<Ipv4Addr>, session: &Session<Ipv4Addr>, direction: Direction) -> Option<Found> {
         let key = session.key(direction);
         table.find(table.hash(&key), &key)
     }

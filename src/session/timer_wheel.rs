@@ -7,6 +7,7 @@
 use prefetch::prefetch;
 
 use super::{Session, Tick};
+use crate::flow::Address;
 
 /// Slots of one tick each: 27 minutes, so that a session with a usual timeout is filed once.
 const SLOTS: u32 = 16_384;
@@ -37,7 +38,7 @@ impl TimerWheel {
     }
 
     /// Files a session that is in no list under its end, or under the last slot of this turn if that comes first.
-    pub(super) fn file(&mut self, sessions: &mut [Session], index: u32) {
+    pub(super) fn file<A: Address>(&mut self, sessions: &mut [Session<A>], index: u32) {
         let expires = sessions[index as usize].expires;
         let due = expires.0.clamp(self.position.0, self.position.0.saturating_add(SLOTS - 1));
         let slot = due % SLOTS;
@@ -51,7 +52,7 @@ impl TimerWheel {
     }
 
     /// Takes a session out of its list.
-    pub(super) fn unfile(&mut self, sessions: &mut [Session], index: u32) {
+    pub(super) fn unfile<A: Address>(&mut self, sessions: &mut [Session<A>], index: u32) {
         let Session { next, previous, .. } = sessions[index as usize];
         if previous & SLOT_MARK != 0 {
             self.heads[(previous & !SLOT_MARK) as usize] = next;
@@ -71,7 +72,7 @@ impl TimerWheel {
 
     /// Looks at up to [`STEP`] sessions of the slots that have come due by `now`, and gives those whose end has come, all
     /// of one slot and still filed: the caller takes them out before the next call, which finds what is left.
-    pub(super) fn due(&mut self, sessions: &mut [Session], now: Tick) -> Due {
+    pub(super) fn due<A: Address>(&mut self, sessions: &mut [Session<A>], now: Tick) -> Due {
         let mut due = Due { sessions: [NIL; STEP], count: 0, looked_at: 0, more: true };
         for _slot in 0..SLOTS_PASSED {
             if self.position > now {
@@ -88,7 +89,7 @@ impl TimerWheel {
     }
 
     /// Looks at the sessions of the slot of now, up to the step's bound.
-    fn look_through_slot(&mut self, sessions: &mut [Session], now: Tick, due: &mut Due) {
+    fn look_through_slot<A: Address>(&mut self, sessions: &mut [Session<A>], now: Tick, due: &mut Due) {
         let mut index = self.heads[(self.position.0 % SLOTS) as usize];
         while index != NIL && due.looked_at < STEP {
             due.looked_at += 1;

@@ -114,8 +114,10 @@ pub struct WorkerCounters {
     pub real_servers: Box<[RealServerCounters]>,
     /// By local-address slot.
     pub local_addresses: Box<[LocalAddressCounters]>,
-    /// Sessions now in the table.
+    /// Sessions of IPv4 alone now in their table.
     pub sessions: Counter,
+    /// Sessions that have to do with IPv6 now in theirs.
+    pub ipv6_sessions: Counter,
     /// Sessions set up.
     pub sessions_created: Counter,
     /// Sessions whose time ran out or that were replaced.
@@ -156,6 +158,7 @@ impl WorkerCounters {
             real_servers: bytemuck::zeroed_slice_box(limits.real_servers as usize),
             local_addresses: bytemuck::zeroed_slice_box(limits.local_addresses as usize),
             sessions: Counter::default(),
+            ipv6_sessions: Counter::default(),
             sessions_created: Counter::default(),
             sessions_expired: Counter::default(),
             resets_sent: Counter::default(),

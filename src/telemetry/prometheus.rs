@@ -83,8 +83,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_worker_busy_ratio", "Part of the last second that the worker was busy, 0-1."),
     ("fullgate_worker_poll_gap_worst_seconds", "Longest time between two polls since the start."),
     ("fullgate_worker_stall_worst_seconds", "Longest part of one that the worker itself used."),
-    ("fullgate_sessions", "Sessions now, by worker."),
-    ("fullgate_session_capacity", "Sessions that fit, by worker."),
+    ("fullgate_sessions", "Sessions of IPv4 now, by worker."),
+    ("fullgate_session_capacity", "Sessions of IPv4 that fit, by worker."),
+    ("fullgate_ipv6_sessions", "Sessions that have to do with IPv6 now, by worker."),
+    ("fullgate_ipv6_session_capacity", "Sessions that have to do with IPv6 that fit, by worker."),
     ("fullgate_real_server_active_connections", "Sessions that IPVS would call active."),
     ("fullgate_real_server_inactive_connections", "Sessions that IPVS would call inactive."),
     ("fullgate_real_server_weight", "Weight; 0 takes no new sessions."),
@@ -154,6 +156,8 @@ fn record_worker(row: &WorkerRow, busy_ratio: f64) {
     count("fullgate_sessions_expired_total", &labels, row.sessions_expired);
     show("fullgate_sessions", &labels, row.sessions);
     show("fullgate_session_capacity", &labels, row.session_capacity);
+    show("fullgate_ipv6_sessions", &labels, row.ipv6_sessions);
+    show("fullgate_ipv6_session_capacity", &labels, row.ipv6_session_capacity);
     gauge!("fullgate_worker_busy_ratio", labels.iter()).set(busy_ratio);
     show_seconds("fullgate_worker_poll_gap_worst_seconds", &labels, row.poll_gaps.worst_nanoseconds);
     show_seconds("fullgate_worker_stall_worst_seconds", &labels, row.stalls.worst_nanoseconds);
@@ -290,7 +294,7 @@ mod tests {
             service(82, "udp", &[real_server("10.1.0.1:80", 11)]),
         ];
         let address = |last: u8, withdrawn| LocalAddressRow {
-            address: std::net::Ipv4Addr::new(10, 1, 0, last),
+            address: std::net::Ipv4Addr::new(10, 1, 0, last).into(),
             ports_used: 20,
             withdrawn,
         };

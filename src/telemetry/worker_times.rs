@@ -95,7 +95,7 @@ mod tests {
         }
         counters.preempted_nanoseconds.add(1_950_000_000);
         let mut text = String::new();
-        append(&mut text, &worker_rows(&[counters], &[1], 1));
+        append(&mut text, &worker_rows(&[counters], &[1], crate::session::Capacity { ipv4: 1, ipv6: 1 }));
         let name = "fullgate_worker_poll_gap_seconds";
         for line in [
             format!("# TYPE {name} histogram"),

@@ -105,23 +105,22 @@ pub fn write(
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// The header of a packet that carries another one, whose header is `inner`: its type of service with ECN, TTL and DF are
-/// the inner one's (RFC 2003, 3.1; RFC 6040, 4.1, normal mode).
+/// A header without options: of a packet that carries another one, or that was one of IPv6.
 #[inline]
-pub fn wrapping(
-    inner: &[u8; MIN_LEN],
+pub fn header(
     total_len: u16,
-    identification: u16,
+    (tos, ttl): (u8, u8),
     protocol: u8,
     (source, destination): (Ipv4Addr, Ipv4Addr),
+    (identification, dont_fragment): (u16, bool),
 ) -> [u8; MIN_LEN] {
     // Words as they lie in memory: their sum is the same in any byte order (RFC 1071, 2.B).
     let [len_high, len_low] = total_len.to_be_bytes();
     let [id_high, id_low] = identification.to_be_bytes();
     let words = [
-        u32::from_ne_bytes([0x45, inner[1], len_high, len_low]),
-        u32::from_ne_bytes([id_high, id_low, inner[6] & 0x40, 0]),
-        u32::from_ne_bytes([inner[8], protocol, 0, 0]),
+        u32::from_ne_bytes([0x45, tos, len_high, len_low]),
+        u32::from_ne_bytes([id_high, id_low, u8::from(dont_fragment) << 6, 0]),
+        u32::from_ne_bytes([ttl, protocol, 0, 0]),
         u32::from_ne_bytes(source.octets()),
         u32::from_ne_bytes(destination.octets()),
     ];

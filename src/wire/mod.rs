@@ -8,7 +8,9 @@ pub mod ethernet;
 pub mod gre;
 pub mod gue;
 pub mod icmp;
+pub mod icmp6;
 pub mod ipv4;
+pub mod ipv6;
 pub mod tcp;
 pub mod udp;
 

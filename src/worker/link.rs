@@ -49,7 +49,7 @@ pub struct Inject<F> {
 #[derive(Debug)]
 pub struct SessionQuery {
     /// Where to go on in the table; 0 at first.
-    pub next: u32,
+    pub next: u64,
     /// Filled by the worker up to the capacity that control gave it, never beyond.
     pub found: Vec<SessionView>,
     /// Set by the worker at the end of the table.

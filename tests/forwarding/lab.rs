@@ -14,6 +14,7 @@ use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, 
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{Interface, Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTable};
+use fullgate::session::Capacity;
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 
 pub const WAN: PortId = PortId(0);
@@ -30,7 +31,7 @@ pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 
 pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
-        key: ServiceKey { protocol, address: VIP, port: 80 },
+        key: ServiceKey { protocol, address: VIP.into(), port: 80 },
         scheduler: SchedulerKind::Rr,
         pool: Some(0),
         owned_by_client: false,
@@ -42,7 +43,7 @@ pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
 pub fn server(slot: u32, address: Ipv4Addr, weight: u32) -> RealServer {
     RealServer {
         slot: RealServerSlot(slot),
-        address,
+        address: address.into(),
         port: 8080,
         mode: ForwardingMode::Fullnat,
         weight: Weight(weight),
@@ -52,7 +53,7 @@ pub fn server(slot: u32, address: Ipv4Addr, weight: u32) -> RealServer {
 }
 
 pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
-    let lip = LocalAddress { slot: LocalAddressSlot(0), address: LIP };
+    let lip = LocalAddress { slot: LocalAddressSlot(0), address: LIP.into() };
     ServiceTable {
         generation: 1,
         by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
@@ -60,8 +61,8 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
         services,
         cursor_count: 32,
         real_server_present: vec![true; 8],
-        pools: vec![LocalPool { name: "lan".into(), port: LAN, ports, addresses: vec![lip] }],
-        local_addresses: [(LIP, LocalAddressSlot(0))].into_iter().collect(),
+        pools: vec![LocalPool { name: "lan".into(), port: LAN, ports, ipv4: vec![lip], ipv6: vec![] }],
+        local_addresses: [(LIP.into(), LocalAddressSlot(0))].into_iter().collect(),
         ..ServiceTable::default()
     }
 }
@@ -74,7 +75,7 @@ pub fn routes(neighbours: &[(PortId, Ipv4Addr, MacAddress)], mtu: u16) -> RouteI
         metric: 0,
         next_hops: vec![RouteNextHop { port, gateway: None, weight: 1 }],
     };
-    let interface = |port, mac, address| Interface { port, mac, mtu, address: Some(address) };
+    let interface = |port, mac, address| Interface { port, mac, mtu, address: Some(address), ipv6_address: None };
     RouteInput {
         routes: vec![on_link(WAN, Ipv4Addr::new(10, 0, 0, 0)), on_link(LAN, Ipv4Addr::new(10, 1, 0, 0))],
         local: [VIP, LIP, Ipv4Addr::new(10, 0, 0, 1)].map(Into::into).into(),
@@ -112,7 +113,7 @@ impl Gateway {
             worker,
             workers,
             ports: vec![view(WAN_MAC), view(LAN_MAC)],
-            session_capacity,
+            session_capacity: Capacity { ipv4: session_capacity, ipv6: session_capacity },
             seed: HashSeed([11, 12]),
             counters: Arc::clone(&counters),
         };

@@ -20,7 +20,7 @@ fn web_servers(lab: &Lab) -> Vec<Nginx> {
 
 fn connections(gateway: &Gateway, address: SocketAddrV4) -> Option<(u64, u64)> {
     let stats = gateway.stats();
-    let server = stats.services[0].real_servers.iter().find(|each| each.address == address)?;
+    let server = stats.services[0].real_servers.iter().find(|each| each.address == address.into())?;
     Some((server.traffic.connections, server.active_connections))
 }
 

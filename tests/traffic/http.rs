@@ -66,7 +66,7 @@ fn least_connections_prefers_the_idle_server() {
     let sessions = gateway.sessions();
     open.retain(|stream| {
         let port = stream.local_addr().unwrap().port();
-        sessions.iter().any(|session| session.client.port() == port && session.real_server == real(0, 80))
+        sessions.iter().any(|session| session.client.port() == port && session.real_server == real(0, 80).into())
     });
     wait_for("the closed connections to be inactive", PATIENCE, || (active(&gateway) == [5, 0]).then_some(()));
     open.extend(lab.client.enter(|| (0..4).map(|_| connect(vip(80)).unwrap()).collect::<Vec<_>>()));

@@ -63,6 +63,8 @@ void dpdk_shim_mbuf_free(struct rte_mbuf *frame);
 char *dpdk_shim_mbuf_append(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_prepend */
 char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count);
+/* rte_pktmbuf_adj */
+char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_trim */
 int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_data_room_size */

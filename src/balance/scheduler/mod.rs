@@ -207,14 +207,14 @@ mod tests {
             .map(|&(slot, weight)| RealServer {
                 mode: ForwardingMode::Fullnat,
                 slot: RealServerSlot(slot),
-                address: Ipv4Addr::new(10, 1, 0, 1),
+                address: Ipv4Addr::new(10, 1, 0, 1).into(),
                 port: 80,
                 weight: Weight(weight),
                 upper_threshold: 0,
                 lower_threshold: 0,
             })
             .collect();
-        let key = ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100), port: 80 };
+        let key = ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), port: 80 };
         Service { key, scheduler, pool: None, owned_by_client: false, cursor: 0, real_servers }
     }
 

@@ -1,6 +1,6 @@
 //! What listings and counters are made of, as they go over the Unix socket.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ pub struct TrafficTotals {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRow {
     /// Virtual address and port.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Its scheduler.
@@ -64,7 +64,7 @@ pub struct ServiceRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RealServerRow {
     /// Its address and port.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// How packets reach it.
     pub mode: ForwardingMode,
     /// What wraps them, in mode `tun`.
@@ -103,7 +103,7 @@ pub struct LocalPoolRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalAddressRow {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Local ports in use, over all real servers.
     pub ports_used: u64,
     /// Withdrawn, and only kept for the sessions that still use it.
@@ -116,15 +116,15 @@ pub struct SessionRow {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The client.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// The virtual address.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// How its packets reach the real server.
     pub mode: ForwardingMode,
     /// The local address, in FULLNAT mode.
-    pub local: Option<SocketAddrV4>,
+    pub local: Option<SocketAddr>,
     /// The real server.
-    pub real_server: SocketAddrV4,
+    pub real_server: SocketAddr,
     /// The state's IPVS name.
     pub state: String,
     /// Seconds until it expires if nothing more comes.
@@ -204,6 +204,10 @@ pub struct WorkerRow {
     pub sessions: u64,
     /// Sessions that fit.
     pub session_capacity: u64,
+    /// Sessions that have to do with IPv6 now.
+    pub ipv6_sessions: u64,
+    /// Of those, as many as fit.
+    pub ipv6_session_capacity: u64,
     /// Sessions set up.
     pub sessions_created: u64,
     /// Sessions expired.

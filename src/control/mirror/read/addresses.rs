@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 use super::{MirroredPort, port_of};
@@ -69,7 +69,8 @@ pub(super) fn interface(port: &MirroredPort, link: &LinkMessage, addresses: &[Ad
     if !link.header.flags.contains(LinkFlags::Up) {
         return None;
     }
-    let mut interface = Interface { port: port.port, mac: MacAddress::default(), mtu: port.mtu, address: None };
+    let (mac, mtu) = (MacAddress::default(), port.mtu);
+    let mut interface = Interface { port: port.port, mac, mtu, address: None, ipv6_address: None };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => interface.mac = MacAddress(bytes.as_slice().try_into().ok()?),
@@ -80,14 +81,26 @@ pub(super) fn interface(port: &MirroredPort, link: &LinkMessage, addresses: &[Ad
     // As the kernel chooses for its own ICMP errors: the first primary address; one of a subnet before a /32, which
     // may be a virtual or local address.
     let primary = |message: &&AddressMessage| {
-        message.header.index == port.ifindex
-            && message.header.family == AddressFamily::Inet
-            && !message.header.flags.contains(AddressHeaderFlags::Secondary)
+        let is_primary = !message.header.flags.contains(AddressHeaderFlags::Secondary);
+        message.header.index == port.ifindex && is_primary
     };
-    let first =
-        |of_subnet: bool| addresses.iter().filter(primary).find(|message| !of_subnet || message.header.prefix_len < 32);
-    let own = first(true).or_else(|| first(false)).and_then(own_address);
-    interface.address = own.and_then(|address| if let IpAddr::V4(address) = address { Some(address) } else { None });
+    let own = |host_prefix: u8, is_usable: &dyn Fn(&AddressMessage) -> bool| {
+        let mut usable = addresses.iter().filter(primary).filter(|message| is_usable(message));
+        let of_subnet = usable.clone().find(|message| message.header.prefix_len < host_prefix);
+        of_subnet.or_else(|| usable.next()).and_then(own_address)
+    };
+    if let Some(IpAddr::V4(address)) = own(32, &|message| message.header.family == AddressFamily::Inet) {
+        interface.address = Some(address);
+    }
+    let global = |message: &AddressMessage| {
+        let state = port_address(std::slice::from_ref(port), message).map(|address| address.state);
+        message.header.family == AddressFamily::Inet6
+            && message.header.scope == AddressScope::Universe
+            && state == Some(AddressState::Usable)
+    };
+    if let Some(IpAddr::V6(address)) = own(128, &global) {
+        interface.ipv6_address = Some(address);
+    }
     Some(interface)
 }
 

@@ -130,8 +130,13 @@ fn an_interface_takes_the_smaller_mtu_and_its_subnet_address() {
         AddressMessageBuilder::<Ipv4Addr>::new().index(ifindex).address(ipv4(address), prefix_len).build()
     };
     let addresses = [address(11, "10.9.9.9", 24), address(10, "10.0.0.100", 32), address(10, "10.0.0.1", 24)];
-    let expected =
-        Interface { port: PortId(0), mac: MacAddress([2, 0, 0, 0, 0, 1]), mtu: 1500, address: Some(ipv4("10.0.0.1")) };
+    let expected = Interface {
+        port: PortId(0),
+        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        address: Some(ipv4("10.0.0.1")),
+        ipv6_address: None,
+    };
     assert_eq!(interface(&PORTS[0], &link, &addresses), Some(expected));
     link.attributes[1] = LinkAttribute::Mtu(1400);
     assert_eq!(interface(&PORTS[0], &link, &addresses[..2]).unwrap().mtu, 1400);

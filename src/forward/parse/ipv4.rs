@@ -1,84 +1,14 @@
-//! From bytes to what the fast path needs to know, or to a verdict at once.
-//!
-//! Whatever the bytes, this never fails otherwise; after it every offset that it gives lies in the frame's first
-//! segment.
+//! Packets of IPv4.
 
 use std::net::Ipv4Addr;
 
-use super::verdict::{DropReason, PuntClass, Verdict};
+use super::super::verdict::{DropReason, PuntClass, Verdict};
+use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
-use crate::wire::ethernet::{self, Ethernet};
-use crate::wire::icmp;
 use crate::wire::ipv4::{self, Ipv4};
-use crate::wire::tcp::{self, Flags, Tcp};
-use crate::wire::udp::{self, Udp};
-
-/// A TCP or UDP packet over IPv4, whole, with sound headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// Its addresses and ports.
-    pub key: FlowKey,
-    /// Bytes of the IP packet.
-    pub total_len: u16,
-    /// Bytes of the IPv4 header with options.
-    pub header_len: u8,
-    /// Its time to live on arrival.
-    pub ttl: u8,
-    /// Its TCP control bits; none for UDP.
-    pub flags: Flags,
-    /// Whether it may not be fragmented.
-    pub dont_fragment: bool,
-}
-
-impl Packet {
-    /// No packet: what an array of them begins with.
-    pub(super) const NONE: Self = Self {
-        key: FlowKey::from_wire(Protocol::Tcp, [0; 8], [0; 4]),
-        total_len: 0,
-        header_len: 0,
-        ttl: 0,
-        flags: Flags(0),
-        dont_fragment: false,
-    };
-
-    /// Where the TCP or UDP header stands in the frame.
-    #[inline]
-    pub fn l4_offset(&self) -> usize {
-        ethernet::LEN + usize::from(self.header_len)
-    }
-
-    /// Whether it goes from one machine to one other, neither of them this host by a loopback address.
-    #[inline]
-    pub fn is_unicast(&self) -> bool {
-        let (source, destination) = (self.key.source(), self.key.destination());
-        let to_one = !destination.is_multicast() && !destination.is_broadcast() && !destination.is_loopback();
-        to_one && !ipv4::is_martian_source(source)
-    }
-}
-
-/// What a frame turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// Something that a service may be for.
-    Flow(Packet),
-    /// Another unicast IPv4 packet: the kernel's if the address is the gateway's, else a drop for this reason.
-    Other {
-        /// To whom.
-        destination: Ipv4Addr,
-        /// As what the kernel would get it.
-        class: PuntClass,
-        /// Whether it is a fragment.
-        fragment: bool,
-    },
-    /// Decided.
-    Decided(Verdict),
-}
-
-const fn dropped(reason: DropReason) -> Parsed {
-    Parsed::Decided(Verdict::Drop(reason))
-}
+use crate::wire::{ethernet, icmp, tcp, udp};
 
 /// Bytes of the headers of a plain packet up to the ports, and of whole headers.
 const UDP_FRONT: usize = ethernet::LEN + ipv4::MIN_LEN + udp::LEN;
@@ -86,11 +16,11 @@ const TCP_FRONT: usize = ethernet::LEN + ipv4::MIN_LEN + tcp::MIN_LEN;
 
 /// What nearly every packet is: to this port's own address, TCP or UDP over IPv4 without options, whole and sound.
 ///
-/// None means only that [`parse`] must look. Where this gives a packet, that gives the same one, or refuses it for
-/// its addresses, which are not looked at here: no session has such addresses ([`Packet::is_unicast`]; see the tests).
+/// None means only that [`super::parse`] must look. Where this gives a packet, that gives the same one, or refuses it for
+/// its addresses, which are not looked at here: no session has such addresses ([`super::super::Plane::is_unicast`]; see the tests).
 /// This one reads whole words at fixed offsets, and decides what must be so by one comparison of many bits.
 #[inline]
-pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet> {
+pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet<Ipv4Addr>> {
     let bytes = frame.bytes();
     let front = bytes.first_chunk::<UDP_FRONT>()?;
     // Destination MAC; EtherType, version and header length; more fragments, offset.
@@ -102,34 +32,14 @@ pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet> {
     {
         return None;
     }
+    let l4_len = u32::from(total_len).checked_sub(20)?;
     let (protocol, flags) = match front[23] {
-        udp::PROTOCOL => (Protocol::Udp, plain_udp(front, total_len)?),
-        tcp::PROTOCOL => (Protocol::Tcp, plain_tcp(bytes.first_chunk()?, total_len)?),
+        udp::PROTOCOL => (Protocol::Udp, plain_udp(at::<38, 2, _>(front), l4_len)?),
+        tcp::PROTOCOL => (Protocol::Tcp, plain_tcp(at::<46, 2, TCP_FRONT>(bytes.first_chunk()?), l4_len)?),
         _ => return None,
     };
-    let key = FlowKey::from_wire(protocol, at::<26, 8, _>(front), at::<34, 4, _>(front));
+    let key = FlowKey::from_wire(protocol, u64::from_ne_bytes(at::<26, 8, _>(front)), at::<34, 4, _>(front));
     Some(Packet { key, total_len, header_len: 20, ttl: front[22], flags, dont_fragment: front[20] & 0x40 != 0 })
-}
-
-/// The bytes at an offset of an array, which holds them.
-#[inline]
-fn at<const AT: usize, const COUNT: usize, const LEN: usize>(bytes: &[u8; LEN]) -> [u8; COUNT] {
-    const { assert!(AT + COUNT <= LEN, "beyond the array") };
-    let mut part = [0; COUNT];
-    part.copy_from_slice(&bytes[AT..AT + COUNT]);
-    part
-}
-
-#[inline]
-fn plain_udp(front: &[u8; UDP_FRONT], total_len: u16) -> Option<Flags> {
-    let len = u32::from(u16::from_be_bytes(at::<38, 2, _>(front)));
-    (len >= 8 && len + 20 <= u32::from(total_len)).then_some(Flags(0))
-}
-
-#[inline]
-fn plain_tcp(front: &[u8; TCP_FRONT], total_len: u16) -> Option<Flags> {
-    let header_len = u32::from(front[46] >> 4) * 4;
-    (header_len >= 20 && header_len + 20 <= u32::from(total_len)).then_some(Flags(front[47]))
 }
 
 /// Whether the device, or the header's sum, says that the IPv4 checksum is right, and the device not that TCP's or
@@ -159,25 +69,8 @@ fn plain_checksum_is_right(front: &[u8; UDP_FRONT]) -> bool {
     (halves(at::<14, 8, _>(front)) + halves(at::<22, 8, _>(front)) + last).is_multiple_of(0xffff)
 }
 
-/// Looks at any frame whatever, which came in by a port with this MAC address.
-pub fn parse<F: Frame>(frame: &F, own: MacAddress, promiscuous: bool) -> Parsed {
-    let bytes = frame.bytes();
-    let Some(ethernet) = Ethernet::new(bytes) else { return dropped(DropReason::Truncated) };
-    let destination = ethernet.destination();
-    let to_group = destination.is_group();
-    if destination != own && !to_group && !promiscuous {
-        return dropped(DropReason::NotOurMac);
-    }
-    match ethernet.ethertype() {
-        ethernet::IPV4 => parse_ipv4(frame, bytes.split_at(ethernet::LEN).1, to_group),
-        ethernet::ARP => Parsed::Decided(Verdict::Punt(PuntClass::Arp)),
-        ethernet::IPV6 => Parsed::Decided(Verdict::Punt(PuntClass::Ipv6)),
-        _ => dropped(DropReason::UnknownEthertype),
-    }
-}
-
 #[inline]
-fn parse_ipv4<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parsed {
+pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parsed {
     let header = match check_ipv4(frame, packet) {
         Ok(header) => header,
         Err(reason) => return dropped(reason),
@@ -194,14 +87,25 @@ fn parse_ipv4<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parsed {
         Some(protocol) if !header.is_fragment() => protocol,
         _ => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
+            let destination = destination.into();
             return Parsed::Other { destination, class, fragment: header.is_fragment() };
         }
     };
-    match parse_l4(packet, header, protocol) {
-        Some(_) if frame.l4_checksum() == ChecksumStatus::Bad => dropped(DropReason::BadL4Checksum),
-        Some(packet) => Parsed::Flow(packet),
-        None => dropped(DropReason::BadL4Header),
-    }
+    let header_len = header.header_len();
+    let l4_len = usize::from(header.total_len()) - header_len;
+    let l4 = packet.get(header_len..).unwrap_or_default();
+    let (source_port, destination_port, flags) = match ports_and_flags(frame, protocol, l4, l4_len) {
+        Ok(found) => found,
+        Err(reason) => return dropped(reason),
+    };
+    Parsed::Ipv4(Packet {
+        key: FlowKey::new(protocol, (header.source(), source_port), (destination, destination_port)),
+        total_len: header.total_len(),
+        header_len: u8::try_from(header_len).unwrap_or(u8::MAX),
+        ttl: header.ttl(),
+        flags,
+        dont_fragment: header.dont_fragment(),
+    })
 }
 
 /// The header, if it and the length that it gives are sound.
@@ -230,42 +134,12 @@ fn check_ipv4<'a, F: Frame>(frame: &F, packet: &'a [u8]) -> Result<Ipv4<'a>, Dro
     Ok(header)
 }
 
-#[inline]
-fn parse_l4(packet: &[u8], header: Ipv4<'_>, protocol: Protocol) -> Option<Packet> {
-    let header_len = header.header_len();
-    let l4_len = usize::from(header.total_len()) - header_len;
-    let l4 = packet.get(header_len..)?;
-    let (source_port, destination_port, flags) = match protocol {
-        Protocol::Tcp => {
-            let tcp = Tcp::new(l4)?;
-            if tcp.header_len() < tcp::MIN_LEN || tcp.header_len() > l4_len {
-                return None;
-            }
-            (tcp.source_port(), tcp.destination_port(), tcp.flags())
-        }
-        Protocol::Udp => {
-            let udp = Udp::new(l4)?;
-            if udp.is_empty() || l4_len < udp::LEN || usize::from(udp.len()) > l4_len {
-                return None;
-            }
-            (udp.source_port(), udp.destination_port(), Flags::default())
-        }
-    };
-    Some(Packet {
-        key: FlowKey::new(protocol, (header.source(), source_port), (header.destination(), destination_port)),
-        total_len: header.total_len(),
-        header_len: u8::try_from(header_len).ok()?,
-        ttl: header.ttl(),
-        flags,
-        dont_fragment: header.dont_fragment(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::forward::plane::Plane;
     use crate::port::memory::MemoryFrame;
 
     const OWN: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -310,8 +184,8 @@ mod tests {
             let frame = MemoryFrame::new(&bytes);
             let quick = plain(&frame, OWN);
             if let Some(packet) = quick {
-                let careful = parse(&frame, OWN, false);
-                prop_assert_eq!(careful == Parsed::Flow(packet), packet.is_unicast(), "{:?}", careful);
+                let careful = super::super::parse(&frame, OWN, false);
+                prop_assert_eq!(careful == Parsed::Ipv4(packet), Ipv4Addr::is_unicast(&packet.key), "{:?}", careful);
             }
             if changes.is_empty() && cut == 0 && protocol != 1 {
                 prop_assert!(quick.is_some());

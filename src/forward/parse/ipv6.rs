@@ -1,0 +1,100 @@
+//! Packets of IPv6.
+
+use std::net::Ipv6Addr;
+
+use super::super::verdict::{DropReason, PuntClass, Verdict};
+use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use crate::balance::Protocol;
+use crate::flow::FlowKey;
+use crate::port::{ChecksumStatus, Frame, MacAddress};
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::{ethernet, icmp6, tcp, udp};
+
+/// Bytes of the headers of a plain packet up to the ports, and of whole headers.
+const UDP_FRONT: usize = ethernet::LEN + ipv6::LEN + udp::LEN;
+const TCP_FRONT: usize = ethernet::LEN + ipv6::LEN + tcp::MIN_LEN;
+/// Bytes of the fixed header as a packet counts them.
+#[allow(clippy::cast_possible_truncation, reason = "40")]
+const HEADER_LEN: u8 = ipv6::LEN as u8;
+
+/// What nearly every packet of IPv6 is: to this port's own address, TCP or UDP right behind the fixed header, whole and
+/// sound. As with IPv4, none means only that [`super::parse`] must look, and addresses are not looked at.
+#[inline]
+pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet<Ipv6Addr>> {
+    let bytes = frame.bytes();
+    let front = bytes.first_chunk::<UDP_FRONT>()?;
+    // Destination MAC; EtherType and version.
+    let differs = (u64::from_le_bytes(at::<0, 8, _>(front)) ^ own.low_bits()) << 16
+        | u64::from((u32::from_le_bytes(at::<12, 4, _>(front)) ^ 0x0060_dd86) & 0x00f0_ffff);
+    let payload_len = u16::from_be_bytes(at::<18, 2, _>(front));
+    let total_len = payload_len.checked_add(HEADER_LEN.into())?;
+    if differs != 0
+        || usize::from(total_len) + ethernet::LEN > frame.packet_len()
+        || frame.l4_checksum() == ChecksumStatus::Bad
+    {
+        return None;
+    }
+    let (protocol, flags) = match front[20] {
+        udp::PROTOCOL => (Protocol::Udp, plain_udp(at::<58, 2, _>(front), payload_len.into())?),
+        tcp::PROTOCOL => (Protocol::Tcp, plain_tcp(at::<66, 2, TCP_FRONT>(bytes.first_chunk()?), payload_len.into())?),
+        _ => return None,
+    };
+    let addresses: [u64; 4] = bytemuck::cast(at::<22, 32, _>(front));
+    let key = FlowKey::from_wire(protocol, addresses, at::<54, 4, _>(front));
+    Some(Packet { key, total_len, header_len: HEADER_LEN, ttl: front[21], flags, dont_fragment: true })
+}
+
+/// Looks at any packet whatever; it came in a frame to a group or not.
+pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parsed {
+    let header = match check(frame, packet) {
+        Ok(header) => header,
+        Err(reason) => return dropped(reason),
+    };
+    let (source, destination) = (header.source(), header.destination());
+    if destination.is_multicast() {
+        return Parsed::Decided(Verdict::Punt(PuntClass::Ipv6));
+    }
+    if ipv6::is_martian_source(source) || ipv6::is_never_unicast(destination) {
+        return dropped(DropReason::MartianSource);
+    }
+    // A unicast packet in a group frame is not forwarded, and no service is reached by one.
+    if to_group {
+        return dropped(DropReason::NotOurMac);
+    }
+    let total_len = header.payload_len() + u16::from(HEADER_LEN);
+    let Some(upper) = ipv6::upper(&packet[..packet.len().min(total_len.into())]) else {
+        return dropped(DropReason::BadIpv6Header);
+    };
+    let protocol = match Protocol::from_number(upper.protocol) {
+        Some(protocol) if !upper.fragment => protocol,
+        _ => {
+            let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
+            return Parsed::Other { destination: destination.into(), class, fragment: upper.fragment };
+        }
+    };
+    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
+    let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
+    match ports_and_flags(frame, protocol, l4, l4_len) {
+        Ok((source_port, destination_port, flags)) => Parsed::Ipv6(Packet {
+            key: FlowKey::new(protocol, (source, source_port), (destination, destination_port)),
+            total_len,
+            header_len: upper.offset,
+            ttl: header.hop_limit(),
+            flags,
+            dont_fragment: true,
+        }),
+        Err(reason) => dropped(reason),
+    }
+}
+
+/// The header, if it and the length that it gives are sound.
+fn check<'a, F: Frame>(frame: &F, packet: &'a [u8]) -> Result<Ipv6<'a>, DropReason> {
+    let header = Ipv6::new(packet).ok_or(DropReason::Truncated)?;
+    if header.version() != 6 || header.payload_len().checked_add(HEADER_LEN.into()).is_none() {
+        return Err(DropReason::BadIpv6Header);
+    }
+    if usize::from(header.payload_len()) + ipv6::LEN > frame.packet_len() - ethernet::LEN {
+        return Err(DropReason::Truncated);
+    }
+    Ok(header)
+}

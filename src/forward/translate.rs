@@ -1,0 +1,116 @@
+//! From IPv4 to IPv6 and back: the IP header is made anew, the transport header gets other ports and its checksum
+//! follows (RFC 7915, 4.1 and 5.1).
+//!
+//! What stands between IPv6's fixed header and the transport header, and IPv4's options, do not go over.
+
+use std::net::Ipv6Addr;
+
+use super::parse::Packet;
+use super::plane::{Plane, routed};
+use super::rewrite;
+use super::verdict::DropReason;
+use crate::balance::Protocol;
+use crate::flow::{Address, Direction, FlowKey};
+use crate::port::Frame;
+use crate::session::Session;
+use crate::wire::checksum::{fold, sum};
+use crate::wire::{ethernet, ipv4, ipv6, udp};
+
+/// Packets of IPv6 up to here say nothing of whether they may be fragmented once they are of IPv4 (RFC 7915, 5.1).
+const MAY_BE_FRAGMENTED: u16 = 1260;
+
+/// Bytes in front of the transport header, now and in the other family.
+pub(super) fn grown<P: Plane>(packet: &Packet<P>) -> (u16, u16) {
+    let after = if P::HAS_MIXED { ipv4::MIN_LEN } else { ipv6::LEN };
+    (packet.header_len.into(), u16::try_from(after).unwrap_or(0))
+}
+
+/// Makes a packet of a session of both families what that sends on in this direction, but for its Ethernet header, of which
+/// only the EtherType is right. `id` is for an IPv4 packet that may be fragmented.
+pub(super) fn translate<P: Plane, F: Frame>(
+    frame: &mut F,
+    packet: &Packet<P>,
+    session: &Session<Ipv6Addr>,
+    direction: Direction,
+    id: u16,
+) -> Result<(), DropReason> {
+    let to = session.rewritten_key(direction);
+    let l4_len = packet.l4_len();
+    let frame_len = ethernet::LEN + usize::from(packet.total_len);
+    if frame.packet_len() > frame_len {
+        frame.truncate(frame_len);
+    }
+    let header = frame.bytes().get(ethernet::LEN..).and_then(|ip| ip.first_chunk::<{ ipv4::MIN_LEN }>()).copied();
+    let header = header.ok_or(DropReason::Truncated)?;
+    let needs_checksum = !P::HAS_MIXED && lacks_checksum(frame.bytes(), packet);
+    if needs_checksum && frame.packet_len() != frame.bytes().len() {
+        // Only its sender, or the whole of it, could say what the checksum is that IPv6 wants.
+        return Err(DropReason::BadL4Checksum);
+    }
+    let (before, after) = grown(packet);
+    let moved = if after > before {
+        frame.prepend(usize::from(after - before))
+    } else {
+        before == after || frame.advance(usize::from(before - after))
+    };
+    if !moved {
+        return Err(DropReason::NoHeadroom);
+    }
+    let Some(ip) = frame.bytes_mut().get_mut(ethernet::LEN..) else { return Err(DropReason::Truncated) };
+    let Some((front, l4)) = ip.split_at_mut_checked(after.into()) else { return Err(DropReason::Truncated) };
+    match front.first_chunk_mut::<{ ipv6::LEN }>() {
+        Some(front) => to_ipv6(front, &header, packet, &to),
+        None => to_ipv4(front, &header, packet, &to, id)?,
+    }
+    rewrite::transport(l4, packet.key.protocol(), to.wire_ports(), session.deltas(direction)[1]);
+    if needs_checksum {
+        make_udp_checksum(l4, l4_len, &to);
+    }
+    ethernet::set_ethertype_of_packet(frame.bytes_mut());
+    Ok(())
+}
+
+/// Whether it is a UDP packet whose sender made no checksum: IPv6 wants one (RFC 8200, 8.1).
+fn lacks_checksum<P: Plane>(bytes: &[u8], packet: &Packet<P>) -> bool {
+    let header = bytes.get(packet.l4_offset()..).and_then(|l4| l4.first_chunk::<{ udp::LEN }>());
+    packet.key.protocol() == Protocol::Udp && header.is_some_and(|header| header[udp::CHECKSUM_AT..] == [0, 0])
+}
+
+fn make_udp_checksum(l4: &mut [u8], len: u16, to: &FlowKey<Ipv6Addr>) {
+    let payload = fold(sum(l4.get(..len.into()).unwrap_or_default()));
+    let pseudo = ipv6::pseudo_header(to.source(), to.destination(), udp::PROTOCOL, len);
+    if let Some(header) = l4.first_chunk_mut() {
+        udp::set_checksum(header, !fold(pseudo + u32::from(payload)));
+    }
+}
+
+/// A header of IPv6 in place of one of IPv4.
+fn to_ipv6<P: Plane>(
+    front: &mut [u8; ipv6::LEN],
+    header: &[u8; ipv4::MIN_LEN],
+    packet: &Packet<P>,
+    to: &FlowKey<Ipv6Addr>,
+) {
+    let ends = (to.source(), to.destination());
+    ipv6::write(front, packet.l4_len(), packet.ttl.wrapping_sub(1), packet.key.protocol() as u8, ends);
+    ipv6::set_traffic_class(front, header[1]);
+}
+
+/// A header of IPv4 in place of one of IPv6.
+fn to_ipv4<P: Plane>(
+    front: &mut [u8],
+    header: &[u8; ipv4::MIN_LEN],
+    packet: &Packet<P>,
+    to: &FlowKey<Ipv6Addr>,
+    id: u16,
+) -> Result<(), DropReason> {
+    let of = |address: Ipv6Addr| std::net::Ipv4Addr::of(routed(address)).ok_or(DropReason::NoRoute);
+    let ends = (of(to.source())?, of(to.destination())?);
+    let len = packet.l4_len() + 20;
+    let dont_fragment = packet.total_len > MAY_BE_FRAGMENTED;
+    let class_and_ttl = (P::traffic_class(header), packet.ttl.wrapping_sub(1));
+    let id = if dont_fragment { 0 } else { id };
+    let made = ipv4::header(len, class_and_ttl, packet.key.protocol() as u8, ends, (id, dont_fragment));
+    front.copy_from_slice(&made);
+    Ok(())
+}

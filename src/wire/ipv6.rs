@@ -1,0 +1,204 @@
+//! IPv6 headers and extension headers (RFC 8200).
+
+use std::net::Ipv6Addr;
+
+use super::be16;
+
+/// Bytes of the fixed header.
+pub const LEN: usize = 40;
+/// Bytes that every link carries in one packet (RFC 8200, 5).
+pub const MIN_MTU: u16 = 1280;
+/// IP protocol number of an IPv6 packet inside another packet (RFC 2473, RFC 4213).
+pub const IN_IP: u8 = 41;
+/// Next header: nothing follows.
+const NO_NEXT: u8 = 59;
+/// Extension headers: hop-by-hop options, routing, fragment, destination options.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+/// Extension headers that a packet may have in front of its transport header: more say nothing that is meant well.
+const MAX_EXTENSIONS: usize = 8;
+/// Bytes up to the transport header, fixed header and extensions, that the gateway looks behind.
+const MAX_HEADERS: usize = 240;
+
+/// A view of the fixed header.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv6<'a>(&'a [u8; LEN]);
+
+impl<'a> Ipv6<'a> {
+    /// The header at the front of a packet; none if the packet is shorter.
+    #[inline]
+    pub fn new(packet: &'a [u8]) -> Option<Self> {
+        packet.first_chunk().map(Self)
+    }
+
+    /// The version: 6 in an IPv6 packet.
+    #[inline]
+    pub fn version(self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    /// Bytes behind this header as it says itself.
+    #[inline]
+    pub fn payload_len(self) -> u16 {
+        be16!(self.0, 4)
+    }
+
+    /// What follows this header.
+    #[inline]
+    pub fn next_header(self) -> u8 {
+        self.0[6]
+    }
+
+    /// Hop limit.
+    #[inline]
+    pub fn hop_limit(self) -> u8 {
+        self.0[7]
+    }
+
+    /// From whom.
+    #[inline]
+    pub fn source(self) -> Ipv6Addr {
+        Ipv6Addr::from(part::<8, 16>(self.0))
+    }
+
+    /// To whom.
+    #[inline]
+    pub fn destination(self) -> Ipv6Addr {
+        Ipv6Addr::from(part::<24, 16>(self.0))
+    }
+}
+
+fn part<const AT: usize, const COUNT: usize>(bytes: &[u8; LEN]) -> [u8; COUNT] {
+    let mut part = [0; COUNT];
+    part.copy_from_slice(&bytes[AT..AT + COUNT]);
+    part
+}
+
+/// What stands behind the extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upper {
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Bytes in front of it, fixed header included.
+    pub offset: u8,
+    /// Whether the packet is a fragment: more than what an atomic one is (RFC 6946).
+    pub fragment: bool,
+}
+
+/// Goes through a packet's extension headers. None where they leave the packet, where there are too many, or where one
+/// stands where none may (RFC 8200, 4.1: hop-by-hop options come first). In a fragment the walk ends at its header.
+pub fn upper(packet: &[u8]) -> Option<Upper> {
+    let mut protocol = Ipv6::new(packet)?.next_header();
+    let mut offset = LEN;
+    for extension in 0..=MAX_EXTENSIONS {
+        let here = Upper { protocol, offset: u8::try_from(offset).ok()?, fragment: false };
+        let header = match protocol {
+            HOP_BY_HOP if extension > 0 => return None,
+            HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT => packet.get(offset..)?.first_chunk::<8>()?,
+            NO_NEXT => return Some(here),
+            _ => return Some(here),
+        };
+        if protocol == FRAGMENT {
+            // Offset and "more": an atomic fragment has neither.
+            if be16!(header, 2) & 0xfff9 != 0 {
+                return Some(Upper { protocol: header[0], offset: here.offset, fragment: true });
+            }
+            offset += 8;
+        } else {
+            offset += 8 * (usize::from(header[1]) + 1);
+        }
+        protocol = header[0];
+        if offset > MAX_HEADERS || offset > packet.len() {
+            return None;
+        }
+    }
+    None
+}
+
+/// Writes a header without extensions, flow label 0.
+pub fn write(
+    header: &mut [u8; LEN],
+    payload_len: u16,
+    hop_limit: u8,
+    next_header: u8,
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+) {
+    header.fill(0);
+    header[0] = 0x60;
+    header[4..6].copy_from_slice(&payload_len.to_be_bytes());
+    header[6] = next_header;
+    header[7] = hop_limit;
+    header[8..24].copy_from_slice(&source.octets());
+    header[24..].copy_from_slice(&destination.octets());
+}
+
+/// Gives a header another traffic class: DSCP and ECN.
+pub fn set_traffic_class(header: &mut [u8; LEN], class: u8) {
+    header[0] = header[0] & 0xf0 | class >> 4;
+    header[1] = header[1] & 0x0f | class << 4;
+}
+
+/// The sum of the pseudo-header (RFC 8200, 8.1). `len` is that of what follows all IP headers.
+pub fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: u16) -> u32 {
+    let words = |address: Ipv6Addr| address.segments().iter().map(|&word| u32::from(word)).sum::<u32>();
+    words(source) + words(destination) + u32::from(protocol) + u32::from(len)
+}
+
+/// A source address that no host may send from through a router: unspecified, loopback, multicast, or one that stands for
+/// an IPv4 address inside a host (RFC 4291, 2.5.2, 2.5.3, 2.7; RFC 4942, 2.2).
+#[inline]
+pub fn is_martian_source(address: Ipv6Addr) -> bool {
+    address.is_unspecified() || is_never_unicast(address)
+}
+
+/// An address that no packet goes to one host by: loopback, multicast, IPv4-mapped.
+#[inline]
+pub fn is_never_unicast(address: Ipv6Addr) -> bool {
+    address.is_multicast() || address.is_loopback() || address.to_ipv4_mapped().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A packet with these headers behind the fixed one; each says what follows it.
+    fn packet(first: u8, headers: &[&[u8]]) -> Vec<u8> {
+        let mut packet = vec![0; LEN];
+        packet[0] = 0x60;
+        packet[6] = first;
+        headers.iter().for_each(|header| packet.extend_from_slice(header));
+        packet
+    }
+
+    #[test]
+    fn walks_over_extension_headers() {
+        let options = [60, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let destination = [17, 0, 1, 4, 0, 0, 0, 0];
+        let found = upper(&packet(0, &[&options, &destination, &[0; 8]]));
+        assert_eq!(found, Some(Upper { protocol: 17, offset: 64, fragment: false }));
+        assert_eq!(upper(&packet(6, &[&[0; 20]])), Some(Upper { protocol: 6, offset: 40, fragment: false }));
+        assert_eq!(upper(&packet(59, &[])), Some(Upper { protocol: 59, offset: 40, fragment: false }));
+    }
+
+    #[test]
+    fn tells_fragments_from_atomic_ones() {
+        let atomic = upper(&packet(44, &[&[17, 0, 0, 0, 1, 2, 3, 4], &[0; 8]]));
+        assert_eq!(atomic, Some(Upper { protocol: 17, offset: 48, fragment: false }));
+        for offset in [[0, 1], [0, 8]] {
+            let fragment = upper(&packet(44, &[&[17, 0, offset[0], offset[1], 1, 2, 3, 4], &[0; 8]]));
+            assert_eq!(fragment, Some(Upper { protocol: 17, offset: 40, fragment: true }));
+        }
+    }
+
+    #[test]
+    fn refuses_chains_that_leave_the_packet_or_never_end() {
+        assert_eq!(upper(&packet(0, &[&[17, 1, 0, 0, 0, 0, 0, 0]])), None, "longer than the packet");
+        assert_eq!(upper(&packet(0, &[&[17, 0, 0]])), None);
+        assert_eq!(upper(&packet(60, &[&[0, 0, 0, 0, 0, 0, 0, 0], &[17; 8]])), None, "hop-by-hop second");
+        let endless = [60, 0, 1, 4, 0, 0, 0, 0];
+        assert_eq!(upper(&packet(60, &[&endless[..]; 20])), None);
+        assert_eq!(upper(&[0x60; 39]), None);
+    }
+}
