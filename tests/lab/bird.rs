@@ -1,13 +1,14 @@
 //! BIRD: the routing daemon of a gateway or of a router beside it.
 
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 
 use super::Namespace;
 
 /// A BIRD in the foreground of a namespace; ended when dropped, its routes with it.
 pub struct Bird {
     child: Child,
+    socket: PathBuf,
     log: PathBuf,
 }
 
@@ -20,7 +21,13 @@ impl Bird {
         let mut command = namespace.command("bird");
         command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(file("ctl")).arg("-P").arg(file("pid"));
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        Self { child, log: file("log") }
+        Self { child, socket: file("ctl"), log: file("log") }
+    }
+
+    /// What it answers to a command of birdc's.
+    pub fn ask(&self, words: &str) -> String {
+        let output = Command::new("birdc").arg("-s").arg(&self.socket).args(words.split_whitespace()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

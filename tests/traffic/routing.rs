@@ -137,7 +137,7 @@ fn vips_are_announced_learned_routes_used_and_both_withdrawn() {
     let (lab, _nginx) = lab();
     let mut gateway = Gateway::start(&lab, &configuration());
     let _beside = Bird::start(&lab.gateway, lab.path(), "gateway", &gateways_bird());
-    let _router = Bird::start(&lab.client, lab.path(), "router", &routers_bird(10, ""));
+    let router = Bird::start(&lab.client, lab.path(), "router", &routers_bird(10, ""));
     wait_for("the VIPs at the router", PATIENCE, || announced(&lab.client));
     assert!(!route(&lab.client, "default").contains("via"), "nothing but VIPs is announced");
 
@@ -157,6 +157,10 @@ fn vips_are_announced_learned_routes_used_and_both_withdrawn() {
     lab.client.ip(&format!("addr add {FAR}/32 dev lo"));
     within_a_second("and its return", || page(&lab.client));
 
+    // It begins after BGP, and slowly.
+    wait_for("BFD in both families", PATIENCE, || {
+        (router.ask("show bfd sessions").matches(" Up ").count() == 2).then_some(())
+    });
     gateway.signal(Signal::KILL);
     within_a_second("the VIPs' end with their gateway", || withdrawn(&lab.client));
     gateway.wait(PATIENCE);
