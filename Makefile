@@ -81,7 +81,7 @@ install: ## install the built binary, man pages, completions, units, configurati
 		install -d "$$(dirname "$(DESTDIR)$(PREFIX)/$${shell#*:}")"; \
 		target/release/fullgate completion "$${shell%%:*}" >"$(DESTDIR)$(PREFIX)/$${shell#*:}"; \
 	done
-	install -m 644 dpdk-config/*.toml $(DESTDIR)$(SYSCONF)/examples/
+	install -m 644 dpdk-config/*.toml dpdk-config/bird.conf $(DESTDIR)$(SYSCONF)/examples/
 	install -m 644 hugepage-setup/hugepages.conf $(DESTDIR)$(SYSCONF)/examples/
 	for unit in fullgate fullgate-hugepages; do \
 		sed 's|/usr/bin/fullgate|$(PREFIX)/bin/fullgate|' hugepage-setup/$$unit.service >$(DESTDIR)$(UNITS)/$$unit.service; \

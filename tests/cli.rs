@@ -518,6 +518,7 @@ worker 1                  7
 
 fn port(name: &str, packets: u64) -> Value {
     json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "driver": "net_af_xdp", "tap": format!("fg-{name}"),
+            "addresses": ["10.0.0.1/24", "2001:db8::1/64 (tentative)"],
             "mac": "02:00:00:00:00:01", "mtu": 1500, "link_up": true, "link_speed_mbps": 10_000, "rx_queues": 2,
             "tx_queues": 2, "steering": "software", "offloads": ["tx_ipv4_checksum"], "rx_packets": packets,
             "rx_bytes": 100 * packets, "tx_packets": 2 * packets, "tx_bytes": 200 * packets, "rx_missed": 1,
@@ -551,6 +552,7 @@ wan:
   device    net_af_xdp0,iface=wan
   driver    net_af_xdp
   tap       fg-wan
+  addresses 10.0.0.1/24, 2001:db8::1/64 (tentative)
   mac       02:00:00:00:00:01
   mtu       1500
   link      up, 10000 Mbit/s
@@ -565,6 +567,7 @@ lan:
   device    net_af_xdp0,iface=lan
   driver    net_af_xdp
   tap       fg-lan
+  addresses 10.0.0.1/24, 2001:db8::1/64 (tentative)
   mac       02:00:00:00:00:01
   mtu       1500
   link      up, 10000 Mbit/s
@@ -585,6 +588,7 @@ lan:
   device    net_af_xdp0,iface=lan
   driver    net_af_xdp
   tap       fg-lan
+  addresses 10.0.0.1/24, 2001:db8::1/64 (tentative)
   mac       02:00:00:00:00:01
   mtu       1500
   link      up, 10000 Mbit/s

@@ -294,3 +294,30 @@ fn an_address_that_another_machine_has_is_never_the_hosts() {
         assert!(!lab.input.borrow().local.contains(&own.into()));
     });
 }
+
+#[test]
+fn many_ipv6_routes_at_once_arrive_whole() {
+    in_namespace("ipv6::many_ipv6_routes_at_once_arrive_whole", || async {
+        const ROUTES: usize = 20_000;
+        without_dad();
+        let mut lab = Lab::new().await;
+        let lines: String = (0..ROUTES)
+            .map(|n| {
+                format!("route add 2001:db8:{:x}::/{} via fe80::{:x} dev fg-lan\n", n + 16, 48 + n % 17, n % 7 + 1)
+            })
+            .collect();
+        let batch = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(batch.path(), lines).unwrap();
+        ip(&format!("-6 -batch {}", batch.path().display()));
+        let started = std::time::Instant::now();
+        let all = lab.input.wait_for(|input| input.routes.len() >= ROUTES);
+        drop(tokio::time::timeout(20 * SOON, all).await.expect("all routes").unwrap());
+        eprintln!("{ROUTES} IPv6 routes: {:?}", started.elapsed());
+        let table = RouteTable::new(&lab.input.borrow(), None);
+        let Resolution::Hop(index) = table.resolve(ipv6("2001:db8:2710::"), 0) else { panic!("no route") };
+        assert_eq!(
+            table.hop(index).unwrap().hop,
+            Hop { port: LAN, address: address(&format!("fe80::{}", 9984 % 7 + 1)) }
+        );
+    });
+}

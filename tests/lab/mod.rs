@@ -3,6 +3,7 @@
 //! Each test builds a lab of its own under names of its own, waits on conditions with a deadline (never for a fixed
 //! time), and everything it made goes away when it is dropped: processes by pid, namespaces by name. Needs root.
 
+pub mod bird;
 pub mod client;
 pub mod frames;
 pub mod gateway;

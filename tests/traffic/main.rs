@@ -1,4 +1,5 @@
-//! Real traffic through a real daemon, in network namespaces, over real poll-mode drivers. Needs root, nginx, ethtool.
+//! Real traffic through a real daemon, in network namespaces, over real poll-mode drivers. Needs root, and the
+//! packages of tests/lab/packages.
 #![cfg(feature = "dpdk")]
 // Tests say what they expect: a failed expectation is a failed test.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, missing_docs)]
@@ -15,6 +16,7 @@ mod ipv6;
 mod modes;
 mod packets;
 mod restart;
+mod routing;
 mod start;
 mod udp;
 mod workers;
