@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use super::{DropReason, Forwarder, Now};
 use crate::balance::{LocalAddress, LocalPool, Protocol, RealServer};
+use crate::flow::rss::RssDeal;
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::forward::parse::Packet;
-use crate::session::local_port::LocalPorts;
+use crate::session::local_port::{Choice, LocalPorts};
 use crate::session::{Found, Session, SessionIndex, SessionTable, TableFull, Tick};
 use crate::telemetry::counters::Counter;
 
@@ -21,6 +22,15 @@ struct LocalPort {
     port: u16,
     /// The hash of the answers' key.
     outbound: FlowHash,
+}
+
+/// Where a session's answers will come from, and what brings them to a worker.
+#[derive(Clone, Copy)]
+struct Answers<'a> {
+    server: &'a RealServer,
+    protocol: Protocol,
+    /// That of the pool's port; none: local ports are dealt out in turn.
+    rss: Option<&'a RssDeal>,
 }
 
 impl Forwarder {
@@ -41,15 +51,8 @@ impl Forwarder {
         }
         let pool = table.pools.get(service.pool).ok_or(DropReason::LocalPortsExhausted)?;
         let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
-        let local = take_local_port(
-            &self.sessions,
-            &mut self.local_ports,
-            pool,
-            turn,
-            server,
-            packet.key.protocol(),
-            now.tick,
-        )?;
+        let answers = Answers { server, protocol: packet.key.protocol(), rss: self.ownership.rss(pool.port) };
+        let local = take_local_port(&self.sessions, &mut self.local_ports, pool, turn, answers, now.tick)?;
         let real = (server.address, server.port);
         let session = Session::new(&packet.key, (local.address, local.port), real, server.slot);
         let end = now.tick.plus(self.timeouts.of(session.state()));
@@ -100,8 +103,7 @@ fn take_local_port(
     ports: &mut LocalPorts,
     pool: &LocalPool,
     turn: &mut usize,
-    server: &RealServer,
-    protocol: Protocol,
+    Answers { server, protocol, rss }: Answers<'_>,
     now: Tick,
 ) -> Result<LocalPort, DropReason> {
     let addresses = pool.addresses.len();
@@ -116,9 +118,11 @@ fn take_local_port(
             sessions.find(hash, &key).is_none().then_some(hash)
         };
         let pair = sessions.hash(&answer(0));
-        if let Some((port, outbound)) = ports.take(pair, pool.ports, each, now, free) {
+        let rss = rss.map(|rss| (rss, rss.answers(server.address, server.port, address)));
+        let choice = Choice { range: pool.ports, rss };
+        if let Some((port, outbound)) = ports.take(pair, choice, each, now, free) {
             // What the pair's next session will ask is loaded until then.
-            if let Some(next) = ports.next(pair, pool.ports) {
+            if let Some(next) = ports.next(pair, choice) {
                 sessions.prefetch(sessions.hash(&answer(next)));
             }
             return Ok(LocalPort { address, port, outbound });

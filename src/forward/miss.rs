@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 use super::parse::{self, Packet, Parsed};
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
-use crate::flow::local_port_owner;
 use crate::port::{Frame, PortId, WorkerId};
 use crate::wire::icmp;
 
@@ -46,8 +45,8 @@ impl Forwarder {
             }
             self.end(found.index);
         }
-        if self.services.local_addresses.contains_key(&packet.key.destination()) {
-            return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
+        if let Some(stands_on) = self.services.local_address_port(packet.key.destination()) {
+            return match self.hand_over(self.ownership.of_answer(stands_on, &packet.key), origin) {
                 Some(verdict) => verdict,
                 None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
             };

@@ -30,6 +30,7 @@ use self::balancer::Balancer;
 use self::flows::{Flows, all, bits};
 use self::parse::Packet;
 use crate::balance::ServiceTable;
+use crate::flow::ownership::Ownership;
 use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use crate::route::{HopEntry, Resolution, RouteTable};
@@ -46,7 +47,7 @@ const ICMP_ERRORS_PER_SECOND: u32 = 1000;
 /// Bytes of the shortest Ethernet frame without its FCS: what pads a packet up to it is not cut off.
 const MIN_FRAME: usize = 60;
 
-/// How packets of one flow come to one worker on a port.
+/// How a client's packets of one flow come to one worker on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steering {
     /// The device keeps a flow on one queue: a client's packets belong to the worker that they arrive at.
@@ -113,6 +114,8 @@ pub struct ForwarderConfig {
     pub session_capacity: u32,
     /// The gateway's secret, the same for all workers.
     pub seed: HashSeed,
+    /// Whose packets to local addresses are, the same for all workers.
+    pub ownership: Ownership,
     /// Every worker's counters; its own are at its index.
     pub counters: Arc<[Arc<WorkerCounters>]>,
 }
@@ -123,6 +126,7 @@ pub struct Forwarder {
     worker: WorkerId,
     workers: u8,
     ports: Vec<PortView>,
+    ownership: Ownership,
     services: Arc<ServiceTable>,
     routes: Arc<RouteTable>,
     sessions: SessionTable,
@@ -153,6 +157,7 @@ impl Forwarder {
             worker: config.worker,
             workers,
             ports: config.ports,
+            ownership: config.ownership,
             timeouts: TimeoutTable::new(&services.timeouts),
             services,
             routes: Arc::default(),

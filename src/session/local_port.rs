@@ -5,6 +5,9 @@
 //! is kept of the ports in use: there is nothing to allocate or to give back, and as many pairs of local address and
 //! real server as anybody likes. The line of the index that a question reads is the one that the session is entered in.
 //!
+//! Which ports are this worker's is either by number, dealt out to workers in turn, or by where a device's RSS would
+//! bring the answers: then others' ports are passed by.
+//!
 //! Ports are taken in turn, so one that is given back rests while others have theirs. Where the next few are in use
 //! (sessions that were set up together and last), the turn leaps to anywhere else; and where none was found, no more than a
 //! look is taken for the rest of the tick, so that a flood to a real server whose ports are all in use costs little.
@@ -12,19 +15,40 @@
 use super::Tick;
 use crate::balance::PortRange;
 use crate::flow::FlowHash;
+use crate::flow::rss::{AnswerHash, RssDeal};
 use crate::port::WorkerId;
 
 /// Turns that are kept. Pairs of a local address and a real server share them by hash; that moves them on the faster.
 const TURNS: usize = 1 << 14;
 /// Ports that are looked at in turn before others are.
 const TRIED_IN_TURN: u32 = 4;
+/// Ports of other workers that are passed by, at most, on the way to one of this worker's: a microsecond or two. Among
+/// `n` workers `n` are passed by on the average.
+const PASSED_BY: u32 = 1024;
 
 /// One worker's turns of local ports.
 #[derive(Debug)]
 pub struct LocalPorts {
-    worker: u32,
+    worker: WorkerId,
     workers: u32,
     turns: Box<[Turn]>,
+}
+
+/// The ports that a session may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// All workers' together.
+    pub range: PortRange,
+    /// What says which of them are a worker's, and what the session's answers have in common; none: they are dealt out to
+    /// workers in turn.
+    pub rss: Option<(&'a RssDeal, AnswerHash)>,
+}
+
+impl From<PortRange> for Choice<'_> {
+    /// Dealt out in turn.
+    fn from(range: PortRange) -> Self {
+        Self { range, rss: None }
+    }
 }
 
 /// Whose turn it is.
@@ -36,41 +60,53 @@ struct Turn {
     none_found: Option<Tick>,
 }
 
+/// Where a worker looks for its ports: evenly spaced in a range, `count` of them.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    first: u32,
+    step: u32,
+    count: u32,
+    /// How many of these are the worker's, more or less.
+    own: u32,
+    worker: WorkerId,
+    rss: Option<(&'a RssDeal, AnswerHash)>,
+}
+
 impl LocalPorts {
-    /// Those of one of `workers` workers: ports whose remainder by their number is its own.
+    /// Those of one of `workers` workers.
     pub fn new(worker: WorkerId, workers: u8) -> Self {
         let turns = vec![Turn { place: 0, none_found: None }; TURNS].into_boxed_slice();
-        Self { worker: worker.0.into(), workers: u32::from(workers).max(1), turns }
+        Self { worker, workers: u32::from(workers).max(1), turns }
     }
 
-    /// The next port of the range that `free` has an answer for, with that answer; it is asked for at most `tries`
+    /// The worker's next port that `free` has an answer for, with that answer; it is asked for at most `tries`
     /// ports. Where few are free none of these may be; the next call looks at others.
     ///
     /// `pair` is the hash of the two ends that the port is wanted for. It says, too, where their ports begin:
     /// as it is keyed, a restarted gateway begins somewhere else, and not with the ports that real servers remember.
-    pub fn take<T>(
+    pub fn take<'a, T>(
         &mut self,
         pair: FlowHash,
-        range: PortRange,
+        choice: impl Into<Choice<'a>>,
         tries: u32,
         now: Tick,
         free: impl Fn(u16) -> Option<T>,
     ) -> Option<(u16, T)> {
-        let (first, count) = self.share(range)?;
+        let places = self.places(choice.into())?;
         let turn = self.turns.get_mut(turn_of(pair))?;
-        let start = pair.reduce(count);
-        let tries = if turn.none_found == Some(now) { 1 } else { tries.min(count) };
+        let start = pair.reduce(places.count);
+        let all = tries >= places.own;
+        let tries = if turn.none_found == Some(now) { 1 } else { tries.min(places.count) };
         // Where all can be looked at, they are.
-        let in_turn = if tries == count { count } else { TRIED_IN_TURN };
+        let in_turn = if all { tries } else { TRIED_IN_TURN };
         let mut leap = u64::from(turn.place) ^ pair.0;
         for tried in 0..tries {
             if tried >= in_turn {
                 leap = leap.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-                turn.place = FlowHash(leap).reduce(count);
+                turn.place = FlowHash(leap).reduce(places.count);
             }
-            let place = (start + turn.place % count) % count;
+            let Some(port) = places.seek(start, &mut turn.place) else { break };
             turn.place = turn.place.wrapping_add(1);
-            let port = u16::try_from((first + place) * self.workers + self.worker).ok()?;
             if let Some(answer) = free(port) {
                 turn.none_found = None;
                 return Some((port, answer));
@@ -82,18 +118,49 @@ impl LocalPorts {
 
     /// The port that the next call of [`Self::take`] for this pair looks at first.
     #[inline]
-    pub fn next(&self, pair: FlowHash, range: PortRange) -> Option<u16> {
-        let (first, count) = self.share(range)?;
-        let turn = self.turns.get(turn_of(pair))?;
-        let place = (pair.reduce(count) + turn.place % count) % count;
-        u16::try_from((first + place) * self.workers + self.worker).ok()
+    pub fn next<'a>(&mut self, pair: FlowHash, choice: impl Into<Choice<'a>>) -> Option<u16> {
+        let places = self.places(choice.into())?;
+        let turn = self.turns.get_mut(turn_of(pair))?;
+        places.seek(pair.reduce(places.count), &mut turn.place)
     }
 
-    /// The first of this worker's ports in a range, and how many these are; none if there are none.
-    fn share(&self, range: PortRange) -> Option<(u32, u32)> {
-        let first = u32::from(range.first).saturating_sub(self.worker).div_ceil(self.workers);
-        let last = u32::from(range.last).checked_sub(self.worker)? / self.workers;
-        (first <= last).then(|| (first, last - first + 1))
+    /// Where this worker's ports in a range are; none if there are none.
+    fn places<'a>(&self, Choice { range, rss }: Choice<'a>) -> Option<Places<'a>> {
+        let (first, last) = (u32::from(range.first), u32::from(range.last));
+        let worker = self.worker;
+        if rss.is_some() {
+            let count = (last + 1).checked_sub(first)?;
+            return Some(Places { first, step: 1, count, own: count / self.workers, worker, rss });
+        }
+        // Ports whose remainder by the number of workers is its own.
+        let index = u32::from(worker.0);
+        let first_turn = first.saturating_sub(index).div_ceil(self.workers);
+        let last_turn = last.checked_sub(index)? / self.workers;
+        let count = (last_turn + 1).checked_sub(first_turn).filter(|&count| count > 0)?;
+        Some(Places { first: first_turn * self.workers + index, step: self.workers, count, own: count, worker, rss })
+    }
+}
+
+impl Places<'_> {
+    /// The worker's first port from a place on, which is counted from `start`; moves the place on to it.
+    #[inline]
+    fn seek(&self, start: u32, place: &mut u32) -> Option<u16> {
+        let mut at = (start + *place % self.count) % self.count;
+        let Some((deal, answers)) = self.rss else { return self.port(at) };
+        for _passed_by in 0..self.count.min(PASSED_BY) {
+            let port = self.port(at)?;
+            if deal.owner_of_port(answers, port) == self.worker {
+                return Some(port);
+            }
+            at = if at + 1 < self.count { at + 1 } else { 0 };
+            *place = place.wrapping_add(1);
+        }
+        None
+    }
+
+    #[inline]
+    fn port(&self, at: u32) -> Option<u16> {
+        u16::try_from(self.first + at * self.step).ok()
     }
 }
 
@@ -107,10 +174,12 @@ fn turn_of(pair: FlowHash) -> usize {
 mod tests {
     use std::cell::Cell;
     use std::collections::HashSet;
+    use std::net::Ipv4Addr;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::flow::rss::RssKey;
 
     const PAIR: FlowHash = FlowHash(0x0123_4567_89ab_cdef);
 
@@ -195,6 +264,58 @@ mod tests {
             .map(|pair| local_ports.take(FlowHash(pair << 59 | pair), ALL, 1, NOW, |_| Some(())).unwrap().0)
             .collect();
         assert_eq!(begun.len(), 32);
+    }
+
+    /// A device with a table of 128 entries for so many workers, and what some session's answers have in common.
+    fn deal(workers: u8, seed: u64) -> (RssDeal, AnswerHash) {
+        let mut state = seed;
+        let key = RssKey::draw(|| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            state ^ state >> 29
+        });
+        let table: Vec<u16> = (0..128).map(|entry| entry % u16::from(workers)).collect();
+        let deal = RssDeal::new(key.bytes(40), &table, workers).unwrap();
+        let answers = deal.answers(Ipv4Addr::new(10, 1, 0, 11), 80, Ipv4Addr::new(10, 1, 0, 200));
+        (deal, answers)
+    }
+
+    #[test]
+    fn with_rss_each_port_of_ones_own_has_its_turn() {
+        for workers in [2, 3, 16] {
+            let (deal, answers) = deal(workers, 5);
+            let choice = Choice { range: ALL, rss: Some((&deal, answers)) };
+            let mut local_ports = LocalPorts::new(WorkerId(1), workers);
+            let own = (1024..=u16::MAX).filter(|&port| deal.owner_of_port(answers, port) == WorkerId(1)).count();
+            let mut taken = HashSet::new();
+            for _ in 0..own {
+                let next = local_ports.next(PAIR, choice);
+                let (port, ()) = local_ports.take(PAIR, choice, 1, NOW, |_| Some(())).unwrap();
+                assert_eq!(next, Some(port));
+                assert_eq!(deal.owner_of_port(answers, port), WorkerId(1));
+                assert!(taken.insert(port), "{port} twice");
+            }
+            let again = local_ports.take(PAIR, choice, 1, NOW, |_| Some(())).unwrap().0;
+            assert!(taken.contains(&again));
+        }
+    }
+
+    #[test]
+    fn with_rss_a_small_range_is_searched_whole() {
+        let (deal, answers) = deal(2, 6);
+        let choice = Choice { range: ports(2000, 2031), rss: Some((&deal, answers)) };
+        let mut local_ports = LocalPorts::new(WorkerId(0), 2);
+        let own: Vec<u16> =
+            (2000..2032).filter(|&port| deal.owner_of_port(answers, port) == WorkerId(0)).collect();
+        assert!(own.len() > 8, "{own:?}");
+        for &free in &own {
+            let found = local_ports.take(PAIR, choice, 32, NOW, |port| (port == free).then_some(()));
+            assert_eq!(found, Some((free, ())));
+        }
+        // The other worker's are no use, and a range of them alone has nothing.
+        let other = (2000..2032).find(|port| !own.contains(port)).unwrap();
+        let choice = Choice { range: ports(other, other), ..choice };
+        assert_eq!(local_ports.take(PAIR, choice, 32, NOW, |_| Some(())), None);
+        assert_eq!(local_ports.next(PAIR, choice), None);
     }
 
     #[test]

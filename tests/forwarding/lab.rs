@@ -10,6 +10,7 @@ use fullgate::balance::{
     SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
 };
 use fullgate::flow::HashSeed;
+use fullgate::flow::ownership::Ownership;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
@@ -112,6 +113,7 @@ impl Gateway {
             workers,
             ports: vec![view(WAN_MAC), view(LAN_MAC)],
             session_capacity,
+            ownership: Ownership::in_turn(workers),
             seed: HashSeed([11, 12]),
             counters: Arc::clone(&counters),
         };
