@@ -507,9 +507,10 @@ worker 1                  7
 fn port(name: &str, packets: u64) -> Value {
     json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "driver": "net_af_xdp", "tap": format!("fg-{name}"),
             "mac": "02:00:00:00:00:01", "mtu": 1500, "link_up": true, "link_speed_mbps": 10_000, "rx_queues": 2,
-            "tx_queues": 2, "steering": "software", "offloads": ["tx_ipv4_checksum"], "rx_packets": packets,
+            "tx_queues": 2, "steering": "software", "ownership": "software",
+            "ownership_reason": "driver net_af_xdp has no RSS", "offloads": ["tx_ipv4_checksum"], "rx_packets": packets,
             "rx_bytes": 100 * packets, "tx_packets": 2 * packets, "tx_bytes": 200 * packets, "rx_missed": 1,
-            "rx_errors": 2, "tx_errors": 3, "xstats": [["rx_good_packets", packets]] })
+            "rx_errors": 2, "tx_errors": 3, "handovers": packets / 4, "xstats": [["rx_good_packets", packets]] })
 }
 
 fn worker(worker: u64, packets: u64, nanoseconds: u64) -> Value {
@@ -544,6 +545,7 @@ wan:
   link      up, 10000 Mbit/s
   queues    2 receive, 2 transmit
   steering  software
+  ownership software: driver net_af_xdp has no RSS
   offloads  tx_ipv4_checksum
       packets   bytes  errors  missed
   rx     1000  100000       2       1
@@ -558,6 +560,7 @@ lan:
   link      up, 10000 Mbit/s
   queues    2 receive, 2 transmit
   steering  software
+  ownership software: driver net_af_xdp has no RSS
   offloads  tx_ipv4_checksum
       packets  bytes  errors  missed
   rx        7    700       2       1
@@ -578,6 +581,7 @@ lan:
   link      up, 10000 Mbit/s
   queues    2 receive, 2 transmit
   steering  software
+  ownership software: driver net_af_xdp has no RSS
   offloads  tx_ipv4_checksum
       packets  bytes  errors  missed
   rx        7    700       2       1

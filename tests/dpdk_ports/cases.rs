@@ -384,7 +384,7 @@ pub fn process_is_left_as_it_was() {
     }
     let (elapsed, wall) = (last - from, 200_000_000);
     assert!(elapsed.abs_diff(wall) < wall / 20, "{elapsed} ns instead of {wall}");
-    let opened = Port::open(&ports[0], PortId(0), 1, &pool).unwrap();
+    let opened = Port::open(&ports[0], PortId(0), 1, &pool, &key()).unwrap();
     drop((opened, eal));
     assert!(std::path::Path::new(&folder).exists(), "the pool keeps the EAL up");
     drop(pool);

@@ -199,7 +199,7 @@ pub fn eal(ports: &[PortConfig], count: u16) -> (Eal, MemPool) {
 pub fn open(ports: &[PortConfig], count: u16, pool: &MemPool) -> Vec<(Port, Vec<Queue>)> {
     (0u8..)
         .zip(ports)
-        .map(|(id, config)| Port::open(config, PortId(id), count, pool).unwrap_or_else(|error| panic!("{error}")))
+        .map(|(id, config)| Port::open(config, PortId(id), count, pool, &key()).unwrap_or_else(|error| panic!("{error}")))
         .collect()
 }
 
