@@ -59,6 +59,7 @@ fn two_workers_on_nics_whose_rss_is_known_hand_nothing_over() {
     // Half of what arrives is for the other worker; ARP and the like is nobody's.
     assert!(software.ports.iter().all(|&handed| handed > u64::from(CONNECTIONS)), "{software:?}");
     assert_eq!(software.ports.iter().sum::<u64>(), software.over);
+    println!("known: {known:?}, software: {software:?}");
     stop(&mut machine);
     undo(&mut machine);
 }
