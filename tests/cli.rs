@@ -636,9 +636,9 @@ fn stats_as_totals_and_rates() {
         json!({ "stats": stats(1000, 10) }),
         request.clone(),
         "\
-Port  Link  Rx-packets  Rx-bytes  Tx-packets  Tx-bytes  Rx-missed  Rx-errors  Tx-errors
-wan   up          1000    100000        2000    200000          1          2          3
-lan   up          2000    200000        4000    400000          1          2          3
+Port  Link  Rx-packets  Rx-bytes  Tx-packets  Tx-bytes  Rx-missed  Rx-errors  Tx-errors  Handovers
+wan   up          1000    100000        2000    200000          1          2          3        250
+lan   up          2000    200000        4000    400000          1          2          3        500
 
 Worker  Core  Busy%  Sessions  Capacity  Created  Expired  Rx-packets  Tx-packets  Bursts  Handovers  Taken-over
      0     2   25.0         5   1048576      100        1        1000        1000     125        250           0
@@ -676,9 +676,9 @@ injected              3
         out,
         "\
 ==== at 12.0 s, over 2.0 s
-Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s
-wan   up      1000    800000    2000   1600000            0            0            0
-lan   up      2000   1600000    4000   3200000            0            0            0
+Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s  Handovers/s
+wan   up      1000    800000    2000   1600000            0            0            0          250
+lan   up      2000   1600000    4000   3200000            0            0            0          500
 
 Worker  Core  Busy%  Rx-pps  Tx-pps  Pkts/burst  Handovers/s  Sessions  New/s
      0     2   25.0    1000    1000           8          250         5    100
@@ -694,9 +694,9 @@ Punt  Packets/s  Total
 arp           0      3
 
 ==== at 13.0 s, over 1.0 s
-Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s
-wan   up         0         0       0         0            0            0            0
-lan   up         0         0       0         0            0            0            0
+Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s  Handovers/s
+wan   up         0         0       0         0            0            0            0            0
+lan   up         0         0       0         0            0            0            0            0
 
 Worker  Core  Busy%  Rx-pps  Tx-pps  Pkts/burst  Handovers/s  Sessions  New/s
      0     2   25.0       0       0           0            0         5      0

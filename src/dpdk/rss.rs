@@ -143,7 +143,7 @@ pub(super) fn deal_flows(
     if workers == 1 {
         return (Steering::Single, PortOwnership::Single);
     }
-    match (config.steering, known) {
+    let dealt = match (config.steering, known) {
         (PortSteering::Software, _) => (Steering::Software, PortOwnership::Software(WhySoftware::Configured)),
         (_, Ok(deal)) => (Steering::Rss, PortOwnership::Rss(Arc::new(deal))),
         (PortSteering::Rss, Err(_)) => {
@@ -161,7 +161,11 @@ pub(super) fn deal_flows(
             let spread = matches!(reason, WhySoftware::Unknown { .. } | WhySoftware::Unusable(_));
             (if spread { Steering::Rss } else { Steering::Software }, PortOwnership::Software(reason))
         }
+    };
+    if let Some(reason) = dealt.1.reason() {
+        tracing::info!("port {}: workers hand answers over to each other: {reason}", config.name);
     }
+    dealt
 }
 
 /// Deals the redirection table to the queues, and reads back what the device does.

@@ -166,8 +166,12 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_told() {
         let key = key(1);
-        let error = |bytes, table: &[u16], workers| RssDeal::new(key.bytes(bytes), table, workers).unwrap_err().to_string();
-        assert_eq!(error(39, &table(128, 2), 2), "an RSS key of 39 bytes is too short for IPv6; allowed: 40 bytes or more");
+        let error =
+            |bytes, table: &[u16], workers| RssDeal::new(key.bytes(bytes), table, workers).unwrap_err().to_string();
+        assert_eq!(
+            error(39, &table(128, 2), 2),
+            "an RSS key of 39 bytes is too short for IPv6; allowed: 40 bytes or more"
+        );
         assert_eq!(error(40, &table(100, 2), 2), "its redirection table has 100 entries, which is no power of two");
         assert_eq!(error(40, &[], 2), "its redirection table has 0 entries, which is no power of two");
         assert_eq!(error(52, &table(128, 2), 3), "its redirection table has nothing for worker 2");

@@ -45,11 +45,8 @@ impl Forwarder {
             }
             self.end(found.index);
         }
-        if let Some(stands_on) = self.services.local_address_port(packet.key.destination()) {
-            return match self.hand_over(self.ownership.of_answer(stands_on, &packet.key), origin) {
-                Some(verdict) => verdict,
-                None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
-            };
+        if self.services.local_addresses.contains_key(&packet.key.destination()) {
+            return self.stray_answer(port, frame, packet, origin);
         }
         let key = ServiceKey {
             protocol: packet.key.protocol(),
@@ -77,6 +74,16 @@ impl Forwarder {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
             }
             Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// A packet to a local address that this worker has no session for.
+    #[cold]
+    fn stray_answer<F: Frame>(&self, port: PortId, frame: &mut F, packet: &Packet, origin: Origin) -> Verdict {
+        let stands_on = self.services.local_address_port(packet.key.destination()).unwrap_or(port);
+        match self.hand_over(self.ownership.of_answer(stands_on, &packet.key), origin) {
+            Some(verdict) => verdict,
+            None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
         }
     }
 

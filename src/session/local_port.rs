@@ -145,8 +145,16 @@ impl Places<'_> {
     /// The worker's first port from a place on, which is counted from `start`; moves the place on to it.
     #[inline]
     fn seek(&self, start: u32, place: &mut u32) -> Option<u16> {
-        let mut at = (start + *place % self.count) % self.count;
-        let Some((deal, answers)) = self.rss else { return self.port(at) };
+        let at = (start + *place % self.count) % self.count;
+        match self.rss {
+            None => self.port(at),
+            Some(rss) => self.pass_by(rss, at, place),
+        }
+    }
+
+    /// The same where the device decides whose a port is; `at` is the place, counted from the range's first.
+    #[inline(never)]
+    fn pass_by(&self, (deal, answers): (&RssDeal, AnswerHash), mut at: u32, place: &mut u32) -> Option<u16> {
         for _passed_by in 0..self.count.min(PASSED_BY) {
             let port = self.port(at)?;
             if deal.owner_of_port(answers, port) == self.worker {
@@ -304,8 +312,7 @@ mod tests {
         let (deal, answers) = deal(2, 6);
         let choice = Choice { range: ports(2000, 2031), rss: Some((&deal, answers)) };
         let mut local_ports = LocalPorts::new(WorkerId(0), 2);
-        let own: Vec<u16> =
-            (2000..2032).filter(|&port| deal.owner_of_port(answers, port) == WorkerId(0)).collect();
+        let own: Vec<u16> = (2000..2032).filter(|&port| deal.owner_of_port(answers, port) == WorkerId(0)).collect();
         assert!(own.len() > 8, "{own:?}");
         for &free in &own {
             let found = local_ports.take(PAIR, choice, 32, NOW, |port| (port == free).then_some(()));

@@ -109,7 +109,9 @@ fn start(machine: &mut Machine, steering: &str) {
         .text(Path::new(DIRECTORY));
     machine.ok(&format!("mkdir -p {DIRECTORY}/state"));
     machine.write(&format!("{DIRECTORY}/fullgate.toml"), &text);
-    machine.ok(&format!("fullgate run --config {DIRECTORY}/fullgate.toml >{DIRECTORY}/log 2>&1 & echo $! >{DIRECTORY}/pid"));
+    machine.ok(&format!(
+        "fullgate run --config {DIRECTORY}/fullgate.toml >{DIRECTORY}/log 2>&1 & echo $! >{DIRECTORY}/pid"
+    ));
     wait_for("the gateway in the machine to answer", Duration::from_secs(60), || {
         let ended = machine.run(&format!("kill -0 $(<{DIRECTORY}/pid)")).0 != 0;
         assert!(!ended, "the gateway ended at start: {}", machine.ok(&format!("cat {DIRECTORY}/log")));
@@ -148,7 +150,8 @@ fn links_are_seen(machine: &mut Machine) {
 fn traffic(lab: &Lab) {
     let clients = (0..CLIENTS).map(|_| {
         lab.client.spawn(|| {
-            let mut pages = (0..CONNECTIONS).map(|number| get(vip(80), "/").map_err(|error| format!("{number}: {error}")));
+            let mut pages =
+                (0..CONNECTIONS).map(|number| get(vip(80), "/").map_err(|error| format!("{number}: {error}")));
             pages.find_map(Result::err)
         })
     });

@@ -4,7 +4,7 @@ use fullgate::config::{DpdkConfig, PortConfig};
 use fullgate::dpdk::{Eal, MemPool, Port};
 use fullgate::port::PortId;
 
-use crate::lab::{self, dpdk, port, veth, workers};
+use crate::lab::{self, dpdk, key, port, veth, workers};
 
 fn init_error(dpdk: &DpdkConfig, ports: &[PortConfig]) -> String {
     Eal::init(dpdk, ports, &workers(1)).unwrap_err().to_string()

@@ -62,6 +62,7 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
         real_server_present: vec![true; 8],
         pools: vec![LocalPool { name: "lan".into(), port: LAN, ports, addresses: vec![lip] }],
         local_addresses: [(LIP, LocalAddressSlot(0))].into_iter().collect(),
+        local_address_ports: vec![LAN],
         ..ServiceTable::default()
     }
 }
@@ -104,6 +105,16 @@ impl Gateway {
     }
 
     pub fn with(services: ServiceTable, workers: u8, worker: WorkerId, session_capacity: u32) -> Self {
+        Self::owning(Ownership::in_turn(workers), services, workers, worker, session_capacity)
+    }
+
+    pub fn owning(
+        ownership: Ownership,
+        services: ServiceTable,
+        workers: u8,
+        worker: WorkerId,
+        session_capacity: u32,
+    ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
         let view = |mac| PortView { mac, promiscuous: false, steering: Steering::Software };
@@ -113,7 +124,7 @@ impl Gateway {
             workers,
             ports: vec![view(WAN_MAC), view(LAN_MAC)],
             session_capacity,
-            ownership: Ownership::in_turn(workers),
+            ownership,
             seed: HashSeed([11, 12]),
             counters: Arc::clone(&counters),
         };
