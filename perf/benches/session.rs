@@ -16,7 +16,7 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 use fullgate::balance::{PortRange, Protocol, RealServerSlot};
 use fullgate::flow::{FlowHash, FlowKey, HashSeed};
 use fullgate::port::{BURST_SIZE, WorkerId};
-use fullgate::session::local_port::LocalPorts;
+use fullgate::session::local_port::{InTurn, LocalPorts};
 use fullgate::session::{Session, SessionTable, Tick};
 use random::Random;
 
@@ -110,7 +110,11 @@ fn local_ports(criterion: &mut Criterion) {
     for in_use in [0, 50, 90] {
         let mut ports = LocalPorts::new(WorkerId(0), 1);
         group.bench_function(BenchmarkId::new("take", format!("{in_use} % in use")), |bench| {
-            bench.iter(|| ports.take(FlowHash(7), range, 32, Tick(0), |port| (port % 100 >= in_use).then_some(())));
+            bench.iter(|| {
+                ports
+                    .between(FlowHash(7), range, InTurn)?
+                    .take(32, Tick(0), |port| (port % 100 >= in_use).then_some(()))
+            });
         });
     }
     let mut ports = LocalPorts::new(WorkerId(0), 1);
@@ -118,7 +122,7 @@ fn local_ports(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("take", "32 looked at in vain"), |bench| {
         bench.iter(|| {
             now = now.plus(1);
-            ports.take(FlowHash(7), range, 32, now, |port| black_box(port == 0).then_some(()))
+            ports.between(FlowHash(7), range, InTurn)?.take(32, now, |port| black_box(port == 0).then_some(()))
         });
     });
     group.finish();

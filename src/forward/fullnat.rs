@@ -3,11 +3,10 @@
 use std::net::Ipv4Addr;
 
 use super::{DropReason, Forwarder, Now};
-use crate::balance::{LocalAddress, LocalPool, Protocol, RealServer};
-use crate::flow::rss::RssDeal;
+use crate::balance::{LocalAddress, LocalPool, Protocol};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::forward::parse::Packet;
-use crate::session::local_port::{Choice, LocalPorts};
+use crate::session::local_port::{ByRss, Deal, InTurn, LocalPorts};
 use crate::session::{Found, Session, SessionIndex, SessionTable, TableFull, Tick};
 use crate::telemetry::counters::Counter;
 
@@ -24,13 +23,12 @@ struct LocalPort {
     outbound: FlowHash,
 }
 
-/// Where a session's answers will come from, and what brings them to a worker.
+/// Where a session's answers will come from.
 #[derive(Clone, Copy)]
-struct Answers<'a> {
-    server: &'a RealServer,
+struct Answers {
+    address: Ipv4Addr,
+    port: u16,
     protocol: Protocol,
-    /// That of the pool's port; none: local ports are dealt out in turn.
-    rss: Option<&'a RssDeal>,
 }
 
 impl Forwarder {
@@ -51,8 +49,15 @@ impl Forwarder {
         }
         let pool = table.pools.get(service.pool).ok_or(DropReason::LocalPortsExhausted)?;
         let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
-        let answers = Answers { server, protocol: packet.key.protocol(), rss: self.ownership.rss(pool.port) };
-        let local = take_local_port(&self.sessions, &mut self.local_ports, pool, turn, answers, now.tick)?;
+        let answers = Answers { address: server.address, port: server.port, protocol: packet.key.protocol() };
+        let (sessions, ports) = (&self.sessions, &mut self.local_ports);
+        let local = match self.ownership.rss(pool.port) {
+            None => take_local_port(sessions, ports, pool, turn, answers, now.tick, |_| InTurn)?,
+            Some(rss) => take_local_port(sessions, ports, pool, turn, answers, now.tick, |local| ByRss {
+                rss,
+                answers: rss.answers(answers.address, answers.port, local),
+            })?,
+        };
         let real = (server.address, server.port);
         let session = Session::new(&packet.key, (local.address, local.port), real, server.slot);
         let end = now.tick.plus(self.timeouts.of(session.state()));
@@ -97,32 +102,36 @@ impl Forwarder {
 }
 
 /// Takes a port of the pool's next address, or of one after it, that has one free towards this real server; looks at
-/// [`PORTS_TRIED`] of them, and the next session at others. `turn` is the index of the address taken last.
-fn take_local_port(
+/// [`PORTS_TRIED`] of them, and the next session at others. `turn` is the index of the address taken last; `deal` says
+/// which ports of an address are this worker's.
+///
+/// Part of both of its callers: a call with so much to pass would cost a session's set-up one in a hundred instructions.
+#[inline(always)]
+fn take_local_port<D: Deal>(
     sessions: &SessionTable,
     ports: &mut LocalPorts,
     pool: &LocalPool,
     turn: &mut usize,
-    Answers { server, protocol, rss }: Answers<'_>,
+    from: Answers,
     now: Tick,
+    deal: impl Fn(Ipv4Addr) -> D,
 ) -> Result<LocalPort, DropReason> {
     let addresses = pool.addresses.len();
     let each = (PORTS_TRIED / u32::try_from(addresses).unwrap_or(u32::MAX).max(1)).max(PORTS_TRIED_OF_AN_ADDRESS);
     for _address in 0..addresses.min((PORTS_TRIED / each) as usize) {
         *turn = if *turn + 1 < addresses { *turn + 1 } else { 0 };
         let Some(&LocalAddress { address, .. }) = pool.addresses.get(*turn) else { break };
-        let answer = |port| FlowKey::new(protocol, (server.address, server.port), (address, port));
+        let answer = |port| FlowKey::new(from.protocol, (from.address, from.port), (address, port));
         let free = |port| {
             let key = answer(port);
             let hash = sessions.hash(&key);
             sessions.find(hash, &key).is_none().then_some(hash)
         };
         let pair = sessions.hash(&answer(0));
-        let rss = rss.map(|rss| (rss, rss.answers(server.address, server.port, address)));
-        let choice = Choice { range: pool.ports, rss };
-        if let Some((port, outbound)) = ports.take(pair, choice, each, now, free) {
+        let Some(mut ports) = ports.between(pair, pool.ports, deal(address)) else { continue };
+        if let Some((port, outbound)) = ports.take(each, now, free) {
             // What the pair's next session will ask is loaded until then.
-            if let Some(next) = ports.next(pair, choice) {
+            if let Some(next) = ports.peek() {
                 sessions.prefetch(sessions.hash(&answer(next)));
             }
             return Ok(LocalPort { address, port, outbound });
