@@ -140,32 +140,35 @@ pub(super) fn deal_flows(
         None => known_deal(device, plan, driver, workers),
         Some(reason) => Err(reason.clone()),
     };
+    let (steering, ownership) = decide(config.steering, known, workers);
+    if steering == Steering::Rss && plan.settings.rx_queues < workers {
+        tracing::warn!(
+            "port {}: clients' packets come to {} receive queues only, but there are {workers} workers: the others get no new sessions",
+            config.name,
+            plan.settings.rx_queues
+        );
+    }
+    if let Some(reason) = ownership.reason() {
+        tracing::info!("port {}: workers hand answers over to each other: {reason}", config.name);
+    }
+    (steering, ownership)
+}
+
+/// What follows from the configuration and from what is known of the device.
+fn decide(wanted: PortSteering, known: Result<RssDeal, WhySoftware>, workers: u16) -> (Steering, PortOwnership) {
     if workers == 1 {
         return (Steering::Single, PortOwnership::Single);
     }
-    let dealt = match (config.steering, known) {
+    match (wanted, known) {
         (PortSteering::Software, _) => (Steering::Software, PortOwnership::Software(WhySoftware::Configured)),
         (_, Ok(deal)) => (Steering::Rss, PortOwnership::Rss(Arc::new(deal))),
-        (PortSteering::Rss, Err(_)) => {
-            if plan.settings.rx_queues < workers {
-                tracing::warn!(
-                    "port {}: steering = \"rss\" with {} receive queues for {workers} workers: the others get no new sessions",
-                    config.name,
-                    plan.settings.rx_queues
-                );
-            }
-            (Steering::Rss, PortOwnership::Software(WhySoftware::Vouched))
+        // Flows are spread where the device was asked to hash ports; what is not known is how.
+        (_, Err(reason @ (WhySoftware::Unknown { .. } | WhySoftware::Unusable(_)))) => {
+            (Steering::Rss, PortOwnership::Software(reason))
         }
-        (PortSteering::Auto, Err(reason)) => {
-            // Flows are spread all the same where the device was asked to hash ports, and what is not known is how.
-            let spread = matches!(reason, WhySoftware::Unknown { .. } | WhySoftware::Unusable(_));
-            (if spread { Steering::Rss } else { Steering::Software }, PortOwnership::Software(reason))
-        }
-    };
-    if let Some(reason) = dealt.1.reason() {
-        tracing::info!("port {}: workers hand answers over to each other: {reason}", config.name);
+        (PortSteering::Rss, Err(_)) => (Steering::Rss, PortOwnership::Software(WhySoftware::Vouched)),
+        (PortSteering::Auto, Err(reason)) => (Steering::Software, PortOwnership::Software(reason)),
     }
-    dealt
 }
 
 /// Deals the redirection table to the queues, and reads back what the device does.
@@ -181,4 +184,66 @@ fn known_deal(device: &EthDevice, plan: &Plan, driver: &str, workers: u16) -> Re
     let table = device.redirection_table(entries)?;
     let workers = u8::try_from(workers).unwrap_or(u8::MAX);
     Ok(RssDeal::new(&hash.key, &table, workers)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::rss::RssKey;
+
+    fn deal() -> RssDeal {
+        RssDeal::new(RssKey::draw(|| 0x0123_4567_89ab_cdef).bytes(40), &[0, 1], 2).unwrap()
+    }
+
+    /// The two names, and the reason.
+    fn decided(wanted: PortSteering, known: Result<RssDeal, WhySoftware>, workers: u16) -> (String, String) {
+        let (steering, ownership) = decide(wanted, known, workers);
+        let reason = ownership.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+        (steering.to_string(), format!("{}{reason}", ownership.name()))
+    }
+
+    #[test]
+    fn what_is_known_is_used_unless_the_configuration_says_no() {
+        let pair = |steering: &str, ownership: &str| (steering.to_owned(), ownership.to_owned());
+        assert_eq!(decided(PortSteering::Auto, Ok(deal()), 2), pair("rss", "rss"));
+        assert_eq!(decided(PortSteering::Rss, Ok(deal()), 2), pair("rss", "rss"));
+        let configured = pair("software", "software: the port's `steering` is \"software\"");
+        assert_eq!(decided(PortSteering::Software, Ok(deal()), 2), configured);
+        assert_eq!(decided(PortSteering::Software, Err(no_rss()), 2), configured);
+        for wanted in [PortSteering::Auto, PortSteering::Rss, PortSteering::Software] {
+            assert_eq!(decided(wanted, Ok(deal()), 1), pair("single", "single"));
+        }
+    }
+
+    fn no_rss() -> WhySoftware {
+        WhySoftware::NoRss { driver: "net_x".to_owned() }
+    }
+
+    #[test]
+    fn a_device_that_keeps_its_key_to_itself_still_keeps_flows_together() {
+        let silent = || {
+            let failure = Failure { operation: "tell its RSS key", errno: Errno::NOT_SUPPORTED };
+            Err(WhySoftware::from(failure))
+        };
+        for wanted in [PortSteering::Auto, PortSteering::Rss] {
+            let (steering, ownership) = decided(wanted, silent(), 2);
+            assert_eq!(steering, "rss");
+            assert!(ownership.starts_with("software: the device could not tell its RSS key: "), "{ownership}");
+        }
+        let idle = || Err(WhySoftware::from(UnusableRss::Idle(crate::port::WorkerId(1))));
+        let reason = "software: of the device's RSS: its redirection table has nothing for worker 1";
+        assert_eq!(decided(PortSteering::Auto, idle(), 2), ("rss".to_owned(), reason.to_owned()));
+    }
+
+    #[test]
+    fn without_rss_of_ours_a_device_is_vouched_for_or_not_relied_on() {
+        let (steering, ownership) = decided(PortSteering::Auto, Err(no_rss()), 2);
+        assert_eq!(
+            (steering.as_str(), ownership.as_str()),
+            ("software", "software: driver net_x has no RSS with a redirection table")
+        );
+        let (steering, ownership) = decided(PortSteering::Rss, Err(no_rss()), 2);
+        assert_eq!(steering, "rss");
+        assert!(ownership.starts_with("software: the port's `steering` is \"rss\""), "{ownership}");
+    }
 }
