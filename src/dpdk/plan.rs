@@ -20,6 +20,10 @@ const FRAME_OVERHEAD: u32 = 18;
 /// Drivers that offer RSS but do none: their packets carry whatever queue they were put on.
 const RSS_IN_NAME_ONLY: [&str; 2] = ["net_null", "net_ring"];
 
+/// Drivers that understand an offer to check TCP and UDP checksums as leave to deliver packets whose checksums nobody has
+/// made yet: those of neighbours on the same host (VIRTIO_NET_F_GUEST_CSUM). Forwarded, they would be wrong.
+const CHECKSUMS_LEFT_OPEN: [&str; 2] = ["net_virtio", "net_virtio_user"];
+
 /// Drivers whose queues are filled from outside, all of them, whether they are polled or not.
 const QUEUES_FIXED: [&str; 2] = [device::PCAP, device::AF_PACKET];
 
@@ -158,7 +162,8 @@ fn mtu(port: &PortConfig, offers: &Capabilities, own: Option<u16>) -> Result<Opt
 
 fn offloads(port: &PortConfig, offers: &Capabilities, mtu: Option<u16>, room: u16) -> Result<(u64, u64), PortError> {
     let checksums = DPDK_SHIM_RX_OFFLOAD_IPV4_CKSUM | DPDK_SHIM_RX_OFFLOAD_TCP_CKSUM | DPDK_SHIM_RX_OFFLOAD_UDP_CKSUM;
-    let rx = offers.rx_offloads & checksums;
+    let left_open = CHECKSUMS_LEFT_OPEN.contains(&offers.driver.as_str());
+    let rx = if left_open { 0 } else { offers.rx_offloads & checksums };
     // Buffers in several pieces come from any port that scatters and leave by any port.
     let tx = offers.tx_offloads & DPDK_SHIM_TX_OFFLOAD_MULTI_SEGS;
     match mtu {
@@ -197,7 +202,7 @@ mod tests {
 
     fn nic() -> Capabilities {
         Capabilities {
-            driver: "net_virtio".to_owned(),
+            driver: "net_ixgbe".to_owned(),
             max_rx_queues: 8,
             max_tx_queues: 8,
             min_mtu: 68,
@@ -236,6 +241,15 @@ mod tests {
     }
 
     #[test]
+    fn checksums_must_be_finished_when_they_come() {
+        for driver in CHECKSUMS_LEFT_OPEN {
+            let offers = Capabilities { driver: driver.to_owned(), ..nic() };
+            let plan = plan(&config("x"), &offers, None, 2, 1, 2048).unwrap().settings;
+            assert_eq!(offload_names(&plan, Steering::Rss), ["rss"]);
+        }
+    }
+
+    #[test]
     fn the_key_is_as_long_as_the_device_has_it() {
         for (says, has) in [(0, 40), (40, 40), (52, 52)] {
             let plan = plan(&config("x"), &Capabilities { key_size: says, ..nic() }, None, 2, 1, 2048).unwrap();
@@ -259,11 +273,11 @@ mod tests {
             let offers = Capabilities { driver: driver.to_owned(), ..nic() };
             assert_eq!(why(offers, 2), format!("driver {driver} offers RSS, but does none"));
         }
-        let table = "driver net_virtio has no RSS with a redirection table";
+        let table = "driver net_ixgbe has no RSS with a redirection table";
         assert_eq!(why(Capabilities { reta_size: 0, ..nic() }, 2), table);
         assert_eq!(why(Capabilities { rss_flows: 0, ..nic() }, 2), table);
         let addresses = Capabilities { rss_flows: DPDK_SHIM_RSS_IPV4 | DPDK_SHIM_RSS_NONFRAG_IPV4_TCP, ..nic() };
-        assert_eq!(why(addresses, 2), "driver net_virtio hashes addresses, but not the ports of TCP and UDP");
+        assert_eq!(why(addresses, 2), "driver net_ixgbe hashes addresses, but not the ports of TCP and UDP");
     }
 
     #[test]
