@@ -526,7 +526,7 @@ fn bad_ports() {
         bad(
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\nsteering = \"hash\"",
-            "f.toml:13: port[1].steering: \"hash\" is no way to deal flows to workers; allowed: auto, rss",
+            "f.toml:13: port[1].steering: \"hash\" is no way to deal flows to workers; allowed: auto, rss, software",
         ),
         bad(
             "\"10.1.0.1/24\"]",

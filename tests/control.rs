@@ -47,8 +47,8 @@ impl PortReporter for OnePort {
         let row = json!({
             "name": "wan", "device": "net_null0", "driver": "net_null", "tap": "fg-wan", "mac": "02:00:00:00:00:01",
             "mtu": 1500, "link_up": true, "link_speed_mbps": 0, "rx_queues": 1, "tx_queues": 1, "steering": "single",
-            "offloads": [], "rx_packets": 11, "rx_bytes": 22, "tx_packets": 33, "tx_bytes": 44, "rx_missed": 5,
-            "rx_errors": 6, "tx_errors": 7, "xstats": [],
+            "ownership": "single", "ownership_reason": null, "offloads": [], "rx_packets": 11, "rx_bytes": 22, "tx_packets": 33, "tx_bytes": 44, "rx_missed": 5,
+            "rx_errors": 6, "tx_errors": 7, "handovers": 8, "xstats": [],
         });
         vec![serde_json::from_value(row).unwrap()]
     }

@@ -4,9 +4,14 @@
 #[path = "forwarding/lab.rs"]
 mod lab;
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use fullgate::balance::{PortRange, Protocol};
+use fullgate::flow::ownership::Ownership;
+use fullgate::flow::rss::RssDeal;
+use fullgate::flow::toeplitz::Toeplitz;
 use fullgate::forward::{DropReason, Hop, PuntClass, Verdict};
 use fullgate::port::{PortId, WorkerId};
 use fullgate::route::Neighbour;
@@ -381,6 +386,36 @@ fn each_worker_gets_what_it_owns() {
     assert!(kept.iter().all(|&kept| kept > 60), "{kept:?}");
 }
 
+/// A port whose RSS is known: answers come to the worker that the device's hash names, by any local port.
+#[test]
+fn with_rss_local_ports_are_those_whose_answers_come_back() {
+    const KEY: [u8; 40] = *b"forty bytes that the gateway has drawn..";
+    let table_of_device: Vec<u16> = (0..128).map(|entry| entry % 3).collect();
+    let deal = Arc::new(RssDeal::new(&KEY, &table_of_device, 3).unwrap());
+    let toeplitz = Toeplitz::new(&KEY).unwrap();
+    let ownership = Ownership::new(3, [None, Some(deal)]);
+    let services = || table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
+    let mut workers = [0, 1, 2].map(|worker| Gateway::owning(ownership.clone(), services(), 3, WorkerId(worker), 1000));
+    let mut remainders = HashSet::new();
+    for port in 1024..1324 {
+        let packet = Spec { source: (CLIENT, port), ..from_client(b"") }.udp();
+        let verdicts = [0, 1, 2].map(|worker: usize| workers[worker].send(WAN, &packet));
+        let owner = verdicts.iter().position(|(verdict, _)| *verdict == Verdict::Transmit(LAN)).unwrap();
+        let local = see(&verdicts[owner].1).source;
+        let queue = toeplitz.hash_v4(SERVER, local.0, 8080, local.1) % 128 % 3;
+        assert_eq!(queue as usize, owner, "the device brings it there");
+        remainders.insert((owner, local.1 % 3));
+        // Also one that came another way finds the owner, by the port that the local address stands on.
+        let answer = reply(local, b"").udp();
+        let elsewhere = Spec { macs: (SERVER_MAC, WAN_MAC), ..reply(local, b"") }.udp();
+        for (worker, from, answer) in [(owner + 1, LAN, &answer), (owner + 2, WAN, &elsewhere)] {
+            assert_eq!(workers[worker % 3].send(from, answer).0, Verdict::HandOver(WorkerId(owner as u8)));
+        }
+        assert_eq!(workers[owner].send(LAN, &answer).0, Verdict::Transmit(WAN));
+    }
+    assert_eq!(remainders.len(), 9, "every worker uses every kind of port: {remainders:?}");
+}
+
 /// What becomes of packets that are for nobody's service: description, port, packet, verdict.
 #[test]
 fn the_rest_is_punted_or_dropped_by_name() {
@@ -402,7 +437,7 @@ fn the_rest_is_punted_or_dropped_by_name() {
         ("half an Ethernet header", vec![2; 9], Verdict::Drop(DropReason::Truncated)),
         ("all zeros", vec![0; 60], Verdict::Drop(DropReason::NotOurMac)),
         ("ARP", ether([8, 6], [0xff; 6]), Verdict::Punt(PuntClass::Arp)),
-        ("IPv6", ether([0x86, 0xdd], [0x33, 0x33, 0, 0, 0, 1]), Verdict::Punt(PuntClass::Ipv6)),
+        ("IPv6 of zeros", ether([0x86, 0xdd], [0x33, 0x33, 0, 0, 0, 1]), Verdict::Drop(DropReason::BadIpv6Header)),
         ("VLAN", ether([0x81, 0], WAN_MAC.0), Verdict::Drop(DropReason::UnknownEthertype)),
         ("another machine's MAC", broken(5, 77), Verdict::Drop(DropReason::NotOurMac)),
         ("unicast in a broadcast frame", broken(0, 0xff), Verdict::Drop(DropReason::NotOurMac)),

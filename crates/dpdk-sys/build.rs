@@ -14,7 +14,7 @@ const FUNCTIONS: [&str; 11] = [
     "rte_eal_(init|cleanup|get_runtime_dir)",
     "rte_dev_(name|probe|remove)",
     "rte_eth_find_next",
-    "rte_eth_dev_(info_get|configure|adjust_nb_rx_tx_desc|start|stop|close|get_mtu|set_mtu|rss_reta_update)",
+    "rte_eth_dev_(info_get|configure|adjust_nb_rx_tx_desc|start|stop|close|get_mtu|set_mtu|rss_reta_(update|query)|rss_hash_conf_get)",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_(macaddr|stats|xstats)_get(_names)?",
     "rte_eth_(promiscuous|allmulticast)_enable",

@@ -294,6 +294,8 @@ pub struct ServiceTable {
     pub pools: Vec<LocalPool>,
     /// Every local address that sessions may still use, also those being withdrawn.
     pub local_addresses: HashMap<IpAddr, LocalAddressSlot>,
+    /// By [`LocalAddressSlot`]: the port that the address is on.
+    pub local_address_ports: Vec<PortId>,
     /// Session timeouts.
     pub timeouts: Timeouts,
 }
@@ -309,6 +311,12 @@ impl ServiceTable {
     #[inline]
     pub fn is_present(&self, slot: RealServerSlot) -> bool {
         self.real_server_present.get(slot.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// The port that a local address is on, which sessions may still use; none: it is no local address.
+    pub fn local_address_port(&self, address: IpAddr) -> Option<PortId> {
+        let slot = self.local_addresses.get(&address)?;
+        Some(self.local_address_ports.get(slot.0 as usize).copied().unwrap_or(PortId(0)))
     }
 
     /// How packets to the real server of a slot are wrapped.

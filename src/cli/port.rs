@@ -22,8 +22,9 @@ pub(super) enum Port {
 /// Show ports: device, TAP, link, queues, steering, offloads, counters
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Steering says how a packet finds the worker that owns its session: rss (the NIC brings it there),
-software (another worker hands it over) or single (there is one worker).
+Steering says how a client's packet finds the worker that owns its session, ownership how a real
+server's answer does: rss (the NIC brings it there), software (another worker hands it over) or
+single (there is one worker). Where the ownership is software, the reason stands behind it.
 
 Examples:
   fullgate port show
@@ -69,6 +70,10 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         (true, speed) => format!("up, {speed} Mbit/s"),
     };
     let offloads = if port.offloads.is_empty() { "none".to_owned() } else { port.offloads.join(", ") };
+    let ownership = match &port.ownership_reason {
+        Some(reason) => format!("{}: {reason}", port.ownership),
+        None => port.ownership.clone(),
+    };
     let facts = [
         ("device", port.device.clone()),
         ("driver", port.driver.clone()),
@@ -79,6 +84,7 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         ("link", link),
         ("queues", format!("{} receive, {} transmit", port.rx_queues, port.tx_queues)),
         ("steering", port.steering.clone()),
+        ("ownership", ownership),
         ("offloads", offloads),
     ];
     let mut text = format!("{}:\n", port.name);

@@ -184,6 +184,8 @@ pub enum PortSteering {
     Auto,
     /// The device, set up by somebody else: all packets of a flow come by one queue.
     Rss,
+    /// The workers among themselves, whatever the device can do.
+    Software,
 }
 
 /// A DPDK device.

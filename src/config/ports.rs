@@ -75,7 +75,7 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
     };
     let (rx_descriptors, tx_descriptors) = (descriptors("rx_descriptors"), descriptors("tx_descriptors"));
     let promiscuous = section.get("promiscuous").and_then(|value| value.boolean()).unwrap_or(false);
-    let steering = section.get("steering").and_then(|value| value.parsed("auto, rss", steering));
+    let steering = section.get("steering").and_then(|value| value.parsed("auto, rss, software", steering));
     let link_timeout = section
         .get("link_timeout_milliseconds")
         .and_then(|value| value.integer(0..=MAX_LINK_TIMEOUT_MILLISECONDS, "milliseconds"));
@@ -236,7 +236,8 @@ fn steering(text: &str) -> Result<PortSteering, String> {
     match text {
         "auto" => Ok(PortSteering::Auto),
         "rss" => Ok(PortSteering::Rss),
-        _ => Err(format!("{text:?} is no way to deal flows to workers; allowed: auto, rss")),
+        "software" => Ok(PortSteering::Software),
+        _ => Err(format!("{text:?} is no way to deal flows to workers; allowed: auto, rss, software")),
     }
 }
 

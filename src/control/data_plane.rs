@@ -19,6 +19,8 @@ use crate::dpdk::{
     Eal, EalError, Mbuf, MemPool, MemPoolError, Port, PortError, Queue, Steering, clock, register_current_thread,
 };
 use crate::flow::HashSeed;
+use crate::flow::ownership::Ownership;
+use crate::flow::rss::RssKey;
 use crate::forward::{self, Forwarder, ForwarderConfig, Now, PortView};
 use crate::port::{PortId, WorkerId};
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
@@ -129,8 +131,9 @@ impl DataPlane {
         let pool = MemPool::create(&eal, &config.dpdk, &config.ports, count, held)?;
         let mut ports = Vec::new();
         let mut queues: Vec<Vec<Queue>> = (0..workers).map(|_| Vec::new()).collect();
+        let key = draw_rss_key();
         for (index, port) in (0..).zip(&config.ports) {
-            let (port, port_queues) = Port::open(port, PortId(index), count, &pool)?;
+            let (port, port_queues) = Port::open(port, PortId(index), count, &pool, &key)?;
             ports.push(port);
             for (queues, queue) in queues.iter_mut().zip(port_queues) {
                 queues.push(queue);
@@ -195,12 +198,14 @@ impl DataPlane {
                 Steering::Software | Steering::Single => forward::Steering::Software,
             },
         };
+        let workers = u8::try_from(self.links.len()).unwrap_or(u8::MAX);
         ForwarderConfig {
             worker,
-            workers: u8::try_from(self.links.len()).unwrap_or(u8::MAX),
+            workers,
             ports: self.ports.iter().zip(&self.config.ports).map(view).collect(),
             session_capacity: self.config.session.capacity(),
             seed,
+            ownership: Ownership::new(workers, self.ports.iter().map(|port| port.ownership().deal())),
             counters: Arc::clone(counters),
         }
     }
@@ -248,11 +253,20 @@ impl Drop for DataPlane {
     }
 }
 
-/// How packets of a port really find their worker. A client's flow may move between ports (two uplinks, a changed
+/// How clients' packets really find their worker on a port. A client's flow may move between ports (two uplinks, a changed
 /// path) and must stay with its worker: so the devices' own choice counts only where all of them make the same one.
 pub fn effective_steering(ports: &[Port], port: &Port) -> Steering {
     let same = |other: &Port| other.steering() == Steering::Rss && other.rx_queues() == port.rx_queues();
     if port.steering() == Steering::Rss && !ports.iter().all(same) { Steering::Software } else { port.steering() }
+}
+
+/// A key that nobody outside knows.
+fn draw_rss_key() -> RssKey {
+    let (state, mut count) = (RandomState::new(), 0_u64);
+    RssKey::draw(|| {
+        count += 1;
+        state.hash_one(count)
+    })
 }
 
 fn check_cores(cores: &[u16]) -> Result<(), DataPlaneError> {

@@ -58,6 +58,8 @@ impl OpenPorts {
             rx_queues: port.rx_queues(),
             tx_queues: port.tx_queues(),
             steering: effective_steering(&self.ports, port).to_string(),
+            ownership: port.ownership().name().to_owned(),
+            ownership_reason: port.ownership().reason().map(ToString::to_string),
             offloads: port.offloads().iter().map(ToString::to_string).collect(),
             rx_packets: counted(|port| &port.received.packets),
             rx_bytes: counted(|port| &port.received.bytes),
@@ -66,6 +68,7 @@ impl OpenPorts {
             rx_missed: stats.rx_missed + stats.rx_nombuf,
             rx_errors: stats.rx_errors,
             tx_errors: stats.tx_errors,
+            handovers: counted(|port| &port.handed_over),
             xstats,
         }
     }

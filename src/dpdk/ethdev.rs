@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use dpdk_sys::{
     DPDK_SHIM_MAX_ETHPORTS, DPDK_SHIM_MQ_RX_NONE, DPDK_SHIM_MQ_RX_RSS, rte_device, rte_eth_conf, rte_eth_dev_info,
-    rte_eth_rss_reta_entry64, rte_eth_stats, rte_eth_xstat, rte_eth_xstat_name, rte_ether_addr,
+    rte_eth_rss_conf, rte_eth_rss_reta_entry64, rte_eth_stats, rte_eth_xstat, rte_eth_xstat_name, rte_ether_addr,
 };
 
 use super::device::EalDevice;
@@ -61,6 +61,16 @@ pub(super) struct Capabilities {
     pub(super) rss_flows: u64,
     /// Entries of the redirection table; 0: none.
     pub(super) reta_size: u16,
+    /// Bytes of the RSS key; 0: the driver does not say.
+    pub(super) key_size: u8,
+}
+
+/// What a device hashes, and by which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RssHash {
+    pub(super) key: Vec<u8>,
+    /// RTE_ETH_RSS_*
+    pub(super) flows: u64,
 }
 
 /// What is asked of a device, within what it offers.
@@ -78,6 +88,8 @@ pub(super) struct Settings {
     pub(super) tx_offloads: u64,
     /// RTE_ETH_RSS_*; 0: no RSS.
     pub(super) rss_flows: u64,
+    /// The RSS key; empty: the driver's own.
+    pub(super) rss_key: Vec<u8>,
 }
 
 /// A claimed device.
@@ -162,28 +174,45 @@ impl EthDevice {
             tx_offloads: info.tx_offload_capa,
             rss_flows: info.flow_type_rss_offloads,
             reta_size: info.reta_size,
+            key_size: info.hash_key_size,
         })
     }
 
-    /// Configures the stopped device and its queues.
+    /// Configures the stopped device and its queues. One that does not take the RSS key keeps its own.
     pub(super) fn configure(&self, settings: &Settings) -> Result<(), Failure> {
-        let mut conf = rte_eth_conf::default();
-        conf.rxmode.mtu = u32::from(settings.mtu);
-        conf.rxmode.offloads = settings.rx_offloads;
-        conf.txmode.offloads = settings.tx_offloads;
-        conf.rxmode.mq_mode = if settings.rss_flows == 0 { DPDK_SHIM_MQ_RX_NONE } else { DPDK_SHIM_MQ_RX_RSS };
-        conf.rx_adv_conf.rss_conf.rss_hf = settings.rss_flows;
-        let (rx, tx) = (settings.rx_queues, settings.tx_queues);
-        // SAFETY: `conf` is read during the call only; its one pointer, the RSS key, is null: the driver's own.
-        attempt("configure", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx, tx, &raw const conf) })?;
+        if let Err(failure) = self.configure_ports(settings, settings.rss_key.clone()) {
+            if settings.rss_key.is_empty() {
+                return Err(failure);
+            }
+            self.configure_ports(settings, Vec::new())?;
+            tracing::info!("device {}: could not {failure} with an RSS key; the driver's stays", self.name);
+        }
         let (mut rx_descriptors, mut tx_descriptors) = (settings.rx_descriptors, settings.tx_descriptors);
         // SAFETY: changes the two numbers to what the device takes.
         let result = unsafe {
             dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx_descriptors, &raw mut tx_descriptors)
         };
         attempt("adjust the descriptors", result)?;
-        (0..rx).try_for_each(|queue| self.set_up_rx_queue(queue, rx_descriptors))?;
-        (0..tx).try_for_each(|queue| self.set_up_tx_queue(queue, tx_descriptors))
+        (0..settings.rx_queues).try_for_each(|queue| self.set_up_rx_queue(queue, rx_descriptors))?;
+        (0..settings.tx_queues).try_for_each(|queue| self.set_up_tx_queue(queue, tx_descriptors))
+    }
+
+    /// Configures the device alone, with this RSS key, or its own if that is empty.
+    fn configure_ports(&self, settings: &Settings, mut key: Vec<u8>) -> Result<(), Failure> {
+        let mut conf = rte_eth_conf::default();
+        conf.rxmode.mtu = u32::from(settings.mtu);
+        conf.rxmode.offloads = settings.rx_offloads;
+        conf.txmode.offloads = settings.tx_offloads;
+        conf.rxmode.mq_mode = if settings.rss_flows == 0 { DPDK_SHIM_MQ_RX_NONE } else { DPDK_SHIM_MQ_RX_RSS };
+        conf.rx_adv_conf.rss_conf.rss_hf = settings.rss_flows;
+        if !key.is_empty() {
+            conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+            conf.rx_adv_conf.rss_conf.rss_key_len = u8::try_from(key.len()).unwrap_or(u8::MAX);
+        }
+        let (rx, tx) = (settings.rx_queues, settings.tx_queues);
+        // SAFETY: `conf` is read during the call only, and so is its one pointer, the RSS key, which is null, for the
+        // driver's own, or of the length given.
+        attempt("configure", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx, tx, &raw const conf) }).map(|_| ())
     }
 
     fn set_up_rx_queue(&self, queue: u16, descriptors: u16) -> Result<(), Failure> {
@@ -212,6 +241,28 @@ impl EthDevice {
         // SAFETY: the table has `entries` entries, in groups of 64, and is read during the call only.
         let result = unsafe { dpdk_sys::rte_eth_dev_rss_reta_update(self.id, table.as_mut_ptr(), entries) };
         attempt("set the redirection table", result).map(|_| ())
+    }
+
+    /// The redirection table as it is: a queue for each of its `entries`.
+    pub(super) fn redirection_table(&self, entries: u16) -> Result<Vec<u16>, Failure> {
+        // All groups are asked for.
+        let mut table = redirection_table(entries, 1);
+        // SAFETY: the table has `entries` entries, in groups of 64, which are filled.
+        let result = unsafe { dpdk_sys::rte_eth_dev_rss_reta_query(self.id, table.as_mut_ptr(), entries) };
+        attempt("tell its redirection table", result)?;
+        Ok(table.iter().flat_map(|group| group.reta).take(entries.into()).collect())
+    }
+
+    /// What the device hashes, with a key of so many bytes.
+    pub(super) fn rss_hash(&self, key_size: u8) -> Result<RssHash, Failure> {
+        // Room for the longest that there may be, whatever was said.
+        let mut key = vec![0; usize::from(u8::MAX)];
+        let mut conf = rte_eth_rss_conf { rss_key: key.as_mut_ptr(), rss_key_len: key_size, ..Default::default() };
+        // SAFETY: fills `conf` and the key that it points to, which has room for any length that a driver can give.
+        let result = unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(self.id, &raw mut conf) };
+        attempt("tell its RSS key", result)?;
+        key.truncate(conf.rss_key_len.into());
+        Ok(RssHash { key, flows: conf.rss_hf })
     }
 
     /// Every MAC address where `all`, and in any case every multicast group. Devices that do not filter, and so

@@ -18,6 +18,7 @@ mod plan;
 mod port;
 mod port_error;
 mod queue;
+mod rss;
 
 use std::fmt;
 
@@ -26,9 +27,10 @@ pub use lcore::{LcoreError, RegisteredThread, register_current_thread};
 pub use log::RecentLog;
 pub use mbuf::{Mbuf, free_all};
 pub use mempool::{MemPool, MemPoolError, mbufs_needed};
-pub use port::{Link, Port, PortStats, Steering};
+pub use port::{Link, Port, PortStats};
 pub use port_error::PortError;
 pub use queue::Queue;
+pub use rss::{PortOwnership, Steering, WhySoftware};
 
 /// An error number, positive; shown as the system's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Flows: the key of a packet's transport conversation, its hash, and which worker it belongs to.
 
 mod address;
+pub mod ownership;
+pub mod rss;
 pub mod toeplitz;
 
 use std::fmt;
@@ -184,7 +186,8 @@ impl FlowHash {
     }
 }
 
-/// The worker that a packet to a local address belongs to: local ports are dealt out to workers in turn.
+/// The worker that a packet to a local address belongs to where RSS does not say: local ports are dealt out to workers in
+/// turn. (Receive queues are, too.)
 #[inline]
 #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u8")]
 pub fn local_port_owner(port: u16, workers: u8) -> WorkerId {

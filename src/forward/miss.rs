@@ -8,7 +8,7 @@ use super::plane::Plane;
 use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
-use crate::flow::{FlowKey, local_port_owner};
+use crate::flow::FlowKey;
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
@@ -59,10 +59,7 @@ impl Forwarder {
         }
         let destination = packet.key.destination().into();
         if self.services.local_addresses.contains_key(&destination) {
-            return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
-                Some(verdict) => verdict,
-                None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
-            };
+            return self.stray_answer(port, frame, packet, origin);
         }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
@@ -112,6 +109,22 @@ impl Forwarder {
             self.end::<T>(found.index);
         }
         gives_way
+    }
+
+    /// A packet to a local address that this worker has no session for.
+    #[cold]
+    fn stray_answer<A: Plane, F: Frame>(
+        &self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        origin: Origin,
+    ) -> Verdict {
+        let stands_on = self.services.local_address_port(packet.key.destination().into()).unwrap_or(port);
+        match self.hand_over(self.ownership.of_answer(stands_on, &packet.key), origin) {
+            Some(verdict) => verdict,
+            None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
+        }
     }
 
     /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.

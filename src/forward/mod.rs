@@ -45,6 +45,7 @@ use self::plane::{Plane, routed};
 use self::way::Way;
 use crate::balance::ForwardingMode;
 use crate::balance::ServiceTable;
+use crate::flow::ownership::Ownership;
 use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 use crate::route::{HopIndex, Resolution, RouteTable};
@@ -101,6 +102,7 @@ pub struct Forwarder {
     worker: WorkerId,
     workers: u8,
     ports: Vec<PortView>,
+    ownership: Ownership,
     services: Arc<ServiceTable>,
     routes: Arc<RouteTable>,
     sessions: Tables,
@@ -133,6 +135,7 @@ impl Forwarder {
             worker: config.worker,
             workers,
             ports: config.ports,
+            ownership: config.ownership,
             timeouts: TimeoutTable::new(&services.timeouts),
             services,
             routes: Arc::default(),

@@ -267,8 +267,14 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
 
     fn hand_over(&self, owner: WorkerId, packet: HandOver<Q::Frame>) {
         let ring = self.rings.get(self.worker.index()).and_then(|row| row.get(owner.index()));
+        let port = packet.port.index();
         match ring.map(|ring| ring.push(packet)) {
-            Some(Ok(())) => self.counters.handovers.add(1),
+            Some(Ok(())) => {
+                self.counters.handovers.add(1);
+                if let Some(port) = self.counters.ports.get(port) {
+                    port.handed_over.add(1);
+                }
+            }
             _ => self.counters.drop_packets(DropReason::HandOverFull, 1),
         }
     }

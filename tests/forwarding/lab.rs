@@ -10,6 +10,7 @@ use fullgate::balance::{
     SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
 };
 use fullgate::flow::HashSeed;
+use fullgate::flow::ownership::Ownership;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
@@ -63,6 +64,7 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
         real_server_present: vec![true; 8],
         pools: vec![LocalPool { name: "lan".into(), port: LAN, ports, ipv4: vec![lip], ipv6: vec![] }],
         local_addresses: [(LIP.into(), LocalAddressSlot(0))].into_iter().collect(),
+        local_address_ports: vec![LAN],
         ..ServiceTable::default()
     }
 }
@@ -105,6 +107,16 @@ impl Gateway {
     }
 
     pub fn with(services: ServiceTable, workers: u8, worker: WorkerId, session_capacity: u32) -> Self {
+        Self::owning(Ownership::in_turn(workers), services, workers, worker, session_capacity)
+    }
+
+    pub fn owning(
+        ownership: Ownership,
+        services: ServiceTable,
+        workers: u8,
+        worker: WorkerId,
+        session_capacity: u32,
+    ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
         let view = |mac| PortView { mac, promiscuous: false, steering: Steering::Software };
@@ -114,6 +126,7 @@ impl Gateway {
             workers,
             ports: vec![view(WAN_MAC), view(LAN_MAC)],
             session_capacity: Capacity { ipv4: session_capacity, ipv6: session_capacity },
+            ownership,
             seed: HashSeed([11, 12]),
             counters: Arc::clone(&counters),
         };

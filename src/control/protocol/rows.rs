@@ -171,8 +171,12 @@ pub struct PortRow {
     pub rx_queues: u16,
     /// Transmit queues.
     pub tx_queues: u16,
-    /// How packets find their worker: `rss`, `software` or `single`.
+    /// How a client's packets find their worker: `rss`, `software` or `single`.
     pub steering: String,
+    /// How answers to local addresses find it: `rss`, `software` or `single`.
+    pub ownership: String,
+    /// Why the ownership is software, where it is.
+    pub ownership_reason: Option<String>,
     /// Offloads in use.
     pub offloads: Vec<String>,
     /// Received by the workers.
@@ -189,6 +193,8 @@ pub struct PortRow {
     pub rx_errors: u64,
     /// Packets that the device failed to send.
     pub tx_errors: u64,
+    /// Packets received here that the workers handed over to each other.
+    pub handovers: u64,
     /// The device's own counters, by its names, those that are not 0.
     pub xstats: Vec<(String, u64)>,
 }
