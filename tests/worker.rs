@@ -16,7 +16,7 @@ use fullgate::balance::{Protocol, ServiceTable, Timeouts};
 use fullgate::config::{Idle, PuntRates};
 use fullgate::forward::PuntClass;
 use fullgate::port::memory::MemoryFrame;
-use fullgate::port::{BURST_SIZE, PortQueue, WorkerId};
+use fullgate::port::{BURST_SIZE, PortPlace, PortQueue, WorkerId};
 use fullgate::route::RouteTable;
 use fullgate::worker::link::{Event, SessionQuery, Snapshot, Waker, WorkerLink};
 use fullgate::worker::{Clock, Worker, WorkerParts, hand_over_rings};
@@ -121,6 +121,7 @@ fn run_published(
             queue(bursts.into_iter().collect(), wan),
             queue(VecDeque::new(), Box::new(|_| {}) as Box<dyn FnMut(u32)>),
         ],
+        places: vec![PortPlace::whole_device(lab::WAN), PortPlace::whole_device(lab::LAN)],
         link: link.clone(),
         rings: hand_over_rings(1),
         clock: Ticking { now: Rc::new(Cell::new(0)), step },

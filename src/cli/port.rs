@@ -70,7 +70,7 @@ fn describe(port: &PortRow, xstats: bool) -> String {
     };
     let offloads = if port.offloads.is_empty() { "none".to_owned() } else { port.offloads.join(", ") };
     let facts = [
-        ("device", port.device.clone()),
+        ("device", device(port)),
         ("driver", port.driver.clone()),
         ("tap", port.tap.clone()),
         ("mac", port.mac.clone()),
@@ -93,6 +93,14 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         text.push_str(&indent(&table));
     }
     text
+}
+
+fn device(port: &PortRow) -> String {
+    match (port.vlan, &port.parent) {
+        (None, _) => port.device.clone(),
+        (Some(vlan), None) => format!("VLAN {vlan} of {}", port.device),
+        (Some(vlan), Some(parent)) => format!("VLAN {vlan} of port {parent}"),
+    }
 }
 
 fn counters(port: &PortRow) -> Table {

@@ -16,6 +16,7 @@ mod sections;
 mod suggest;
 pub mod syntax;
 pub mod validate;
+mod vlan;
 
 use std::net::IpAddr;
 

@@ -10,6 +10,7 @@ use super::model::{Device, InterfaceAddress, PortConfig, PortSteering, RouteConf
 use super::raw::{Section, Value};
 use super::syntax::{self, DEVICE_ALLOWED, MAX_TAP_LEN};
 use super::validate::BalanceScope;
+use super::vlan::{self, ParentNamed};
 use crate::port::{MAX_PORTS, MAX_WORKERS};
 
 const DEFAULT_DESCRIPTORS: u16 = 1024;
@@ -35,8 +36,11 @@ pub(super) fn ports(root: &mut Section<'_>, workers: usize) -> Vec<PortConfig> {
         root.document()
             .consequence("port", format!("there are {count} ports; allowed: 1 to {MAX_PORTS} [[port]] tables"));
     }
-    let mut seen = Seen::default();
-    sections.into_iter().map(|section| port(section, workers, &mut seen)).collect()
+    let (mut seen, mut parents) = (Seen::default(), Vec::new());
+    let mut ports: Vec<PortConfig> =
+        sections.into_iter().map(|section| port(section, workers, &mut seen, &mut parents)).collect();
+    vlan::find_parents(&mut ports, &parents);
+    ports
 }
 
 /// What the rules for pools and services need to know of these ports.
@@ -52,9 +56,18 @@ pub(super) fn balance_scope(ports: &[PortConfig], workers: usize) -> BalanceScop
     }
 }
 
-fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig {
+fn port<'d>(
+    mut section: Section<'d>,
+    workers: usize,
+    seen: &mut Seen,
+    parents: &mut Vec<Option<ParentNamed<'d>>>,
+) -> PortConfig {
     let name = name(&mut section, &mut seen.names);
-    let device = device(&mut section, &mut seen.devices);
+    let (parent, vlan) = vlan::read(&mut section);
+    // A placeholder until the parent is found.
+    let device =
+        if parent.is_some() { Device::Vdev(String::new()) } else { device(&mut section, &mut seen.devices) };
+    parents.push(parent);
     let tap = tap(&mut section, &name, &mut seen.taps);
     let addresses = addresses(&mut section, &mut seen.addresses);
     let routes = routes(&mut section, &addresses, &mut seen.routes);
@@ -74,6 +87,7 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
     PortConfig {
         name,
         device,
+        vlan,
         tap,
         addresses,
         routes,

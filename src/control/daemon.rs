@@ -109,7 +109,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
         None => None,
     };
     let mut data_plane = DataPlane::open(Arc::clone(&config))?;
-    let mut kernel_side = KernelSide::start(&data_plane, &config).await?;
+    let mut kernel_side = KernelSide::start(&data_plane).await?;
     // Dropped, and so ended, before what it uses.
     let mut tasks = JoinSet::new();
     let routes = kernel_side.routes(&mut tasks);
@@ -169,7 +169,7 @@ fn parts(
         balance,
         store: Some(store),
         routes,
-        ports: OpenPorts::new(Arc::clone(data_plane.ports()), Arc::clone(config), counters),
+        ports: OpenPorts::new(Arc::clone(data_plane.ports()), counters),
         host: kernel_side.address_host(),
         dpdk_version: Eal::version(),
     }

@@ -14,7 +14,6 @@ use super::pump;
 use super::tap::Tap;
 use super::twin::{Twin, TwinError, TwinPort};
 use super::wake::Sleeper;
-use crate::config::Config;
 use crate::dpdk::PortError;
 use crate::port::PortId;
 use crate::route::{MAX_HOPS, RouteInput, RouteTable};
@@ -51,10 +50,10 @@ pub struct KernelSide {
 
 impl KernelSide {
     /// Makes the TAPs as configured, begins to mirror them, and to pass on what the kernel sends.
-    pub async fn start(plane: &DataPlane, config: &Config) -> Result<Self, KernelSideError> {
+    pub async fn start(plane: &DataPlane) -> Result<Self, KernelSideError> {
         let mut twins = Vec::new();
-        for (port, config) in plane.ports().iter().zip(&config.ports) {
-            twins.push(TwinPort { port: port.id(), config, mac: port.mac(), mtu: port.mtu()? });
+        for port in plane.ports().iter() {
+            twins.push(TwinPort { port: port.id, config: port.config, mac: port.device.mac(), mtu: port.mtu()? });
         }
         let twin = Twin::create(&twins).await?;
         let mirrored: Vec<_> =

@@ -47,6 +47,8 @@ pub mod mirror;
 #[cfg(feature = "dpdk")]
 pub mod port_report;
 #[cfg(feature = "dpdk")]
+pub mod ports;
+#[cfg(feature = "dpdk")]
 pub mod pump;
 #[cfg(feature = "dpdk")]
 pub mod session_memory;

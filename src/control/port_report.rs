@@ -2,51 +2,52 @@
 
 use std::sync::Arc;
 
-use super::data_plane::effective_steering;
 use super::plane::PortReporter;
+use super::ports::{Ports, RunningPort};
 use super::protocol::PortRow;
-use crate::config::{Config, Device, PortConfig};
-use crate::dpdk::Port;
+use crate::config::Device;
+use crate::dpdk::{Port, PortStats};
 use crate::telemetry::counters::{Counter, PortCounters, WorkerCounters};
 
 /// The ports of a running gateway.
 #[derive(Debug)]
 pub struct OpenPorts {
-    ports: Arc<[Port]>,
-    config: Arc<Config>,
+    ports: Arc<Ports>,
     workers: Vec<Arc<WorkerCounters>>,
 }
 
 impl OpenPorts {
-    /// These ports, in the order of the configuration, with what these workers count.
-    pub fn new(ports: Arc<[Port]>, config: Arc<Config>, workers: Vec<Arc<WorkerCounters>>) -> Self {
-        Self { ports, config, workers }
+    /// These ports with what these workers count.
+    pub fn new(ports: Arc<Ports>, workers: Vec<Arc<WorkerCounters>>) -> Self {
+        Self { ports, workers }
     }
 
-    fn row(&self, port: &Port, config: &PortConfig) -> PortRow {
+    fn row(&self, port: RunningPort<'_>) -> PortRow {
+        let RunningPort { id, config, owner, device, .. } = port;
         let counted = |counter: fn(&PortCounters) -> &Counter| {
-            self.workers.iter().map(|worker| counter(&worker.ports[port.id().index()]).get()).sum()
+            self.workers.iter().map(|worker| counter(&worker.ports[id.index()]).get()).sum()
         };
         // A device that cannot say is shown as one whose link is down and that counted nothing.
-        let link = port.link().ok();
-        let stats = port.stats().unwrap_or_default();
-        let mut xstats = port.xstats().unwrap_or_default();
-        xstats.retain(|(_, value)| *value != 0);
+        let link = device.link().ok();
+        let (stats, xstats) = if port.is_owner() { own_counts(device) } else { Default::default() };
         PortRow {
             name: config.name.clone(),
             device: match &config.device {
                 Device::Pci(text) | Device::Vdev(text) => text.clone(),
+                Device::Parent(_) => owner.name.clone(),
             },
-            driver: port.driver().to_owned(),
+            vlan: config.vlan.map(|vlan| vlan.number()),
+            parent: (!port.is_owner()).then(|| owner.name.clone()),
+            driver: device.driver().to_owned(),
             tap: config.tap.clone(),
-            mac: port.mac().to_string(),
+            mac: device.mac().to_string(),
             mtu: port.mtu().unwrap_or(0),
             link_up: link.is_some_and(|link| link.up),
             link_speed_mbps: link.map_or(0, |link| link.speed_mbps),
-            rx_queues: port.rx_queues(),
-            tx_queues: port.tx_queues(),
-            steering: effective_steering(&self.ports, port).to_string(),
-            offloads: port.offloads().iter().map(ToString::to_string).collect(),
+            rx_queues: device.rx_queues(),
+            tx_queues: device.tx_queues(),
+            steering: self.ports.steering(device).to_string(),
+            offloads: device.offloads().iter().map(ToString::to_string).collect(),
             rx_packets: counted(|port| &port.received.packets),
             rx_bytes: counted(|port| &port.received.bytes),
             tx_packets: counted(|port| &port.transmitted.packets),
@@ -59,8 +60,15 @@ impl OpenPorts {
     }
 }
 
+/// What the device itself has counted; of its own counters those that are not 0.
+fn own_counts(device: &Port) -> (PortStats, Vec<(String, u64)>) {
+    let mut xstats = device.xstats().unwrap_or_default();
+    xstats.retain(|(_, value)| *value != 0);
+    (device.stats().unwrap_or_default(), xstats)
+}
+
 impl PortReporter for OpenPorts {
     fn rows(&self) -> Vec<PortRow> {
-        self.ports.iter().zip(&self.config.ports).map(|(port, config)| self.row(port, config)).collect()
+        self.ports.iter().map(|port| self.row(port)).collect()
     }
 }

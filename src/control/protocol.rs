@@ -375,8 +375,14 @@ pub struct SessionCount {
 pub struct PortRow {
     /// Its name.
     pub name: String,
-    /// Its device string.
+    /// Its device string; of a VLAN the parent's name.
     pub device: String,
+    /// The VLAN of the device that it is; none: what has no tag.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// The port that has the device; none: this one.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// Its PMD.
     pub driver: String,
     /// Its TAP.
@@ -397,7 +403,7 @@ pub struct PortRow {
     pub steering: String,
     /// Offloads in use.
     pub offloads: Vec<String>,
-    /// Received by the workers.
+    /// Received by the workers. The port that has a device counts its VLANs' packets too, with their tags.
     pub rx_packets: u64,
     /// Received by the workers.
     pub rx_bytes: u64,

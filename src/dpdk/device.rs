@@ -38,10 +38,11 @@ pub(super) fn argument<'a>(devargs: &'a str, key: &str) -> Option<&'a str> {
     devargs.split(',').skip(1).find_map(|argument| argument.split_once('=').filter(|(k, _)| *k == key)).map(|(_, v)| v)
 }
 
-/// The whole device string of a port.
+/// The whole device string of a port; empty for one that has its parent's.
 pub(super) fn text(port: &PortConfig) -> &str {
     match &port.device {
         Device::Pci(text) | Device::Vdev(text) => text,
+        Device::Parent(_) => "",
     }
 }
 
@@ -61,7 +62,7 @@ pub(super) fn wanted_queues(port: &PortConfig, workers: u16) -> u16 {
     port.queues.unwrap_or(workers).max(1)
 }
 
-/// The devices that make up a port.
+/// The devices that make up a port: none for one that has its parent's.
 pub(super) fn eal_devices(port: &PortConfig, workers: u16) -> Vec<EalDevice> {
     let queues = wanted_queues(port, workers);
     match &port.device {
@@ -71,6 +72,7 @@ pub(super) fn eal_devices(port: &PortConfig, workers: u16) -> Vec<EalDevice> {
             vec![EalDevice { devargs: format!("{text},qpairs={queues}"), pci: false }]
         }
         Device::Vdev(text) => vec![EalDevice { devargs: text.clone(), pci: false }],
+        Device::Parent(_) => Vec::new(),
     }
 }
 
@@ -102,6 +104,7 @@ pub(super) mod tests {
         PortConfig {
             name: name.to_owned(),
             device,
+            vlan: None,
             tap: format!("fg-{name}"),
             addresses: Vec::new(),
             routes: Vec::new(),

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys::{
     DPDK_SHIM_MBUF_BUF_ADDR, DPDK_SHIM_MBUF_DATA_LEN, DPDK_SHIM_MBUF_DATA_OFF, DPDK_SHIM_MBUF_NB_SEGS,
-    DPDK_SHIM_MBUF_OL_FLAGS, DPDK_SHIM_MBUF_PKT_LEN, rte_mbuf,
+    DPDK_SHIM_MBUF_OL_FLAGS, DPDK_SHIM_MBUF_PKT_LEN, DPDK_SHIM_MBUF_VLAN_TCI, DPDK_SHIM_RX_VLAN_STRIPPED, rte_mbuf,
 };
 
 use crate::port::{ChecksumStatus, Frame};
@@ -107,6 +107,19 @@ impl Frame for Mbuf {
         // SAFETY: the mbuf is ours; the function checks the headroom.
         let start = unsafe { dpdk_sys::dpdk_shim_mbuf_prepend(self.0.as_ptr(), count) };
         !start.is_null()
+    }
+
+    fn trim_front(&mut self, count: usize) -> bool {
+        let Ok(count) = u16::try_from(count) else { return false };
+        // SAFETY: the mbuf is ours; the function checks the first segment's length.
+        let start = unsafe { dpdk_sys::dpdk_shim_mbuf_adj(self.0.as_ptr(), count) };
+        !start.is_null()
+    }
+
+    #[inline]
+    fn stripped_tag(&self) -> Option<u16> {
+        let stripped = self.field::<u64>(DPDK_SHIM_MBUF_OL_FLAGS) & DPDK_SHIM_RX_VLAN_STRIPPED != 0;
+        stripped.then(|| self.field(DPDK_SHIM_MBUF_VLAN_TCI))
     }
 
     fn truncate(&mut self, len: usize) -> bool {

@@ -13,7 +13,7 @@ use dpdk_sys::{DPDK_SHIM_PKTMBUF_HEADROOM, rte_mempool};
 use super::eal::{Eal, MEMORY_ADVICE, Runtime};
 use super::log::{self, RecentLog};
 use super::{Errno, Mbuf, device};
-use crate::config::{DpdkConfig, PortConfig};
+use crate::config::{Device, DpdkConfig, PortConfig};
 use crate::port::BURST_SIZE;
 
 /// Buffers that a registered thread keeps at hand; its cache holds at most half as many again.
@@ -197,7 +197,8 @@ pub fn mbufs_needed(ports: &[PortConfig], workers: u16, held_per_worker: u32) ->
         let queues = u32::from(device::wanted_queues(port, workers).max(workers));
         queues.saturating_mul(of_queue(port) + 2 * burst)
     };
-    let of_ports = ports.iter().map(of_port).fold(0, u32::saturating_add);
+    let with_device = ports.iter().filter(|port| !matches!(port.device, Device::Parent(_)));
+    let of_ports = with_device.map(of_port).fold(0, u32::saturating_add);
     let of_workers = u32::from(workers).saturating_mul(held_per_worker.saturating_add(CACHE_SIZE * 3 / 2));
     of_ports.saturating_add(of_workers).saturating_add(RESERVE)
 }
@@ -218,7 +219,7 @@ fn room_needed(ports: &[PortConfig]) -> u16 {
 mod tests {
     use super::device::tests::port;
     use super::*;
-    use crate::config::Device;
+    use crate::port::PortId;
 
     fn with_mtu(device: &str, mtu: Option<u16>) -> PortConfig {
         PortConfig { mtu, ..port("p", Device::Vdev(device.to_owned())) }
@@ -238,6 +239,8 @@ mod tests {
         let ports = [with_mtu("net_null0", None), with_mtu("net_null1", None)];
         let one = mbufs_needed(&ports, 1, 0);
         assert_eq!(one, 2 * (1024 + 1024 + 64) + 384 + 8192);
+        let vlan = PortConfig { device: Device::Parent(PortId(0)), ..ports[0].clone() };
+        assert_eq!(mbufs_needed(&[ports.to_vec(), vec![vlan]].concat(), 1, 0), one, "a VLAN has no rings");
         assert_eq!(mbufs_needed(&ports, 2, 5000) - RESERVE, 2 * (one - RESERVE) + 2 * 5000);
         let af_xdp = [with_mtu("net_af_xdp0,iface=x", None)];
         assert!(mbufs_needed(&af_xdp, 1, 0) >= 8192 + 2048 + RESERVE);

@@ -276,10 +276,12 @@ impl Port {
             self.devices.iter().flat_map(of).collect()
         };
         let (sources, sinks) = (all(plan.settings.rx_queues), all(plan.settings.tx_queues));
+        // The kernel takes tags off before it gives frames to a packet socket, and the driver passes them on beside.
+        let strips_tags = self.driver == device::AF_PACKET;
         let deal = |(worker, sink): (usize, &DeviceQueue)| {
             let sources = sources.iter().copied().skip(worker).step_by(usize::from(workers)).collect();
             // SAFETY: the devices are started; each source goes to one worker and so does each sink.
-            unsafe { Queue::new(sources, *sink, Arc::clone(&self.devices)) }
+            unsafe { Queue::new(sources, *sink, strips_tags, Arc::clone(&self.devices)) }
         };
         sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
     }

@@ -29,6 +29,8 @@ pub struct Queue {
     /// Which of them is asked first, so that none is starved.
     next: usize,
     sink: DeviceQueue,
+    /// See [`PortQueue::strips_tags`].
+    strips_tags: bool,
     /// Keeps the devices running.
     _devices: Arc<[EthDevice]>,
     not_sync: PhantomData<Cell<()>>,
@@ -37,8 +39,13 @@ pub struct Queue {
 impl Queue {
     /// # Safety
     /// The devices must be started and have these queues, and no other `Queue` may be given them.
-    pub(super) unsafe fn new(sources: Box<[DeviceQueue]>, sink: DeviceQueue, devices: Arc<[EthDevice]>) -> Self {
-        Self { sources, next: 0, sink, _devices: devices, not_sync: PhantomData }
+    pub(super) unsafe fn new(
+        sources: Box<[DeviceQueue]>,
+        sink: DeviceQueue,
+        strips_tags: bool,
+        devices: Arc<[EthDevice]>,
+    ) -> Self {
+        Self { sources, next: 0, sink, strips_tags, _devices: devices, not_sync: PhantomData }
     }
 
     /// Whether the worker receives from this port at all.
@@ -67,6 +74,10 @@ impl PortQueue for Queue {
             }
         }
         received
+    }
+
+    fn strips_tags(&self) -> bool {
+        self.strips_tags
     }
 
     /// Sends `frames` from the front and removes those that the device took; returns how many. A device that is full

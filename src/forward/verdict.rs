@@ -59,6 +59,8 @@ named_enum! {
         NotOurMac = "not_our_mac",
         /// An EtherType that the gateway does not speak.
         UnknownEthertype = "unknown_ethertype",
+        /// Tagged for a VLAN that no port is for, without a tag where only tagged frames are taken, or with several tags.
+        UnknownVlan = "unknown_vlan",
         /// IPv4 version, header length or total length is wrong.
         BadIpv4Header = "bad_ipv4_header",
         /// The IPv4 header checksum is wrong.
@@ -95,6 +97,8 @@ named_enum! {
         NeighbourQueueFull = "neighbour_queue_full",
         /// Larger than the outgoing port's MTU.
         TooBig = "too_big",
+        /// No room in the packet's buffer for a header that goes in front.
+        NoHeadroom = "no_headroom",
         /// The outgoing queue stayed full.
         TransmitFull = "transmit_full",
         /// The ring to the owning worker was full.

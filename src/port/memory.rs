@@ -10,6 +10,7 @@ const HEADROOM: usize = 128;
 pub struct MemoryFrame {
     buffer: Vec<u8>,
     start: usize,
+    stripped_tag: Option<u16>,
 }
 
 impl MemoryFrame {
@@ -17,7 +18,12 @@ impl MemoryFrame {
     pub fn new(packet: &[u8]) -> Self {
         let mut buffer = vec![0; HEADROOM];
         buffer.extend_from_slice(packet);
-        Self { buffer, start: HEADROOM }
+        Self { buffer, start: HEADROOM, stripped_tag: None }
+    }
+
+    /// The same as it comes from a device that took a VLAN tag with this control information off.
+    pub fn stripped(packet: &[u8], tag: u16) -> Self {
+        Self { stripped_tag: Some(tag), ..Self::new(packet) }
     }
 }
 
@@ -43,6 +49,20 @@ impl Frame for MemoryFrame {
         let Some(start) = self.start.checked_sub(count) else { return false };
         self.start = start;
         true
+    }
+
+    #[inline]
+    fn trim_front(&mut self, count: usize) -> bool {
+        if count > self.packet_len() {
+            return false;
+        }
+        self.start += count;
+        true
+    }
+
+    #[inline]
+    fn stripped_tag(&self) -> Option<u16> {
+        self.stripped_tag
     }
 
     #[inline]

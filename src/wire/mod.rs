@@ -9,6 +9,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod tcp;
 pub mod udp;
+pub mod vlan;
 
 /// Reads two bytes in network order at a constant offset of a fixed-size header.
 macro_rules! be16 {

@@ -46,6 +46,11 @@ char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count)
 	return rte_pktmbuf_prepend(frame, count);
 }
 
+char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count)
+{
+	return rte_pktmbuf_adj(frame, count);
+}
+
 int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count)
 {
 	return rte_pktmbuf_trim(frame, count);

@@ -25,8 +25,10 @@ static const size_t DPDK_SHIM_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs);
 static const size_t DPDK_SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);   /* uint64_t */
 static const size_t DPDK_SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);     /* uint32_t */
 static const size_t DPDK_SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);   /* uint16_t */
+static const size_t DPDK_SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);   /* uint16_t */
 static const size_t DPDK_SHIM_MBUF_SIZE = sizeof(struct rte_mbuf);
 
+static const uint64_t DPDK_SHIM_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
@@ -63,6 +65,8 @@ void dpdk_shim_mbuf_free(struct rte_mbuf *frame);
 char *dpdk_shim_mbuf_append(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_prepend */
 char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count);
+/* rte_pktmbuf_adj */
+char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_trim */
 int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_data_room_size */
