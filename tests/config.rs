@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use fullgate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Weight};
 use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates, SessionPages};
+use fullgate::port::{PortId, VlanId};
 
 /// A small good file, to which bad tables are added.
 const GOOD: &str = r#"[worker]
@@ -372,6 +373,66 @@ fn bad_plain_tables() {
         ),
         bad("[worker]", "[worker]\ncores = [3]", "f.toml:3: not TOML: duplicate key: cores"),
     ]);
+}
+
+/// A port that is VLAN 7 of "wan", before the pools.
+const VLAN: &str = "[[port]]\nname = \"v\"\nparent = \"wan\"\nvlan = 7\n\n[[local_pool]]";
+
+#[test]
+fn vlans_have_their_parents_device() {
+    let config = Config::parse(&changed("[[local_pool]]", VLAN), "f.toml").unwrap();
+    let vlan = &config.ports[2];
+    assert_eq!((&vlan.device, vlan.vlan), (&Device::Parent(PortId(0)), VlanId::new(7)));
+    assert_eq!((vlan.tap.as_str(), config.ports[0].vlan), ("fg-v", None));
+    // Without a parent: a device all of whose frames are tagged.
+    let config = Config::parse(&changed("name = \"wan\"", "name = \"wan\"\nvlan = 4094"), "f.toml").unwrap();
+    assert_eq!(config.ports[0].vlan, VlanId::new(4094));
+    // A parent may come after its VLANs.
+    let first = format!("{CORES}\n{}", VLAN.trim_end_matches("[[local_pool]]"));
+    let config = Config::parse(&changed(CORES, &first), "f.toml").unwrap();
+    assert_eq!(config.ports[0].device, Device::Parent(PortId(1)));
+}
+
+#[test]
+fn bad_vlans() {
+    let wrong = |from: &str, to: &str, error: &str| {
+        assert!(VLAN.contains(from));
+        assert_eq!(errors(&changed("[[local_pool]]", &VLAN.replace(from, to))), [error]);
+    };
+    wrong("\"wan\"", "\"wam\"", "f.toml:16: port[2].parent: there is no port \"wam\"; allowed: wan, lan");
+    wrong("\"wan\"", "\"v\"", "f.toml:16: port[2].parent: \"v\" is a VLAN itself; allowed: wan, lan");
+    wrong("vlan = 7\n", "", "f.toml:14: port[2].vlan: missing; allowed: an integer from 1 to 4094");
+    wrong("vlan = 7", "vlan = 0", "f.toml:17: port[2].vlan: 0 is out of range; allowed: an integer from 1 to 4094");
+    wrong(
+        "vlan = 7",
+        "vlan = 4095",
+        "f.toml:17: port[2].vlan: 4095 is out of range; allowed: an integer from 1 to 4094",
+    );
+    wrong(
+        "vlan = 7",
+        "vlan = 7\nqueues = 1",
+        "f.toml:18: port[2].queues: a VLAN has its parent's; allowed: only in the parent's own table",
+    );
+    wrong(
+        "vlan = 7",
+        "vlan = 7\ndevice = \"net_null0\"",
+        "f.toml:18: port[2].device: a VLAN has its parent's; allowed: only in the parent's own table",
+    );
+    let again = VLAN.replace("[[local_pool]]", &VLAN.replace("\"v\"", "\"w\""));
+    assert_eq!(
+        errors(&changed("[[local_pool]]", &again)),
+        ["f.toml:22: port[3].vlan: VLAN 7 of \"wan\" is the port on line 17; allowed: each VLAN once a parent"]
+    );
+    let stacked = again.replacen("parent = \"wan\"\nvlan = 7\n\n[[local", "parent = \"v\"\nvlan = 8\n\n[[local", 1);
+    assert_eq!(
+        errors(&changed("[[local_pool]]", &stacked)),
+        ["f.toml:21: port[3].parent: \"v\" is a VLAN itself; allowed: wan, lan"]
+    );
+    let small = changed("[[local_pool]]", &VLAN.replace("vlan = 7", "vlan = 7\nmtu = 1501"));
+    let small = small.replace("name = \"wan\"", "name = \"wan\"\nmtu = 1500");
+    assert_eq!(errors(&small), ["f.toml:19: port[2].mtu: 1501 is more than the parent's; allowed: at most 1500"]);
+    let tagged = changed("[[local_pool]]", VLAN).replace("name = \"wan\"", "name = \"wan\"\nvlan = 5");
+    assert_eq!(errors(&tagged), ["f.toml:17: port[2].parent: \"wan\" is a VLAN itself; allowed: lan"]);
 }
 
 #[test]

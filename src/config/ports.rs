@@ -65,8 +65,7 @@ fn port<'d>(
     let name = name(&mut section, &mut seen.names);
     let (parent, vlan) = vlan::read(&mut section);
     // A placeholder until the parent is found.
-    let device =
-        if parent.is_some() { Device::Vdev(String::new()) } else { device(&mut section, &mut seen.devices) };
+    let device = if parent.is_some() { Device::Vdev(String::new()) } else { device(&mut section, &mut seen.devices) };
     parents.push(parent);
     let tap = tap(&mut section, &name, &mut seen.taps);
     let addresses = addresses(&mut section, &mut seen.addresses);

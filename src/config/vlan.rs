@@ -46,7 +46,8 @@ pub(super) fn find_parents(ports: &mut [PortConfig], parents: &[Option<ParentNam
             && let Some(line) = seen.insert((parent, vlan), value.line())
         {
             let name = &ports[parent.index()].name;
-            value.error(format!("VLAN {vlan} of {name:?} is the port on line {line}; allowed: each VLAN once a parent"));
+            value
+                .error(format!("VLAN {vlan} of {name:?} is the port on line {line}; allowed: each VLAN once a parent"));
         }
         if let (Some(value), Some(mtu), Some(most)) = (&named.mtu, ports[index].mtu, ports[parent.index()].mtu)
             && mtu > most

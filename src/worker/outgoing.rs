@@ -25,12 +25,7 @@ impl<F: Frame> Outgoing<F> {
     }
 
     /// Adds a frame, and sends once there is a burst.
-    pub(super) fn push<Q: PortQueue<Frame = F>>(
-        &mut self,
-        mut frame: F,
-        queue: &mut Q,
-        counters: &WorkerCounters,
-    ) {
+    pub(super) fn push<Q: PortQueue<Frame = F>>(&mut self, mut frame: F, queue: &mut Q, counters: &WorkerCounters) {
         if let Some(vlan) = self.place.vlan
             && !vlan::tag(&mut frame, vlan)
         {

@@ -64,8 +64,8 @@ impl<F: Frame> Sorter<F> {
     pub(super) fn sort(&mut self, burst: &mut Vec<F>, counters: &WorkerCounters) -> u32 {
         let mut ports = 0;
         for mut frame in burst.drain(..) {
-            let port = untag(&mut frame)
-                .and_then(|number| self.by_number[usize::from(number)].ok_or(DropReason::UnknownVlan));
+            let port =
+                untag(&mut frame).and_then(|number| self.by_number[usize::from(number)].ok_or(DropReason::UnknownVlan));
             match port {
                 Ok(port) => {
                     if port != self.owner {

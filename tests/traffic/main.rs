@@ -15,4 +15,5 @@ mod packets;
 mod restart;
 mod start;
 mod udp;
+mod vlan;
 mod workers;
