@@ -10,6 +10,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::data_plane::{DataPlane, Link};
 use super::mirror::{Mirror, MirrorError, MirroredPort};
 use super::plane::LocalAddressHost;
+use super::port_watch::PortWatch;
 use super::pump;
 use super::tap::Tap;
 use super::twin::{Twin, TwinError, TwinPort};
@@ -46,6 +47,9 @@ pub struct KernelSide {
     sleeper: Sleeper,
     counters: Arc<WorkerCounters>,
     injections: JoinSet<io::Result<()>>,
+    /// None once it runs.
+    watch: Option<PortWatch>,
+    watching: JoinSet<()>,
 }
 
 impl KernelSide {
@@ -69,9 +73,11 @@ impl KernelSide {
             let (tap, links, source) = (Arc::clone(tap), Arc::clone(&links), Arc::clone(&source));
             injections.spawn(pump::inject(tap, port, links, source, Arc::clone(&counters)));
         }
-        let taps = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
+        let taps: Vec<_> = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
         let sleeper = Sleeper::new(waker)?;
-        Ok(Self { taps, twin: Arc::new(Mutex::new(twin)), mirror, links, sleeper, counters, injections })
+        let watch = Some(PortWatch::new(Arc::clone(plane.ports()), &taps));
+        let (twin, watching) = (Arc::new(Mutex::new(twin)), JoinSet::new());
+        Ok(Self { taps, twin, mirror, links, sleeper, counters, injections, watch, watching })
     }
 
     /// What the control thread counts of frames to and from the kernel.
@@ -98,8 +104,12 @@ impl KernelSide {
         receiver
     }
 
-    /// Passes on what workers have for the kernel, until something breaks that cannot be mended.
+    /// Passes on what workers have for the kernel, and keeps TAPs and devices in step, until something breaks that
+    /// cannot be mended.
     pub async fn run(&mut self) -> io::Error {
+        if let Some(watch) = self.watch.take() {
+            self.watching.spawn(watch.run());
+        }
         loop {
             let links = &self.links;
             let has_work = || links.iter().any(|link| !link.punts.is_empty() || !link.unresolved.is_empty());

@@ -47,6 +47,8 @@ pub mod mirror;
 #[cfg(feature = "dpdk")]
 pub mod port_report;
 #[cfg(feature = "dpdk")]
+mod port_watch;
+#[cfg(feature = "dpdk")]
 pub mod ports;
 #[cfg(feature = "dpdk")]
 pub mod pump;

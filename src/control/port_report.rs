@@ -40,7 +40,7 @@ impl OpenPorts {
             parent: (!port.is_owner()).then(|| owner.name.clone()),
             driver: device.driver().to_owned(),
             tap: config.tap.clone(),
-            mac: device.mac().to_string(),
+            mac: self.ports.mac(id).to_string(),
             mtu: port.mtu().unwrap_or(0),
             link_up: link.is_some_and(|link| link.up),
             link_speed_mbps: link.map_or(0, |link| link.speed_mbps),

@@ -1,10 +1,10 @@
 //! The gateway's ports as they run: those that have a device, and those that are VLANs of another's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, Device, PortConfig};
-use crate::dpdk::{Port, PortError, Steering};
-use crate::port::{PortId, PortPlace};
+use crate::dpdk::{AddressFilter, Port, PortError, Steering};
+use crate::port::{MacAddress, PortId, PortPlace};
 
 /// All ports.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Ports {
     devices: Vec<Port>,
     /// By port.
     places: Vec<PortPlace>,
+    /// By port.
+    macs: Mutex<Vec<MacAddress>>,
     config: Arc<Config>,
 }
 
@@ -35,7 +37,9 @@ impl Ports {
     /// The ports of a configuration, whose devices are open: those ports' that have one, in their order.
     pub fn new(devices: Vec<Port>, config: Arc<Config>) -> Self {
         let places = places(&config.ports);
-        Self { devices, places, config }
+        let mac = |place: &PortPlace| devices.get(place.device).map(Port::mac).unwrap_or_default();
+        let macs = Mutex::new(places.iter().map(mac).collect());
+        Self { devices, places, macs, config }
     }
 
     /// Where each port is.
@@ -50,6 +54,30 @@ impl Ports {
             let owner = self.config.ports.get(place.owner.index())?;
             Some(RunningPort { id, config, owner, place, device: self.devices.get(place.device)? })
         })
+    }
+
+    /// A port's link-layer address: its TAP's, and at first its device's.
+    pub fn mac(&self, port: PortId) -> MacAddress {
+        self.macs.lock().unwrap_or_else(PoisonError::into_inner).get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Gives a port the address that its TAP has now, and its device the addresses of all of its ports. None: it had it
+    /// already.
+    ///
+    /// # Errors
+    /// The device takes no frames for it.
+    pub fn set_mac(&self, port: &RunningPort<'_>, mac: MacAddress) -> Result<Option<AddressFilter>, PortError> {
+        let mut macs = self.macs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = macs.get_mut(port.id.index()).filter(|known| **known != mac) else { return Ok(None) };
+        let previous = std::mem::replace(slot, mac);
+        let own = macs.get(port.place.owner.index()).copied().unwrap_or(mac);
+        let same_device = self.places.iter().zip(macs.iter()).filter(|(place, _)| place.device == port.place.device);
+        let others: Vec<_> = same_device.map(|(_, mac)| *mac).filter(|mac| *mac != own).collect();
+        let filter = port.device.take_addresses(own, &others)?;
+        if previous != own && !others.contains(&previous) {
+            port.device.leave_address(previous);
+        }
+        Ok(Some(filter))
     }
 
     /// How packets of a device really find their worker. A client's flow may move between ports (two uplinks, a changed

@@ -38,7 +38,7 @@ pub(super) struct Failure {
 pub(super) const NO_DEVICE: Failure = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
 
 /// Gives a result of DPDK the name of what was attempted.
-fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
+pub(super) fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
     Errno::check(result).map_err(|errno| Failure { operation, errno })
 }
 

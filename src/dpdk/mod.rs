@@ -6,6 +6,7 @@
 //! a device is stopped only when the last of its [`Queue`]s is dropped; a device queue belongs to one [`Queue`].
 #![allow(unsafe_code)]
 
+mod addresses;
 pub mod clock;
 mod device;
 mod eal;
@@ -21,6 +22,7 @@ mod queue;
 
 use std::fmt;
 
+pub use addresses::AddressFilter;
 pub use eal::{Eal, EalError};
 pub use lcore::{LcoreError, RegisteredThread, register_current_thread};
 pub use log::RecentLog;

@@ -236,7 +236,11 @@ impl Port {
         Ok(())
     }
 
-    fn failed(&self, failure: Failure) -> PortError {
+    pub(super) fn devices(&self) -> &[EthDevice] {
+        &self.devices
+    }
+
+    pub(super) fn failed(&self, failure: Failure) -> PortError {
         let device = self.devices.first().map_or("", EthDevice::name).to_owned();
         let Failure { operation, errno } = failure;
         PortError::Device { port: self.name.clone(), device, operation, errno, hint: "", log: RecentLog::default() }

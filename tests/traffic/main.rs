@@ -11,6 +11,7 @@ mod counts;
 mod garbage;
 mod http;
 mod hugepages;
+mod links;
 mod packets;
 mod restart;
 mod start;
