@@ -75,7 +75,9 @@ impl KernelSide {
         }
         let taps: Vec<_> = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
         let sleeper = Sleeper::new(waker)?;
-        let watch = Some(PortWatch::new(Arc::clone(plane.ports()), &taps));
+        let (own_links, own_counters) = (Arc::clone(&links), Arc::clone(&counters));
+        let send = move |port, frame: &[u8]| pump::pass_on(port, frame, &own_links, source.as_ref(), &own_counters);
+        let watch = Some(PortWatch::new(Arc::clone(plane.ports()), &taps, Box::new(send)));
         let (twin, watching) = (Arc::new(Mutex::new(twin)), JoinSet::new());
         Ok(Self { taps, twin, mirror, links, sleeper, counters, injections, watch, watching })
     }

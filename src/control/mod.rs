@@ -5,6 +5,8 @@
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
+mod announce;
+#[cfg(feature = "dpdk")]
 mod busy;
 pub mod change;
 mod compile;

@@ -70,17 +70,26 @@ where
     E: Event,
     S: FrameSource<F> + ?Sized,
 {
-    // All frames of a port go to one worker, so that they stay in order; ports are spread over the workers.
-    let Some(link) = port.index().checked_rem(links.len()).and_then(|index| links.get(index)) else {
-        return Err(io::Error::other("no worker to give the kernel's frames to"));
-    };
     let mut buffer = vec![0; MAX_FRAME];
     loop {
         let len = tap.read(&mut buffer).await?;
-        let frame = buffer.get(..len).and_then(|bytes| source.frame(bytes));
-        let injected = frame.is_some_and(|frame| link.injects.push(Inject { port, frame }).is_ok());
-        if !injected {
-            counters.drop_packets(DropReason::InjectFull, 1);
-        }
+        pass_on(port, buffer.get(..len).unwrap_or_default(), &links, source.as_ref(), &counters);
+    }
+}
+
+/// Passes one frame on, to be sent out of `port`.
+pub fn pass_on<F: Frame, E, S: FrameSource<F> + ?Sized>(
+    port: PortId,
+    bytes: &[u8],
+    links: &[Arc<WorkerLink<F, E>>],
+    source: &S,
+    counters: &WorkerCounters,
+) {
+    // All frames of a port go to one worker, so that they stay in order; ports are spread over the workers.
+    let link = port.index().checked_rem(links.len()).and_then(|index| links.get(index));
+    let injected =
+        link.zip(source.frame(bytes)).is_some_and(|(link, frame)| link.injects.push(Inject { port, frame }).is_ok());
+    if !injected {
+        counters.drop_packets(DropReason::InjectFull, 1);
     }
 }

@@ -6,6 +6,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod announcements;
 mod changes;
 mod counts;
 mod garbage;
