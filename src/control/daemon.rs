@@ -1,7 +1,7 @@
 //! The daemon: everything put together, run until it is told to stop or cannot go on, and taken down in order.
 //!
 //! One thread runs it, asleep unless something happens: a signal, a request, a change in the kernel, a worker's
-//! wake-up, a worker's end. Nothing but the workers, and JSON too long for it, runs on other threads.
+//! wake-up, a worker's end; and but for ten looks a second at the ports' links. Nothing but the workers, and JSON too long for it, runs on other threads.
 
 use std::io;
 use std::path::Path;

@@ -69,9 +69,9 @@ impl KernelSide {
         let pool = plane.pool().clone();
         let source = Arc::new(move |bytes: &[u8]| pool.copy_from(bytes));
         let mut injections = JoinSet::new();
-        for (port, tap, _) in twin.taps() {
+        for (port, tap, mtu) in twin.taps() {
             let (tap, links, source) = (Arc::clone(tap), Arc::clone(&links), Arc::clone(&source));
-            injections.spawn(pump::inject(tap, port, links, source, Arc::clone(&counters)));
+            injections.spawn(pump::inject(tap, port, mtu, links, source, Arc::clone(&counters)));
         }
         let taps: Vec<_> = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
         let sleeper = Sleeper::new(waker)?;

@@ -68,12 +68,42 @@ pub(super) fn eal_devices(port: &PortConfig, workers: u16) -> Vec<EalDevice> {
     match &port.device {
         Device::Pci(text) => vec![EalDevice { devargs: full_pci_address(text), pci: true }],
         Device::Vdev(text) if text.starts_with(AF_XDP) && queues > 1 => af_xdp_devices(text, queues),
-        Device::Vdev(text) if text.starts_with(AF_PACKET) && queues > 1 && argument(text, "qpairs").is_none() => {
-            vec![EalDevice { devargs: format!("{text},qpairs={queues}"), pci: false }]
-        }
+        Device::Vdev(text) if text.starts_with(AF_PACKET) => vec![af_packet_device(port, text, queues)],
         Device::Vdev(text) => vec![EalDevice { devargs: text.clone(), pci: false }],
         Device::Parent(_) => Vec::new(),
     }
+}
+
+/// As written, with a queue pair for each worker and frames large enough for the MTU, unless it says so itself.
+fn af_packet_device(port: &PortConfig, text: &str, queues: u16) -> EalDevice {
+    let mut devargs = text.to_owned();
+    if queues > 1 && argument(text, "qpairs").is_none() {
+        devargs += &format!(",qpairs={queues}");
+    }
+    if let Some(mtu) = port.mtu.filter(|mtu| *mtu > 1500 && argument(text, "framesz").is_none()) {
+        let frame = af_packet_frame(mtu);
+        // A block is of whole pages, and the driver believes frames to follow each other without a gap.
+        let block = (1..=4).map(|frames| frame * frames).find(|block| block.is_multiple_of(4096)).unwrap_or(frame);
+        devargs += &format!(",framesz={frame},blocksz={block}");
+    }
+    EalDevice { devargs, pci: false }
+}
+
+/// Bytes of a frame of AF_PACKET's ring (linux/if_packet.h, TPACKET2): 66 of the kernel's own in front of an
+/// Ethernet frame, its header and a VLAN tag.
+fn af_packet_frame(mtu: u16) -> u32 {
+    (66 + 14 + 4 + u32::from(mtu)).next_multiple_of(1024)
+}
+
+/// Bytes that the driver wants a buffer to hold, for all that a frame of its ring may; 0: the port is none of its.
+pub(super) fn af_packet_room(port: &PortConfig) -> u32 {
+    if !is_vdev_of(port, AF_PACKET) {
+        return 0;
+    }
+    let given = argument(text(port), "framesz").and_then(|text| text.parse().ok());
+    let frame: u32 = given.unwrap_or_else(|| port.mtu.filter(|mtu| *mtu > 1500).map_or(2048, af_packet_frame));
+    // Less the kernel's header, without its link-layer address (TPACKET2_HDRLEN - sizeof(struct sockaddr_ll)).
+    frame.saturating_sub(32)
 }
 
 /// `01:00.0` is short for `0000:01:00.0`; the EAL names the device by the long form.
@@ -147,6 +177,21 @@ pub(super) mod tests {
         let device = |text: &str| Device::Vdev(text.to_owned());
         assert_eq!(devargs(device("net_af_packet0,iface=a"), None, 3), ["net_af_packet0,iface=a,qpairs=3"]);
         assert_eq!(devargs(device("net_af_packet0,iface=a,qpairs=4"), None, 3), ["net_af_packet0,iface=a,qpairs=4"]);
+    }
+
+    #[test]
+    fn af_packet_gets_frames_for_its_mtu_unless_told() {
+        let devargs = |text: &str, mtu| {
+            let port = PortConfig { mtu, ..port("x", Device::Vdev(text.to_owned())) };
+            (eal_devices(&port, 1)[0].devargs.clone(), af_packet_room(&port))
+        };
+        assert_eq!(devargs("net_af_packet0,iface=a", None), ("net_af_packet0,iface=a".to_owned(), 2016));
+        let jumbo = "net_af_packet0,iface=a,framesz=9216,blocksz=36864".to_owned();
+        assert_eq!(devargs("net_af_packet0,iface=a", Some(9000)), (jumbo, 9184));
+        let two = "net_af_packet0,iface=a,framesz=2048,blocksz=4096".to_owned();
+        assert_eq!(devargs("net_af_packet0,iface=a", Some(1900)), (two, 2016));
+        let own = "net_af_packet0,iface=a,framesz=16384,blocksz=16384".to_owned();
+        assert_eq!(devargs(&own, Some(9000)), (own.clone(), 16352));
     }
 
     #[test]

@@ -326,7 +326,7 @@ fn kernel_mtu(device: &EthDevice, interface: u32) -> Result<Option<u16>, Failure
 fn bring_up(device: &EthDevice, config: &PortConfig, plan: &Plan) -> Result<(), Failure> {
     device.configure(&plan.settings)?;
     device.start()?;
-    if let Some(mtu) = config.mtu {
+    if let Some(mtu) = plan.set_mtu {
         device.set_mtu(mtu)?;
     }
     device.accept_addresses(config.promiscuous)

@@ -200,7 +200,20 @@ fn parse_ipv4<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parsed {
     match parse_l4(packet, header, protocol) {
         Some(_) if frame.l4_checksum() == ChecksumStatus::Bad => dropped(DropReason::BadL4Checksum),
         Some(packet) => Parsed::Flow(packet),
+        // The rest is in another buffer.
+        None if packet.len() < usize::from(header.total_len())
+            && packet.len() < header.header_len() + min_len(protocol) =>
+        {
+            dropped(DropReason::Truncated)
+        }
         None => dropped(DropReason::BadL4Header),
+    }
+}
+
+fn min_len(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => tcp::MIN_LEN,
+        Protocol::Udp => udp::LEN,
     }
 }
 

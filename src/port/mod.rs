@@ -150,8 +150,10 @@ pub trait Frame: Sized {
         None
     }
 
-    /// Cuts a packet of one segment to `len` bytes; false, and nothing changed, where it is shorter or has more
-    /// than one segment.
+    /// Appends the whole packet, over all its segments.
+    fn copy_to(&self, into: &mut Vec<u8>);
+
+    /// Cuts the packet to `len` bytes; false, and nothing changed, where it is shorter.
     fn truncate(&mut self, len: usize) -> bool;
 
     /// What the device said of the IPv4 header checksum.

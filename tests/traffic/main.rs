@@ -12,6 +12,7 @@ mod counts;
 mod garbage;
 mod http;
 mod hugepages;
+mod jumbo;
 mod links;
 mod packets;
 mod restart;

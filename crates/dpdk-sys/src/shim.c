@@ -51,9 +51,36 @@ char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count)
 	return rte_pktmbuf_adj(frame, count);
 }
 
-int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count)
+void dpdk_shim_mbuf_truncate(struct rte_mbuf *frame, uint32_t length)
 {
-	return rte_pktmbuf_trim(frame, count);
+	struct rte_mbuf *segment = frame, *rest;
+	uint32_t left = length;
+
+	frame->nb_segs = 1;
+	frame->pkt_len = length;
+	while (left > segment->data_len && segment->next != NULL) {
+		left -= segment->data_len;
+		segment = segment->next;
+		frame->nb_segs++;
+	}
+	segment->data_len = (uint16_t)left;
+	rest = segment->next;
+	segment->next = NULL;
+	if (rest != NULL)
+		rte_pktmbuf_free(rest);
+}
+
+void dpdk_shim_mbuf_copy(const struct rte_mbuf *frame, uint32_t length, char *into)
+{
+	const char *bytes = rte_pktmbuf_read(frame, 0, length, into);
+
+	if (bytes != NULL && bytes != into)
+		memcpy(into, bytes, length);
+}
+
+int dpdk_shim_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
+{
+	return rte_pktmbuf_chain(head, tail);
 }
 
 uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool)

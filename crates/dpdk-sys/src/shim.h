@@ -67,8 +67,12 @@ char *dpdk_shim_mbuf_append(struct rte_mbuf *frame, uint16_t count);
 char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_adj */
 char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count);
-/* rte_pktmbuf_trim */
-int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count);
+/* Cuts a packet to so many bytes, which it has, and gives segments back that are left empty; the first stays. */
+void dpdk_shim_mbuf_truncate(struct rte_mbuf *frame, uint32_t length);
+/* Copies the `length` bytes of a packet, over all its segments. */
+void dpdk_shim_mbuf_copy(const struct rte_mbuf *frame, uint32_t length, char *into);
+/* rte_pktmbuf_chain */
+int dpdk_shim_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 /* rte_pktmbuf_data_room_size */
 uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool);
 /* Objects that the pool was made with. */
