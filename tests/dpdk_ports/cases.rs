@@ -308,7 +308,7 @@ pub fn pcap_queues_are_dealt() {
 /// A packet of three buffers: read whole, cut anywhere, changed at its front.
 fn in_several_buffers(pool: &MemPool) {
     let room = usize::from(pool.room());
-    let packet: Vec<u8> = (0..2 * room + 100).map(|at| (at % 251) as u8).collect();
+    let packet: Vec<u8> = (0..2 * room + 100).map(|at| u8::try_from(at % 251).unwrap()).collect();
     let whole = |frame: &Mbuf| {
         let mut bytes = Vec::new();
         frame.copy_to(&mut bytes);
