@@ -435,6 +435,81 @@ fn bad_vlans() {
     assert_eq!(errors(&tagged), ["f.toml:17: port[2].parent: \"wan\" is a VLAN itself; allowed: lan"]);
 }
 
+/// What a bond stands for in the good file.
+const BOND: &str = "\"net_bonding0,mode=802.3ad,xmit_policy=l34\"\nmembers = [\"0000:01:00.0\", \"net_tap0\"]";
+
+#[test]
+fn a_bond_has_members() {
+    let config = Config::parse(&changed("\"0000:01:00.0\"", BOND), "f.toml").unwrap();
+    assert_eq!(config.ports[0].members, []);
+    assert_eq!(config.ports[1].members, [Device::Pci("0000:01:00.0".into()), Device::Vdev("net_tap0".into())]);
+    for arguments in [
+        "mode=active-backup,primary=net_tap0,mac=02:00:00:00:00:01,lsc_poll_period_ms=50,up_delay=1,down_delay=2",
+        "mode=balance-xor,xmit_policy=l2,socket_id=0",
+        "mode=802.3ad,agg_mode=bandwidth",
+    ] {
+        let bond = BOND.replace("mode=802.3ad,xmit_policy=l34", arguments);
+        assert_eq!(errors(&changed("\"0000:01:00.0\"", &bond)), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn bad_bonds() {
+    let wrong = |from: &str, to: &str, error: &str| {
+        assert!(BOND.contains(from), "{from}");
+        assert_eq!(errors(&changed("\"0000:01:00.0\"", &BOND.replace(from, to))), [error]);
+    };
+    let members = "a list of devices, like [\"0000:01:00.0\", \"0000:01:00.1\"]";
+    wrong(
+        "\nmembers = [\"0000:01:00.0\", \"net_tap0\"]",
+        "",
+        &format!("f.toml:11: port[1].members: missing: net_bonding is made of other devices; allowed: {members}"),
+    );
+    wrong(
+        "[\"0000:01:00.0\", \"net_tap0\"]",
+        "[]",
+        &format!("f.toml:12: port[1].members: the list is empty; allowed: {members}"),
+    );
+    wrong(
+        "\"net_tap0\"",
+        "\"net_bonding1\"",
+        "f.toml:12: port[1].members[1]: \"net_bonding1\" is a bond itself; allowed: other devices",
+    );
+    wrong(
+        "\"net_tap0\"",
+        "\"net_af_xdp7,iface=x\"",
+        "f.toml:12: port[1].members[1]: \"net_af_xdp7\" cannot take the bond's address; allowed: PCI devices, \
+         net_af_packet, net_tap",
+    );
+    wrong(
+        "\"net_tap0\"",
+        "\"0000:01:00.0\"",
+        "f.toml:12: port[1].members[1]: \"0000:01:00.0\" is in use on line 12; allowed: each device once",
+    );
+    let device = |arguments: &str, error: &str| {
+        wrong("mode=802.3ad,xmit_policy=l34", arguments, &format!("f.toml:11: port[1].device: {error}"));
+    };
+    let modes = "mode=active-backup, balance-xor, 802.3ad";
+    device("mode=4", &format!("mode=4 is wrong; allowed: {modes}"));
+    device("xmit_policy=l34", &format!("there is no mode; allowed: {modes}"));
+    device("mode=802.3ad,xmit_policy=l4", "xmit_policy=l4 is wrong; allowed: xmit_policy=l2, l23, l34");
+    device("mode=802.3ad,agg_mode=", "agg_mode= is wrong; allowed: agg_mode=stable, bandwidth, count");
+    device("mode=802.3ad,mac=no", "mac=no is wrong; allowed: the address of one device, like mac=02:00:00:00:00:01");
+    device("mode=active-backup,primary=net_tap1", "primary=net_tap1 is wrong; allowed: 0000:01:00.0, net_tap0");
+    device("mode=802.3ad,up_delay=soon", "up_delay=soon is wrong; allowed: up_delay=NUMBER");
+    device("mode=802.3ad,slave=net_tap0", "slave= is not for here; allowed: the list `members`");
+    device(
+        "mode=802.3ad,lacp=fast",
+        "net_bonding has no argument \"lacp\"; allowed: mode, xmit_policy, mac, primary, agg_mode, lsc_poll_period_ms, \
+         up_delay, down_delay, socket_id",
+    );
+    assert_eq!(
+        errors(&changed("\"0000:01:00.0\"", "\"0000:01:00.0\"\nmembers = [\"net_tap0\"]")),
+        ["f.toml:12: port[1].members: \"0000:01:00.0\" has no members; allowed: with a device net_bonding..., like \
+          \"net_bonding0,mode=active-backup\""]
+    );
+}
+
 #[test]
 fn bad_ports() {
     assert_each(&[

@@ -79,6 +79,7 @@ fn port_config(name: &str, addresses: &[&str], routes: &[RouteConfig]) -> PortCo
     PortConfig {
         name: name.to_owned(),
         device: Device::Vdev(format!("net_null_{name}")),
+        members: Vec::new(),
         vlan: None,
         tap: format!("fg-{name}"),
         addresses: addresses.iter().map(|text| with_prefix(text)).collect(),

@@ -84,6 +84,9 @@ fn describe(port: &PortRow, xstats: bool) -> String {
     for (name, value) in facts {
         text.push_str(&format!("  {name:<9} {value}\n"));
     }
+    for (member, up) in &port.members {
+        text.push_str(&format!("  {:<9} {member}, link {}\n", "member", if *up { "up" } else { "down" }));
+    }
     text.push_str(&indent(&counters(port)));
     if xstats {
         let mut table = Table::new(&[("xstat", Left), ("", Right)]);

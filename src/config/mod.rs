@@ -7,6 +7,7 @@
 //! machine has the devices, cores and memory is for the daemon to find out at start.
 
 mod balance;
+pub mod bond;
 mod error;
 pub mod model;
 mod ports;

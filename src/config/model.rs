@@ -145,6 +145,8 @@ pub struct PortConfig {
     pub name: String,
     /// A PCI address, a vdev with its arguments, or the device of its parent.
     pub device: Device,
+    /// What a bond is made of; none of other devices.
+    pub members: Vec<Device>,
     /// The VLAN of the device that it is; none: what has no tag.
     pub vlan: Option<VlanId>,
     /// Name of its TAP in the kernel.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashMap;
 
+use super::bond;
 use super::model::{Device, InterfaceAddress, PortConfig, PortSteering, RouteConfig};
 use super::raw::{Section, Value};
 use super::syntax::{self, DEVICE_ALLOWED, MAX_TAP_LEN};
@@ -66,6 +67,7 @@ fn port<'d>(
     let (parent, vlan) = vlan::read(&mut section);
     // A placeholder until the parent is found.
     let device = if parent.is_some() { Device::Vdev(String::new()) } else { device(&mut section, &mut seen.devices) };
+    let members = if parent.is_some() { Vec::new() } else { bond::members(&mut section, &device, &mut seen.devices) };
     parents.push(parent);
     let tap = tap(&mut section, &name, &mut seen.taps);
     let addresses = addresses(&mut section, &mut seen.addresses);
@@ -86,6 +88,7 @@ fn port<'d>(
     PortConfig {
         name,
         device,
+        members,
         vlan,
         tap,
         addresses,

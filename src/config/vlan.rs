@@ -10,8 +10,16 @@ use super::rules;
 use crate::port::{PortId, VlanId};
 
 /// Keys of a device, which a VLAN of it cannot have.
-const DEVICE_KEYS: [&str; 7] =
-    ["device", "queues", "rx_descriptors", "tx_descriptors", "promiscuous", "steering", "link_timeout_milliseconds"];
+const DEVICE_KEYS: [&str; 8] = [
+    "device",
+    "members",
+    "queues",
+    "rx_descriptors",
+    "tx_descriptors",
+    "promiscuous",
+    "steering",
+    "link_timeout_milliseconds",
+];
 
 /// A port's `parent`, to be looked for, and where its other keys stand.
 pub(super) struct ParentNamed<'d> {

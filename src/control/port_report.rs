@@ -38,6 +38,7 @@ impl OpenPorts {
             },
             vlan: config.vlan.map(|vlan| vlan.number()),
             parent: (!port.is_owner()).then(|| owner.name.clone()),
+            members: device.members().map(|(name, up)| (name.to_owned(), up)).collect(),
             driver: device.driver().to_owned(),
             tap: config.tap.clone(),
             mac: self.ports.mac(id).to_string(),

@@ -58,12 +58,19 @@ struct WatchedTap {
     tap: Arc<Tap>,
     /// The carrier that it was given last; none: that of its creation.
     up: Option<bool>,
+    /// The members of its bond that have a link.
+    members: Vec<bool>,
+    /// Its bond sent by a member without link, at the last look already: nobody else mends that.
+    stranded: bool,
 }
 
 impl PortWatch {
     /// For these ports, whose TAPs are in the same order.
     pub fn new(ports: Arc<Ports>, taps: &[Arc<Tap>], send: Send) -> Self {
-        let taps = taps.iter().map(|tap| WatchedTap { tap: Arc::clone(tap), up: None }).collect();
+        let taps = taps
+            .iter()
+            .map(|tap| WatchedTap { tap: Arc::clone(tap), up: None, members: Vec::new(), stranded: false })
+            .collect();
         Self { ports, taps, addresses: HashSet::new(), announcements: Announcements::new(Instant::now()), send }
     }
 
@@ -206,12 +213,32 @@ impl PortWatch {
             let Ok(link) = port.device.link() else { continue };
             if watched.up.unwrap_or(true) != link.up {
                 set_carrier(handle, &port, watched, link.up).await;
+            }
+            let switched = port.is_owner() && leave_stranded_member(&port, watched);
+            // Other members may lead to another switch port: neighbours and switches are to know at once.
+            let members: Vec<bool> = port.device.members().map(|(_, up)| up).collect();
+            let moved = switched || (!watched.members.is_empty() && watched.members != members);
+            watched.members = members;
+            if watched.up == Some(false) || moved {
                 let of_port = self.addresses.iter().filter(|(id, _)| *id == port.id && link.up);
                 of_port.for_each(|&place| self.announcements.add(place));
             }
             watched.up = Some(link.up);
         }
     }
+}
+
+/// Has a bond go on by another member, where its driver has not seen for a while that the one in use has no link.
+fn leave_stranded_member(port: &RunningPort<'_>, watched: &mut WatchedTap) -> bool {
+    let stranded = port.device.stranded();
+    let before = std::mem::replace(&mut watched.stranded, stranded.is_some());
+    let Some((from, to)) = stranded.filter(|_| before) else { return false };
+    let name = &port.config.name;
+    match port.device.use_member(to) {
+        Ok(()) => tracing::info!("port {name}: {from} has no link, it goes on by {to}"),
+        Err(error) => tracing::warn!("port {name}: {from} has no link, and {to} cannot be used: {error}"),
+    }
+    true
 }
 
 /// Whether IPv6 neighbours may take the host for a router on this TAP; as the kernel, which says so in its own answers.

@@ -383,6 +383,9 @@ pub struct PortRow {
     /// The port that has the device; none: this one.
     #[serde(default)]
     pub parent: Option<String>,
+    /// Of a bond, its members and whether each has a link.
+    #[serde(default)]
+    pub members: Vec<(String, bool)>,
     /// Its PMD.
     pub driver: String,
     /// Its TAP.

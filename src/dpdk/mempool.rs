@@ -209,7 +209,8 @@ pub fn mbufs_needed(ports: &[PortConfig], workers: u16, held_per_worker: u32) ->
     };
     let of_port = |port: &PortConfig| {
         let queues = u32::from(device::wanted_queues(port, workers).max(workers));
-        queues.saturating_mul(of_queue(port) + 2 * burst)
+        let devices = u32::try_from(port.members.len().max(1)).unwrap_or(u32::MAX);
+        queues.saturating_mul(devices).saturating_mul(of_queue(port) + 2 * burst)
     };
     let with_device = ports.iter().filter(|port| !matches!(port.device, Device::Parent(_)));
     let of_ports = with_device.map(of_port).fold(0, u32::saturating_add);

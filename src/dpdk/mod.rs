@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod addresses;
+mod bond;
 pub mod clock;
 mod device;
 mod eal;

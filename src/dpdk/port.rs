@@ -13,7 +13,7 @@ use super::ethdev::{self, Capabilities, EthDevice, Failure, NO_DEVICE};
 use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
 use super::port_error::PortError;
-use super::queue::{DeviceQueue, Queue};
+use super::queue::{DeviceQueue, Habits, Queue};
 use crate::config::{PortConfig, PortSteering};
 use crate::port::{MacAddress, PortId};
 
@@ -132,7 +132,7 @@ impl Port {
         };
         port.check_mtu(config);
         port.wait_for_link(config)?;
-        let queues = port.deal(&plan, workers);
+        let queues = port.deal(&plan, workers, habits(config));
         Ok((port, queues))
     }
 
@@ -193,6 +193,8 @@ impl Port {
         let mut link = Link { up: !self.devices.is_empty(), speed_mbps: 0 };
         for device in self.devices.iter() {
             let (up, speed_mbps) = device.link(self.interface).map_err(|failure| self.failed(failure))?;
+            let members = device.members();
+            let up = up && (members.is_empty() || members.iter().any(EthDevice::has_link));
             link = Link { up: link.up && up, speed_mbps };
         }
         Ok(link)
@@ -271,7 +273,7 @@ impl Port {
     }
 
     /// Deals the device queues to the workers. Called once.
-    fn deal(&self, plan: &Plan, workers: u16) -> Vec<Queue> {
+    fn deal(&self, plan: &Plan, workers: u16, habits: Habits) -> Vec<Queue> {
         let all = |queues: u16| -> Vec<DeviceQueue> {
             let of = |device: &EthDevice| {
                 let device = device.id();
@@ -280,12 +282,10 @@ impl Port {
             self.devices.iter().flat_map(of).collect()
         };
         let (sources, sinks) = (all(plan.settings.rx_queues), all(plan.settings.tx_queues));
-        // The kernel takes tags off before it gives frames to a packet socket, and the driver passes them on beside.
-        let strips_tags = self.driver == device::AF_PACKET;
         let deal = |(worker, sink): (usize, &DeviceQueue)| {
             let sources = sources.iter().copied().skip(worker).step_by(usize::from(workers)).collect();
             // SAFETY: the devices are started; each source goes to one worker and so does each sink.
-            unsafe { Queue::new(sources, *sink, strips_tags, Arc::clone(&self.devices)) }
+            unsafe { Queue::new(sources, *sink, habits, Arc::clone(&self.devices)) }
         };
         sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
     }
@@ -315,6 +315,14 @@ fn start(context: &Context<'_>, workers: u16, pool: &MemPool) -> Result<Running,
     let devices = devices.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
     let devices = devices.collect::<Result<_, _>>().map_err(failed)?;
     Ok(Running { devices, capabilities, plan })
+}
+
+fn habits(config: &PortConfig) -> Habits {
+    Habits {
+        // The kernel takes tags off before it gives frames to a packet socket, and the driver passes them on beside.
+        strips_tags: device::is_vdev_of(config, device::AF_PACKET),
+        speaks_lacp: device::speaks_lacp(config),
+    }
 }
 
 /// The MTU of the kernel interface behind the device; none where there is none.

@@ -31,9 +31,18 @@ pub struct Queue {
     sink: DeviceQueue,
     /// See [`PortQueue::strips_tags`].
     strips_tags: bool,
+    /// A bond's LACP frames leave with a transmission, of nothing if need be, ten times a second at least.
+    speaks_lacp: bool,
     /// Keeps the devices running.
     _devices: Arc<[EthDevice]>,
     not_sync: PhantomData<Cell<()>>,
+}
+
+/// What a device does unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Habits {
+    pub(super) strips_tags: bool,
+    pub(super) speaks_lacp: bool,
 }
 
 impl Queue {
@@ -42,10 +51,11 @@ impl Queue {
     pub(super) unsafe fn new(
         sources: Box<[DeviceQueue]>,
         sink: DeviceQueue,
-        strips_tags: bool,
+        habits: Habits,
         devices: Arc<[EthDevice]>,
     ) -> Self {
-        Self { sources, next: 0, sink, strips_tags, _devices: devices, not_sync: PhantomData }
+        let Habits { strips_tags, speaks_lacp } = habits;
+        Self { sources, next: 0, sink, strips_tags, speaks_lacp, _devices: devices, not_sync: PhantomData }
     }
 
     /// Whether the worker receives from this port at all.
@@ -61,6 +71,9 @@ impl PortQueue for Queue {
     #[inline]
     fn receive(&mut self, into: &mut Vec<Mbuf>) -> usize {
         let wanted = (into.capacity() - into.len()).min(BURST_SIZE);
+        if self.speaks_lacp {
+            transmit_burst(self.sink, &mut []);
+        }
         if let [source] = *self.sources {
             return receive_from(source, into, wanted);
         }

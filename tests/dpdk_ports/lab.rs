@@ -135,6 +135,7 @@ pub fn port(name: &str, device: &str) -> PortConfig {
     PortConfig {
         name: name.to_owned(),
         device: Device::Vdev(device.to_owned()),
+        members: Vec::new(),
         vlan: None,
         tap: format!("fg-{name}"),
         addresses: Vec::new(),

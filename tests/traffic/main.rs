@@ -7,6 +7,7 @@
 mod lab;
 
 mod announcements;
+mod bond;
 mod changes;
 mod counts;
 mod garbage;

@@ -88,6 +88,11 @@ int dpdk_shim_interface_mtu(unsigned int index);
 /* Whether that interface is up and has a carrier: 1 or 0; negative errno on failure. */
 int dpdk_shim_interface_running(unsigned int index);
 
+/* The member that an active-backup bond uses; -ENOTSUP for a bond of another mode and without a bonding driver. */
+int dpdk_shim_bond_primary(uint16_t bond);
+/* rte_eth_bond_primary_set; -ENOTSUP without a bonding driver. */
+int dpdk_shim_bond_primary_set(uint16_t bond, uint16_t member);
+
 /* Takes one message of DPDK's log: its level (RTE_LOG_*), its bytes, how many. */
 typedef void (*dpdk_shim_log_sink)(uint32_t level, const char *message, size_t length);
 /* Sends DPDK's log to `sink` from here on; negative errno on failure. */
