@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use fullgate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Weight};
 use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates, SessionPages};
-use fullgate::port::{PortId, VlanId};
+use fullgate::port::{MacAddress, PortId, VlanId};
 
 /// A small good file, to which bad tables are added.
 const GOOD: &str = r#"[worker]
@@ -127,6 +127,7 @@ queues = 1
 rx_descriptors = 64
 tx_descriptors = 32768
 promiscuous = true
+mac = "02:0A:00:00:00:01"
 steering = "rss"
 link_timeout_milliseconds = 0
 [[local_pool]]
@@ -153,6 +154,7 @@ real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));
+    assert_eq!(port.mac, Some(MacAddress([2, 10, 0, 0, 0, 1])));
     assert_eq!(port.steering, PortSteering::Rss);
     assert_eq!((port.rx_descriptors, port.tx_descriptors, port.link_timeout_milliseconds), (64, 32768, 0));
     assert_eq!(port.routes.len(), 3);
@@ -638,6 +640,16 @@ fn bad_ports() {
             "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\npromiscuous = 1",
             "f.toml:13: port[1].promiscuous: an integer does not fit here; allowed: true, false",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nmac = \"02:00:00:00:00\"",
+            "f.toml:13: port[1].mac: \"02:00:00:00:00\" is no Ethernet address; allowed: the address of one port, like \"02:00:00:00:00:01\"",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nmac = \"01:00:5e:00:00:01\"",
+            "f.toml:13: port[1].mac: 01:00:5e:00:00:01 is no address of one port; allowed: the address of one port, like \"02:00:00:00:00:01\"",
         ),
         bad(
             "\"10.1.0.1/24\"]",

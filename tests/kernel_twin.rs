@@ -81,6 +81,7 @@ fn port_config(name: &str, addresses: &[&str], routes: &[RouteConfig]) -> PortCo
         device: Device::Vdev(format!("net_null_{name}")),
         members: Vec::new(),
         vlan: None,
+        mac: None,
         tap: format!("fg-{name}"),
         addresses: addresses.iter().map(|text| with_prefix(text)).collect(),
         routes: routes.to_vec(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Weight};
 use crate::forward::PuntClass;
-use crate::port::{PortId, VlanId};
+use crate::port::{MacAddress, PortId, VlanId};
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/fullgate/control.sock";
@@ -149,6 +149,8 @@ pub struct PortConfig {
     pub members: Vec<Device>,
     /// The VLAN of the device that it is; none: what has no tag.
     pub vlan: Option<VlanId>,
+    /// Its link-layer address; none: its device's.
+    pub mac: Option<MacAddress>,
     /// Name of its TAP in the kernel.
     pub tap: String,
     /// Put on the TAP at start.

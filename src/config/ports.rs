@@ -12,8 +12,9 @@ use super::raw::{Section, Value};
 use super::syntax::{self, DEVICE_ALLOWED, MAX_TAP_LEN};
 use super::validate::BalanceScope;
 use super::vlan::{self, ParentNamed};
-use crate::port::{MAX_PORTS, MAX_WORKERS};
+use crate::port::{MAX_PORTS, MAX_WORKERS, MacAddress};
 
+const MAC_ALLOWED: &str = "the address of one port, like \"02:00:00:00:00:01\"";
 const DEFAULT_DESCRIPTORS: u16 = 1024;
 const DEFAULT_LINK_TIMEOUT_MILLISECONDS: u32 = 5_000;
 const MAX_LINK_TIMEOUT_MILLISECONDS: u32 = 600_000;
@@ -69,6 +70,7 @@ fn port<'d>(
     let device = if parent.is_some() { Device::Vdev(String::new()) } else { device(&mut section, &mut seen.devices) };
     let members = if parent.is_some() { Vec::new() } else { bond::members(&mut section, &device, &mut seen.devices) };
     parents.push(parent);
+    let mac = section.get("mac").and_then(|value| value.parsed(MAC_ALLOWED, mac));
     let tap = tap(&mut section, &name, &mut seen.taps);
     let addresses = addresses(&mut section, &mut seen.addresses);
     let routes = routes(&mut section, &addresses, &mut seen.routes);
@@ -90,6 +92,7 @@ fn port<'d>(
         device,
         members,
         vlan,
+        mac,
         tap,
         addresses,
         routes,
@@ -230,6 +233,15 @@ fn only_route(table: &Section<'_>, route: &RouteConfig, line: usize, seen: &mut 
         let message = format!("{to}/{prefix} has a route on line {earlier}; allowed: each destination once a metric");
         table.document().consequence(&table.place("to"), message);
     }
+}
+
+fn mac(text: &str) -> Result<MacAddress, String> {
+    let mac: MacAddress =
+        text.parse().map_err(|_| format!("{text:?} is no Ethernet address; allowed: {MAC_ALLOWED}"))?;
+    if mac.is_group() || mac == MacAddress::default() {
+        return Err(format!("{mac} is no address of one port; allowed: {MAC_ALLOWED}"));
+    }
+    Ok(mac)
 }
 
 fn steering(text: &str) -> Result<PortSteering, String> {

@@ -57,7 +57,9 @@ impl KernelSide {
     pub async fn start(plane: &DataPlane) -> Result<Self, KernelSideError> {
         let mut twins = Vec::new();
         for port in plane.ports().iter() {
-            twins.push(TwinPort { port: port.id, config: port.config, mac: port.device.mac(), mtu: port.mtu()? });
+            // Where the TAP's is another than the device's, the port watch has the device follow.
+            let mac = port.config.mac.unwrap_or(port.device.mac());
+            twins.push(TwinPort { port: port.id, config: port.config, mac, mtu: port.mtu()? });
         }
         let twin = Twin::create(&twins).await?;
         let mirrored: Vec<_> =

@@ -86,9 +86,12 @@ impl PortWatch {
     /// Watches until netlink is lost.
     async fn follow(&mut self) -> io::Result<Infallible> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-        let (connection, handle, mut events) = rtnetlink::new_multicast_connection(&groups)?;
+        let (listening, _, mut events) = rtnetlink::new_multicast_connection(&groups)?;
+        // Apart, since of a socket that gets notifications the kernel may drop answers too.
+        let (asking, handle, _) = rtnetlink::new_connection()?;
         let mut connections = JoinSet::new();
-        connections.spawn(connection);
+        connections.spawn(listening);
+        connections.spawn(asking);
         self.read(&handle).await?;
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

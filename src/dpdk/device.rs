@@ -178,6 +178,7 @@ pub(super) mod tests {
             device,
             members: Vec::new(),
             vlan: None,
+            mac: None,
             tap: format!("fg-{name}"),
             addresses: Vec::new(),
             routes: Vec::new(),

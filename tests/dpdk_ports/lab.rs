@@ -137,6 +137,7 @@ pub fn port(name: &str, device: &str) -> PortConfig {
         device: Device::Vdev(device.to_owned()),
         members: Vec::new(),
         vlan: None,
+        mac: None,
         tap: format!("fg-{name}"),
         addresses: Vec::new(),
         routes: Vec::new(),

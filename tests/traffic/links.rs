@@ -137,6 +137,32 @@ fn a_device_that_cannot_takes_all_frames() {
 }
 
 #[test]
+fn an_address_can_be_configured() {
+    let lab = Lab::two_arm(1, 1);
+    let _echo = UdpEcho::start(&lab.reals[0], real(0, 53));
+    let address = |name, number: u8, own: &str, addresses: &[&str]| {
+        port(name, &format!("net_af_packet{number},iface=veth-{name}"), addresses) + &format!("mac = \"{own}\"\n\n")
+    };
+    let wan = address("wan", 0, "02:0f:0f:0f:0f:05", &["10.0.0.1/24", "10.0.0.100/32"]);
+    let lan = address("lan", 1, "02:0f:0f:0f:0f:06", &["10.1.0.1/24"]);
+    let configuration =
+        Configuration { ports: wan + &lan, balance: pool("lan", "10.1.0.200"), ..Configuration::bare() };
+    // The kernel sees these interfaces' frames too. It must take none of them.
+    lab.gateway.enter(|| {
+        for path in ["veth-wan/rp_filter", "veth-wan/arp_ignore", "veth-lan/rp_filter", "veth-lan/arp_ignore"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{path}"), "1").unwrap();
+        }
+    });
+    let gateway = Gateway::start(&lab, &configuration.with_service("udp", vip(53), "rr", &[(real(0, 53), 1)]));
+    let socket = client(&lab);
+    wait_for("an answer", PATIENCE, || answered(&socket).then_some(()));
+    assert!(lab.client.ip("neigh show 10.0.0.100").contains("02:0f:0f:0f:0f:05"));
+    assert!(lab.reals[0].ip("neigh show 10.1.0.200").contains("02:0f:0f:0f:0f:06"));
+    assert!(lab.gateway.ip("link show veth-lan").contains("02:0f:0f:0f:0f:06"), "the device has it too");
+    assert_eq!(gateway.stats().ports[0].mac, "02:0f:0f:0f:0f:05");
+}
+
+#[test]
 fn a_vlan_can_have_an_address_of_its_own() {
     let (lab, _trunk) = Lab::trunk(0, 1);
     let gateway = Gateway::start(&lab, &Configuration::trunk("net_af_xdp0,iface=veth-trunk"));
