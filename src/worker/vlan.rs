@@ -8,9 +8,12 @@
 use super::link::Event;
 use super::{Clock, Worker, port_id};
 use crate::forward::{DropReason, Now, Origin};
-use crate::port::{BURST_SIZE, Frame, PortId, PortPlace, PortQueue, VlanId};
+use crate::port::{BURST_SIZE, Frame, MAX_PORTS, PortId, PortPlace, PortQueue, VlanId};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::{ethernet, vlan};
+
+// Ports are bits of a word here.
+const _: () = assert!(MAX_PORTS <= u32::BITS as usize, "more ports than bits");
 
 /// Numbers that a tag can carry.
 const NUMBERS: usize = 1 << 12;
