@@ -29,12 +29,16 @@ fn ping(from: &Namespace, to: &str) {
 
 /// HTTP from a VLAN of clients to real servers in another one, through one device, with as many workers as queues.
 fn serve(device: &str, queues: usize) {
+    serve_by(&Configuration::trunk(device), queues);
+}
+
+fn serve_by(configuration: &Configuration, queues: usize) {
     let (lab, _trunk) = Lab::trunk(2, queues);
     let _servers: Vec<_> = (0..2u8)
         .map(|index| Nginx::start(&lab.reals[usize::from(index)], lab.path(), &format!("rs{index}"), real(index, 80)))
         .collect();
     let cores = if queues == 1 { "[0]" } else { "[0, 1]" }.into();
-    let configuration = Configuration { cores, ..Configuration::trunk(device) };
+    let configuration = Configuration { cores, ..configuration.clone() };
     let members = [(real(0, 80), 1), (real(1, 80), 1)];
     let gateway = Gateway::start(&lab, &configuration.with_service("tcp", vip(80), "rr", &members));
 
@@ -80,6 +84,14 @@ fn af_xdp_with_two_workers_that_hand_over() {
 #[test]
 fn af_packet_that_strips_tags() {
     serve("net_af_packet0,iface=veth-trunk", 1);
+}
+
+#[test]
+fn a_bond_can_carry_vlans() {
+    let configuration = Configuration::trunk("net_bonding0,mode=active-backup");
+    let members = "members = [\"net_af_packet0,iface=veth-trunk\"]\ntap = \"fg-trunk\"";
+    let ports = configuration.ports.replace("tap = \"fg-trunk\"", members);
+    serve_by(&Configuration { ports, ..configuration }, 1);
 }
 
 #[test]
