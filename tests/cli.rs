@@ -518,7 +518,8 @@ worker 1                  7
 }
 
 fn port(name: &str, packets: u64) -> Value {
-    json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "driver": "net_af_xdp", "tap": format!("fg-{name}"),
+    json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "vlan": null, "parent": null, "members": [],
+            "driver": "net_af_xdp", "tap": format!("fg-{name}"),
             "addresses": ["10.0.0.1/24", "2001:db8::1/64 (tentative)"],
             "mac": "02:00:00:00:00:01", "mtu": 1500, "link_up": true, "link_speed_mbps": 10_000, "rx_queues": 2,
             "tx_queues": 2, "steering": "software", "ownership": "software",
@@ -609,6 +610,18 @@ lan:
 ",
     );
     assert_json(&["port", "show", "--json"], json!({ "ports": ports }));
+    let [mut bond, mut vlan] = [port("uplink", 1), port("wan", 1)];
+    bond["members"] = json!([["net_tap0", true], ["0000:01:00.0", false]]);
+    (vlan["vlan"], vlan["parent"]) = (json!(100), json!("uplink"));
+    let (code, out, _, _) = FakeDaemon::ok(json!({ "ports": [bond, vlan] })).run(&["port", "show"]);
+    assert_eq!(code, 0);
+    for line in [
+        "  member    net_tap0, link up\n",
+        "  member    0000:01:00.0, link down\n",
+        "  device    VLAN 100 of port uplink\n",
+    ] {
+        assert!(out.contains(line), "{line:?} in {out}");
+    }
     let (code, _, err, _) = FakeDaemon::ok(json!({ "ports": ports })).run(&["port", "show", "dmz"]);
     assert_eq!((code, err.as_str()), (1, "fullgate: there is no port \"dmz\"; there are: wan, lan\n"));
 

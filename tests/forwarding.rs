@@ -231,6 +231,58 @@ fn too_big_packets_are_answered_or_dropped() {
     assert_eq!(gateway.send(WAN, &packet).0, Verdict::Drop(DropReason::TooBig));
 }
 
+/// A jumbo frame in several buffers is forwarded as one in a single buffer is, whatever is in the first, as long as
+/// the headers are.
+#[test]
+fn packets_in_several_buffers_go_the_same_way() {
+    let payload: Vec<u8> = (0..8900u32).map(|number| number.to_le_bytes()[0]).collect();
+    let jumbo = |gateway: &mut Gateway, service: fullgate::balance::Service| {
+        gateway.adopt(table(vec![service], PORTS), &routes(&NEIGHBOURS, 9000));
+    };
+    for tcp in [false, true] {
+        let packet = |spec: Spec<'_>, flags| if tcp { spec.tcp(flags, 7, 9) } else { spec.udp() };
+        let gateway = || {
+            let mut gateway = if tcp { tcp_gateway() } else { udp_gateway() };
+            let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+            jumbo(&mut gateway, service(protocol, vec![server(0, SERVER, 1)]));
+            gateway.send(WAN, &packet(from_client(b""), "S"));
+            gateway
+        };
+        let large = packet(from_client(&payload), "A");
+        let (verdict, whole) = gateway().send(WAN, &large);
+        assert_eq!(verdict, Verdict::Transmit(LAN));
+        let headers = if tcp { 54 } else { 42 };
+        for first in [headers, headers + 1, 2048, 8000, large.len() - 1] {
+            assert_eq!(gateway().send_scattered(WAN, &large, first), (verdict, whole.clone()), "{first} bytes");
+        }
+        for first in [1, 14, 30, headers - 1] {
+            let (verdict, _) = gateway().send_scattered(WAN, &large, first);
+            assert_eq!(verdict, Verdict::Drop(DropReason::Truncated), "{first} bytes, tcp {tcp}");
+        }
+        // What follows the packet is cut off, wherever it begins.
+        let longer = [&large[..], &[0; 100]].concat();
+        for first in [2048, large.len(), large.len() + 50] {
+            assert_eq!(gateway().send_scattered(WAN, &longer, first).1, whole, "{first} bytes");
+        }
+    }
+}
+
+#[test]
+fn answers_to_packets_in_several_buffers_are_in_one() {
+    let mut gateway = udp_gateway();
+    open(&mut gateway, &from_client(b"").udp());
+    let mut packet = from_client(&[1; 8000]).udp();
+    packet[20] = 0x40;
+    fix_ipv4_checksum(&mut packet);
+    let (verdict, out) = gateway.send_scattered(WAN, &packet, 2048);
+    assert_eq!(verdict, Verdict::Transmit(WAN));
+    assert_icmp(&out, &packet, 3, 4, 1500u16.to_be_bytes());
+    // A reset, which quotes nothing.
+    let mut gateway = tcp_gateway();
+    let (verdict, out) = gateway.send_scattered(WAN, &from_client(&[1; 4000]).tcp("A", 5, 6), 1000);
+    assert_eq!((verdict, out.len()), (Verdict::Transmit(WAN), 54));
+}
+
 fn fix_ipv4_checksum(packet: &mut [u8]) {
     let header = etherparse::Ipv4Header::from_slice(&packet[14..]).unwrap().0;
     packet[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());

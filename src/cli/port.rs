@@ -75,7 +75,7 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         None => port.ownership.clone(),
     };
     let facts = [
-        ("device", port.device.clone()),
+        ("device", device(port)),
         ("driver", port.driver.clone()),
         ("tap", port.tap.clone()),
         ("addresses", if port.addresses.is_empty() { "none".to_owned() } else { port.addresses.join(", ") }),
@@ -91,6 +91,9 @@ fn describe(port: &PortRow, xstats: bool) -> String {
     for (name, value) in facts {
         text.push_str(&format!("  {name:<9} {value}\n"));
     }
+    for (member, up) in &port.members {
+        text.push_str(&format!("  {:<9} {member}, link {}\n", "member", if *up { "up" } else { "down" }));
+    }
     text.push_str(&indent(&counters(port)));
     if xstats {
         let mut table = Table::new(&[("xstat", Left), ("", Right)]);
@@ -100,6 +103,14 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         text.push_str(&indent(&table));
     }
     text
+}
+
+fn device(port: &PortRow) -> String {
+    match (port.vlan, &port.parent) {
+        (None, _) => port.device.clone(),
+        (Some(vlan), None) => format!("VLAN {vlan} of {}", port.device),
+        (Some(vlan), Some(parent)) => format!("VLAN {vlan} of port {parent}"),
+    }
 }
 
 fn counters(port: &PortRow) -> Table {

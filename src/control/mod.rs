@@ -5,6 +5,8 @@
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
+mod announce;
+#[cfg(feature = "dpdk")]
 mod busy;
 pub mod change;
 mod compile;
@@ -46,6 +48,10 @@ pub mod kernel_side;
 pub mod mirror;
 #[cfg(feature = "dpdk")]
 pub mod port_report;
+#[cfg(feature = "dpdk")]
+mod port_watch;
+#[cfg(feature = "dpdk")]
+pub mod ports;
 #[cfg(feature = "dpdk")]
 pub mod pump;
 #[cfg(feature = "dpdk")]

@@ -38,7 +38,7 @@ pub(super) struct Failure {
 pub(super) const NO_DEVICE: Failure = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
 
 /// Gives a result of DPDK the name of what was attempted.
-fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
+pub(super) fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
     Errno::check(result).map_err(|errno| Failure { operation, errno })
 }
 
@@ -99,6 +99,8 @@ pub(super) struct EthDevice {
     name: String,
     /// Receive queues take their buffers from it: it must outlive the device.
     pool: MemPool,
+    /// Of a bond. They are closed after it.
+    members: Vec<EthDevice>,
 }
 
 /// The number of the device called `name`; none where there is none.
@@ -137,6 +139,7 @@ impl EthDevice {
     /// Claims a device that the EAL made. One that was closed before is made again.
     pub(super) fn claim(source: &EalDevice, pool: &MemPool) -> Result<Self, Failure> {
         let name = source.name();
+        let members = source.members.iter().map(|member| Self::claim(member, pool)).collect::<Result<_, _>>()?;
         let id = match find(name) {
             Some(id) => id,
             None => {
@@ -149,7 +152,25 @@ impl EthDevice {
         if !CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             return Err(Failure { operation: "claim the device", errno: Errno::BUSY });
         }
-        Ok(Self { id, name: name.to_owned(), pool: pool.clone() })
+        let device = Self { id, name: name.to_owned(), pool: pool.clone(), members };
+        device.join_members()?;
+        Ok(device)
+    }
+
+    /// Has a bond take its members, which it does when it is configured first: only then does it know what it offers.
+    fn join_members(&self) -> Result<(), Failure> {
+        if self.members.is_empty() {
+            return Ok(());
+        }
+        let conf = rte_eth_conf::default();
+        // SAFETY: `conf` is read during the call only.
+        attempt("join its members", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, 1, 1, &raw const conf) })
+            .map(|_| ())
+    }
+
+    /// What it is a bond of.
+    pub(super) fn members(&self) -> &[Self] {
+        &self.members
     }
 
     /// DPDK's number of the device.
@@ -273,7 +294,10 @@ impl EthDevice {
             Err(failure) => Err(failure),
         };
         // SAFETY: the device is ours.
-        tolerant(attempt("accept multicast", unsafe { dpdk_sys::rte_eth_allmulticast_enable(self.id) }))?;
+        let multicast = attempt("accept multicast", unsafe { dpdk_sys::rte_eth_allmulticast_enable(self.id) });
+        // A bond filters by itself: where its members have no such switch, it must take all.
+        let all = all || (!self.members.is_empty() && multicast.is_err());
+        tolerant(multicast)?;
         if all {
             // SAFETY: the device is ours.
             tolerant(attempt("be promiscuous", unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) }))?;
@@ -326,6 +350,11 @@ impl EthDevice {
             attempt(operation, unsafe { dpdk_sys::dpdk_shim_interface_running(interface) })?
         };
         Ok((up == 1 && running == 1, if speed == dpdk_sys::DPDK_SHIM_SPEED_UNKNOWN { 0 } else { speed }))
+    }
+
+    /// Whether there is a link, by the kernel's word too. A device that cannot say has none.
+    pub(super) fn has_link(&self) -> bool {
+        raw_info(self.id).and_then(|info| self.link(info.if_index)).is_ok_and(|(up, _)| up)
     }
 
     pub(super) fn stats(&self) -> Result<rte_eth_stats, Failure> {

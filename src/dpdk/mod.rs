@@ -6,6 +6,8 @@
 //! a device is stopped only when the last of its [`Queue`]s is dropped; a device queue belongs to one [`Queue`].
 #![allow(unsafe_code)]
 
+mod addresses;
+mod bond;
 pub mod clock;
 mod device;
 mod eal;
@@ -22,6 +24,7 @@ mod rss;
 
 use std::fmt;
 
+pub use addresses::AddressFilter;
 pub use eal::{Eal, EalError};
 pub use lcore::{LcoreError, RegisteredThread, register_current_thread};
 pub use log::RecentLog;

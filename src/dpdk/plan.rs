@@ -40,6 +40,13 @@ const RSS_WANTED: u64 = RSS_NEEDED
 
 /// Bytes of the RSS key of a device that does not say: what most have.
 const USUAL_KEY_SIZE: u8 = 40;
+/// Drivers that receive into several buffers and send from them without being asked, and offer no such offload.
+const SEGMENTS_UNASKED: [&str; 1] = [device::PCAP];
+
+/// Drivers that say that they take no jumbo frames, but do: as large as the kernel's interface gives them.
+const JUMBO_UNOFFERED: [&str; 1] = [device::AF_PACKET];
+/// The largest MTU that is asked of those.
+const ETHERNET_MTU: u16 = 1500;
 
 /// Offloads by the names that users see.
 const OFFLOAD_NAMES: [(u64, &str); 4] = [
@@ -59,6 +66,8 @@ pub(super) struct Plan {
     pub(super) reta_size: u16,
     /// Bytes of its RSS key.
     pub(super) key_size: u8,
+    /// The MTU to ask for once the device runs; none: it has it.
+    pub(super) set_mtu: Option<u16>,
 }
 
 /// Plans a port of `devices` devices that all offer `offers`. `own_mtu` is that of the kernel interface behind it;
@@ -82,8 +91,10 @@ pub(super) fn plan(
     let key_size = if offers.key_size == 0 { USUAL_KEY_SIZE } else { offers.key_size };
     let rss_key = if no_rss.is_some() { Vec::new() } else { key.bytes(key_size.into()).to_vec() };
     let (rx_descriptors, tx_descriptors) = (port.rx_descriptors, port.tx_descriptors);
-    let mtu = mtu.unwrap_or(0);
+    let askable = |mtu: &u16| *mtu <= ETHERNET_MTU || !JUMBO_UNOFFERED.contains(&offers.driver.as_str());
+    let mtu = mtu.filter(askable).unwrap_or(0);
     Ok(Plan {
+        set_mtu: port.mtu.filter(askable),
         settings: Settings {
             rx_queues,
             tx_queues,
@@ -168,11 +179,14 @@ fn offloads(port: &PortConfig, offers: &Capabilities, mtu: Option<u16>, room: u1
     let tx = offers.tx_offloads & DPDK_SHIM_TX_OFFLOAD_MULTI_SEGS;
     match mtu {
         Some(mtu) if u32::from(mtu) + FRAME_OVERHEAD > u32::from(room) => {
-            if offers.rx_offloads & DPDK_SHIM_RX_OFFLOAD_SCATTER == 0 {
+            let scatter = offers.rx_offloads & DPDK_SHIM_RX_OFFLOAD_SCATTER;
+            // What comes in in several buffers, here or elsewhere, goes out in as many.
+            let able = (scatter != 0 && tx != 0) || SEGMENTS_UNASKED.contains(&offers.driver.as_str());
+            if !able {
                 let (port, device) = (port.name.clone(), device::text(port).to_owned());
                 return Err(PortError::FramesTooLarge { port, device, mtu, room });
             }
-            Ok((rx | DPDK_SHIM_RX_OFFLOAD_SCATTER, tx))
+            Ok((rx | scatter, tx))
         }
         _ => Ok((rx, tx)),
     }
@@ -208,6 +222,7 @@ mod tests {
             min_mtu: 68,
             max_mtu: 9000,
             rx_offloads: u64::MAX,
+            tx_offloads: DPDK_SHIM_TX_OFFLOAD_MULTI_SEGS,
             rss_flows: u64::MAX,
             reta_size: 128,
             ..Capabilities::default()
@@ -236,7 +251,7 @@ mod tests {
         assert_ne!(plan.rss_flows, 0);
         assert_eq!(
             offload_names(&plan, Steering::Rss),
-            ["rx_ipv4_checksum", "rx_tcp_checksum", "rx_udp_checksum", "rss"]
+            ["rx_ipv4_checksum", "rx_tcp_checksum", "rx_udp_checksum", "tx_segments", "rss"]
         );
     }
 
@@ -307,6 +322,17 @@ mod tests {
         assert!(error.contains("MTU 9001 is out of what device \"x\" takes, 68 to 9000"), "{error}");
         let scatters = plan(&config(Some(4000)), &nic(), None, 1, 1, 2048).unwrap().settings;
         assert_ne!(scatters.rx_offloads & DPDK_SHIM_RX_OFFLOAD_SCATTER, 0);
+        let pcap = Capabilities { driver: device::PCAP.to_owned(), rx_offloads: 0, tx_offloads: 0, ..nic() };
+        assert_eq!(plan(&config(Some(4000)), &pcap, None, 1, 1, 2048).unwrap().settings.rx_offloads, 0);
+        let packet = Capabilities { driver: device::AF_PACKET.to_owned(), ..nic() };
+        let asked = |mtu| {
+            let plan = plan(&config(Some(mtu)), &packet, Some(9000), 1, 1, 9088).unwrap();
+            (plan.settings.mtu, plan.set_mtu)
+        };
+        assert_eq!((asked(9000), asked(1400)), ((0, None), (1400, Some(1400))));
+        let one_by_one = Capabilities { tx_offloads: 0, ..nic() };
+        let error = plan(&config(Some(4000)), &one_by_one, None, 1, 1, 2048).unwrap_err().to_string();
+        assert!(error.contains("frames of MTU 4000 do not fit"), "{error}");
         let plain = Capabilities { rx_offloads: 0, ..nic() };
         let error = plan(&config(None), &plain, Some(4000), 1, 1, 2048).unwrap_err().to_string();
         assert!(error.contains("frames of MTU 4000 do not fit packet buffers of 2048 bytes"), "{error}");

@@ -12,7 +12,7 @@ use super::ethdev::{self, Capabilities, EthDevice, Failure, NO_DEVICE};
 use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
 use super::port_error::PortError;
-use super::queue::{DeviceQueue, Queue};
+use super::queue::{DeviceQueue, Habits, Queue};
 use super::rss::{self, PortOwnership, Steering};
 use crate::config::PortConfig;
 use crate::flow::rss::RssKey;
@@ -116,7 +116,7 @@ impl Port {
         };
         port.check_mtu(config);
         port.wait_for_link(config)?;
-        let queues = port.deal(&plan, workers);
+        let queues = port.deal(&plan, workers, habits(config));
         Ok((port, queues))
     }
 
@@ -182,6 +182,8 @@ impl Port {
         let mut link = Link { up: !self.devices.is_empty(), speed_mbps: 0 };
         for device in self.devices.iter() {
             let (up, speed_mbps) = device.link(self.interface).map_err(|failure| self.failed(failure))?;
+            let members = device.members();
+            let up = up && (members.is_empty() || members.iter().any(EthDevice::has_link));
             link = Link { up: link.up && up, speed_mbps };
         }
         Ok(link)
@@ -225,7 +227,11 @@ impl Port {
         Ok(())
     }
 
-    fn failed(&self, failure: Failure) -> PortError {
+    pub(super) fn devices(&self) -> &[EthDevice] {
+        &self.devices
+    }
+
+    pub(super) fn failed(&self, failure: Failure) -> PortError {
         let device = self.devices.first().map_or("", EthDevice::name).to_owned();
         let Failure { operation, errno } = failure;
         PortError::Device { port: self.name.clone(), device, operation, errno, hint: "", log: RecentLog::default() }
@@ -256,7 +262,7 @@ impl Port {
     }
 
     /// Deals the device queues to the workers. Called once.
-    fn deal(&self, plan: &Plan, workers: u16) -> Vec<Queue> {
+    fn deal(&self, plan: &Plan, workers: u16, habits: Habits) -> Vec<Queue> {
         let all = |queues: u16| -> Vec<DeviceQueue> {
             let of = |device: &EthDevice| {
                 let device = device.id();
@@ -268,7 +274,7 @@ impl Port {
         let deal = |(worker, sink): (usize, &DeviceQueue)| {
             let sources = sources.iter().copied().skip(worker).step_by(usize::from(workers)).collect();
             // SAFETY: the devices are started; each source goes to one worker and so does each sink.
-            unsafe { Queue::new(sources, *sink, Arc::clone(&self.devices)) }
+            unsafe { Queue::new(sources, *sink, habits, Arc::clone(&self.devices)) }
         };
         sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
     }
@@ -300,6 +306,14 @@ fn start(context: &Context<'_>, workers: u16, pool: &MemPool, key: &RssKey) -> R
     Ok(Running { devices, capabilities, plan })
 }
 
+fn habits(config: &PortConfig) -> Habits {
+    Habits {
+        // The kernel takes tags off before it gives frames to a packet socket, and the driver passes them on beside.
+        strips_tags: device::is_vdev_of(config, device::AF_PACKET),
+        speaks_lacp: device::speaks_lacp(config),
+    }
+}
+
 /// The MTU of the kernel interface behind the device; none where there is none.
 fn kernel_mtu(device: &EthDevice, interface: u32) -> Result<Option<u16>, Failure> {
     if interface == 0 { Ok(None) } else { device.mtu(interface).map(Some) }
@@ -309,7 +323,7 @@ fn kernel_mtu(device: &EthDevice, interface: u32) -> Result<Option<u16>, Failure
 fn bring_up(device: &EthDevice, config: &PortConfig, plan: &Plan) -> Result<(), Failure> {
     device.configure(&plan.settings)?;
     device.start()?;
-    if let Some(mtu) = config.mtu {
+    if let Some(mtu) = plan.set_mtu {
         device.set_mtu(mtu)?;
     }
     device.accept_addresses(config.promiscuous)

@@ -162,6 +162,9 @@ impl Forwarder {
             self.local_turns.resize(services.cursor_count, 0);
         }
         self.timeouts = TimeoutTable::new(&services.timeouts);
+        for (port, view) in (0..).map(PortId).zip(&mut self.ports) {
+            view.mac = routes.interface(port).map_or(view.mac, |interface| interface.mac);
+        }
         (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes))
     }
 

@@ -51,7 +51,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
     let moved = if after > before {
         frame.prepend(usize::from(after - before))
     } else {
-        before == after || frame.advance(usize::from(before - after))
+        before == after || frame.trim_front(usize::from(before - after))
     };
     if !moved {
         return Err(DropReason::NoHeadroom);

@@ -60,6 +60,8 @@ named_enum! {
         NotOurMac = "not_our_mac",
         /// An EtherType that the gateway does not speak.
         UnknownEthertype = "unknown_ethertype",
+        /// Tagged for a VLAN that no port is for, without a tag where only tagged frames are taken, or with several tags.
+        UnknownVlan = "unknown_vlan",
         /// IPv4 version, header length or total length is wrong.
         BadIpv4Header = "bad_ipv4_header",
         /// IPv6 version, length or extension headers are wrong, or these are more than the gateway looks behind.
@@ -93,8 +95,6 @@ named_enum! {
         RealServerNotOnLink = "real_server_not_on_link",
         /// In TUN mode: the port towards the real server has no address to send from.
         NoSourceAddress = "no_source_address",
-        /// In TUN mode: no room in the buffer for the outer headers.
-        NoHeadroom = "no_headroom",
         /// Every local port towards this real server is in use.
         LocalPortsExhausted = "local_ports_exhausted",
         /// The session table is full.
@@ -107,6 +107,8 @@ named_enum! {
         NeighbourQueueFull = "neighbour_queue_full",
         /// Larger than the outgoing port's MTU.
         TooBig = "too_big",
+        /// No room in the packet's buffer for a header that goes in front.
+        NoHeadroom = "no_headroom",
         /// The outgoing queue stayed full.
         TransmitFull = "transmit_full",
         /// The ring to the owning worker was full.

@@ -13,6 +13,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
 pub mod udp;
+pub mod vlan;
 
 /// Reads two bytes in network order at a constant offset of a fixed-size header.
 macro_rules! be16 {

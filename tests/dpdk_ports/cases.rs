@@ -307,6 +307,29 @@ pub fn pcap_queues_are_dealt() {
     }
 }
 
+/// A packet of three buffers: read whole, cut anywhere, changed at its front.
+fn in_several_buffers(pool: &MemPool) {
+    let room = usize::from(pool.room());
+    let packet: Vec<u8> = (0..2 * room + 100).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let whole = |frame: &Mbuf| {
+        let mut bytes = Vec::new();
+        frame.copy_to(&mut bytes);
+        assert_eq!(bytes.len(), frame.packet_len());
+        bytes
+    };
+    for len in [2 * room + 99, 2 * room + 1, 2 * room, room + 1, room, 60, 0] {
+        let mut frame = pool.copy_from(&packet).unwrap();
+        assert_eq!((frame.bytes(), frame.packet_len()), (&packet[..room], packet.len()));
+        assert_eq!(whole(&frame), packet);
+        assert!(!frame.truncate(packet.len() + 1));
+        assert!(frame.truncate(len));
+        assert_eq!((whole(&frame), frame.bytes().len()), (packet[..len].to_vec(), len.min(room)));
+        assert!(frame.prepend(4) && frame.trim_front(4.min(frame.bytes().len())));
+        assert_eq!(whole(&frame), packet[..len]);
+        assert!(!frame.trim_front(room + 1), "more than the first buffer has");
+    }
+}
+
 pub fn buffers() {
     let ports = [port("wan", "net_null0")];
     let (_eal, pool) = lab::eal(&ports, 1);
@@ -323,8 +346,8 @@ pub fn buffers() {
     assert_eq!((frame.packet_len(), frame.bytes().len()), (20, 20));
     drop(frame);
     assert!(pool.copy_from(&vec![0; usize::from(pool.room())]).is_some());
-    assert!(pool.copy_from(&vec![0; usize::from(pool.room()) + 1]).is_none());
-    assert_eq!(pool.available(), pool.size());
+    in_several_buffers(&pool);
+    assert_eq!(pool.available(), pool.size(), "each buffer is back");
 
     let mut all: Vec<Mbuf> = std::iter::from_fn(|| pool.copy_from(&packet)).collect();
     assert_eq!(all.len(), pool.size() as usize);

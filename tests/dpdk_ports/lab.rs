@@ -136,6 +136,9 @@ pub fn port(name: &str, device: &str) -> PortConfig {
     PortConfig {
         name: name.to_owned(),
         device: Device::Vdev(device.to_owned()),
+        members: Vec::new(),
+        vlan: None,
+        mac: None,
         tap: format!("fg-{name}"),
         addresses: Vec::new(),
         routes: Vec::new(),

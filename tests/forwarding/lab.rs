@@ -144,6 +144,17 @@ impl Gateway {
         self.send_burst(port, &[packet.to_vec()]).remove(0)
     }
 
+    /// The same with only the first `first` bytes in the packet's first buffer; what it is then, put together.
+    pub fn send_scattered(&mut self, port: PortId, packet: &[u8], first: usize) -> (Verdict, Vec<u8>) {
+        let mut frames = [MemoryFrame::scattered(packet, first)];
+        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
+        self.forwarder.process(port, &mut frames, Origin::Queue, self.now, &mut verdicts);
+        let mut whole = Vec::new();
+        frames[0].copy_to(&mut whole);
+        assert_eq!(whole.len(), frames[0].packet_len());
+        (verdicts[0], whole)
+    }
+
     pub fn send_burst(&mut self, port: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {
         let mut frames: Vec<_> = packets.iter().map(|packet| MemoryFrame::new(packet)).collect();
         let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];

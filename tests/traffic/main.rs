@@ -7,16 +7,21 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod announcements;
+mod bond;
 mod changes;
 mod counts;
 mod garbage;
 mod http;
 mod hugepages;
 mod ipv6;
+mod jumbo;
+mod links;
 mod modes;
 mod packets;
 mod restart;
 mod routing;
 mod start;
 mod udp;
+mod vlan;
 mod workers;

@@ -25,8 +25,10 @@ static const size_t DPDK_SHIM_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs);
 static const size_t DPDK_SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);   /* uint64_t */
 static const size_t DPDK_SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);     /* uint32_t */
 static const size_t DPDK_SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);   /* uint16_t */
+static const size_t DPDK_SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);   /* uint16_t */
 static const size_t DPDK_SHIM_MBUF_SIZE = sizeof(struct rte_mbuf);
 
+static const uint64_t DPDK_SHIM_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
@@ -70,8 +72,12 @@ char *dpdk_shim_mbuf_append(struct rte_mbuf *frame, uint16_t count);
 char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_adj */
 char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count);
-/* rte_pktmbuf_trim */
-int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count);
+/* Cuts a packet to so many bytes, which it has, and gives segments back that are left empty; the first stays. */
+void dpdk_shim_mbuf_truncate(struct rte_mbuf *frame, uint32_t length);
+/* Copies the `length` bytes of a packet, over all its segments. */
+void dpdk_shim_mbuf_copy(const struct rte_mbuf *frame, uint32_t length, char *into);
+/* rte_pktmbuf_chain */
+int dpdk_shim_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 /* rte_pktmbuf_data_room_size */
 uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool);
 /* Objects that the pool was made with. */
@@ -86,6 +92,11 @@ int dpdk_shim_link(uint16_t port, uint32_t *speed);
 int dpdk_shim_interface_mtu(unsigned int index);
 /* Whether that interface is up and has a carrier: 1 or 0; negative errno on failure. */
 int dpdk_shim_interface_running(unsigned int index);
+
+/* The member that an active-backup bond uses; -ENOTSUP for a bond of another mode and without a bonding driver. */
+int dpdk_shim_bond_primary(uint16_t bond);
+/* rte_eth_bond_primary_set; -ENOTSUP without a bonding driver. */
+int dpdk_shim_bond_primary_set(uint16_t bond, uint16_t member);
 
 /* Takes one message of DPDK's log: its level (RTE_LOG_*), its bytes, how many. */
 typedef void (*dpdk_shim_log_sink)(uint32_t level, const char *message, size_t length);

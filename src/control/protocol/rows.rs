@@ -149,8 +149,17 @@ pub struct SessionCount {
 pub struct PortRow {
     /// Its name.
     pub name: String,
-    /// Its device string.
+    /// Its device string; of a VLAN the parent's name.
     pub device: String,
+    /// The VLAN of the device that it is; none: what has no tag.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// The port that has the device; none: this one.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// Of a bond, its members and whether each has a link.
+    #[serde(default)]
+    pub members: Vec<(String, bool)>,
     /// Its PMD.
     pub driver: String,
     /// Its TAP.
@@ -179,7 +188,7 @@ pub struct PortRow {
     pub ownership_reason: Option<String>,
     /// Offloads in use.
     pub offloads: Vec<String>,
-    /// Received by the workers.
+    /// Received by the workers. The port that has a device counts its VLANs' packets too, with their tags.
     pub rx_packets: u64,
     /// Received by the workers.
     pub rx_bytes: u64,

@@ -14,7 +14,7 @@ use crate::flow::{Address, FlowKey};
 use crate::port::{ChecksumStatus, Frame, MacAddress};
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::tcp::{self, Flags, Tcp};
-use crate::wire::udp::Udp;
+use crate::wire::udp::{self, Udp};
 
 pub use ipv4::plain;
 pub use ipv6::plain as plain_ipv6;
@@ -122,7 +122,16 @@ fn ports_and_flags<F: Frame>(
     match found {
         Some(_) if frame.l4_checksum() == ChecksumStatus::Bad => Err(DropReason::BadL4Checksum),
         Some(found) => Ok(found),
+        // The rest of the header is in another buffer.
+        None if l4.len() < len && l4.len() < min_len(protocol) => Err(DropReason::Truncated),
         None => Err(DropReason::BadL4Header),
+    }
+}
+
+fn min_len(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => tcp::MIN_LEN,
+        Protocol::Udp => udp::LEN,
     }
 }
 
