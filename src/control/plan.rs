@@ -72,7 +72,7 @@ impl Model {
                 Change::LocalAdd { pool, address } => {
                     let port = ports.get(pool.as_str()).and_then(|port| self.port_id(port));
                     let new = port.filter(|&port| self.port_of(*address) != Some(port));
-                    found.extend(new.map(|port| (port, IpAddr::from(*address))));
+                    found.extend(new.map(|port| (port, *address)));
                 }
                 _ => {}
             }

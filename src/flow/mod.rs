@@ -226,7 +226,8 @@ mod tests {
         even(key);
         even(|n| key(n).mapped());
         even(|n| {
-            let client = Ipv6Addr::from_bits((0x2001_0db8 << 96) + u128::from(n >> 8) << 64 | u128::from(n & 0xff));
+            let network = (0x2001_0db8_u128 << 96) + (u128::from(n >> 8) << 64);
+            let client = Ipv6Addr::from_bits(network | u128::from(n & 0xff));
             FlowKey::new(Protocol::Udp, (client, 4000), ("2001:db8::64".parse().unwrap(), 53))
         });
     }

@@ -1,5 +1,6 @@
-"""What a real server in mode tun needs, on a kernel without tunnel devices: takes IPIP, GRE and GUE packets off raw
-sockets and gives what is in them to a TUN device, until it is ended. Checksums of GRE and GUE must be right.
+"""What a real server in mode tun needs, on a kernel without tunnel devices: takes IPIP, GRE and GUE packets of IPv4 and
+IPv6 off raw sockets and gives what is in them, of either family, to a TUN device, until it is ended. Checksums of GRE and
+GUE must be right.
 
 Usage: decapsulate.py TUN-DEVICE GUE-PORT"""
 
@@ -12,6 +13,7 @@ import subprocess
 import sys
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
+UDP_NO_CHECK6_RX = 102
 
 
 def ones_complement_sum(data):
@@ -37,20 +39,27 @@ def main():
     for name in (device, "all"):
         with open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w", encoding="ascii") as setting:
             setting.write("0")
-    ipip = socket.socket(socket.AF_INET, socket.SOCK_RAW, 4)
-    gre = socket.socket(socket.AF_INET, socket.SOCK_RAW, 47)
-    # The kernel checks the UDP checksum.
-    gue = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    gue.bind(("0.0.0.0", gue_port))
+    raw, gue = [], []
+    for family, anything in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        for protocol in (4, 41, 47):
+            raw.append(socket.socket(family, socket.SOCK_RAW, protocol))
+        # The kernel checks the UDP checksum.
+        gue.append(socket.socket(family, socket.SOCK_DGRAM))
+        if family == socket.AF_INET6:
+            gue[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A checksum of 0 is what a tunnel without one has (RFC 6935).
+            gue[-1].setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
+        gue[-1].bind((anything, gue_port))
     print("ready", flush=True)
     while True:
-        for ready in select.select([ipip, gre, gue], [], [])[0]:
+        for ready in select.select(raw + gue, [], [])[0]:
             packet = ready.recv(65535)
-            if ready is gue:
-                inner = packet[4:] if packet[:2] == b"\0\4" else None
+            if ready in gue:
+                inner = packet[4:] if packet[:2] in (b"\0\4", b"\0\x29") else None
             else:
-                payload = packet[(packet[0] & 15) * 4 :]
-                inner = payload if ready is ipip else out_of_gre(payload)
+                # A raw socket of IPv4 gives the header, too; one of IPv6 does not.
+                payload = packet[(packet[0] & 15) * 4 :] if ready.family == socket.AF_INET else packet
+                inner = out_of_gre(payload) if ready.proto == 47 else payload
             if inner:
                 os.write(tun, inner)
 
