@@ -111,7 +111,7 @@ fn step(link: &Link, sessions: &Mutex<Vec<SessionView>>, current: &Mutex<Arc<Sna
     }
     if let Some(mut query) = link.queries.pop() {
         let sessions = sessions.lock().unwrap();
-        let rest = &sessions[query.next as usize..];
+        let rest = &sessions[usize::try_from(query.next).unwrap()..];
         let part = &rest[..rest.len().min(query.found.capacity()).min(1000)];
         query.found.extend_from_slice(part);
         query.next += part.len() as u64;

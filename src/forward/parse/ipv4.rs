@@ -17,7 +17,7 @@ const TCP_FRONT: usize = ethernet::LEN + ipv4::MIN_LEN + tcp::MIN_LEN;
 /// What nearly every packet is: to this port's own address, TCP or UDP over IPv4 without options, whole and sound.
 ///
 /// None means only that [`super::parse`] must look. Where this gives a packet, that gives the same one, or refuses it for
-/// its addresses, which are not looked at here: no session has such addresses ([`super::super::Plane::is_unicast`]; see the tests).
+/// its addresses, which are not looked at here: no session has such addresses (`Plane::is_unicast`; see the tests).
 /// This one reads whole words at fixed offsets, and decides what must be so by one comparison of many bits.
 #[inline]
 pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet<Ipv4Addr>> {
