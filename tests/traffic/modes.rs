@@ -253,6 +253,16 @@ fn modes_are_given_and_changed_at_run_time() {
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 -i --tun-type gue", "tunnel_port: missing or 0");
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 -i --tun-csum", "a tunnel by ipip has no checksum");
 
+    lab.gateway.ip("route add 172.16.0.0/16 via 10.0.0.11");
+    wait_for("the route to be followed", PATIENCE, || {
+        let output = gateway.cli("real add -t 10.0.0.100:80 -r 172.16.0.1");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            gateway.command("real del -t 10.0.0.100:80 -r 172.16.0.1");
+        }
+        said.contains("dr needs it on a link of the gateway, and it is behind router 10.0.0.11").then_some(())
+    });
+
     let _tunnel = Decapsulation::start(&lab.reals[1]);
     let said = gateway.command("real edit -t 10.0.0.100:80 -r 10.0.0.12 -i --tun-type gre");
     assert_eq!(said, "service tcp 10.0.0.100:80: real server 10.0.0.12:80: mode dr -> tun, tunnel ipip -> gre\n");
