@@ -420,9 +420,9 @@ UDP  10.0.0.100:53          0       0        0        0         0
 ",
     );
     assert_table(&["real", "list"], json!({ "services": services() }), all, "\
-Service            RealServer       Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
-tcp 10.0.0.100:80  10.1.0.11:80          1      0      0           3      12345     10     100      200    10000     20000
-tcp 10.0.0.100:80  10.1.0.112:8080   65535      9      8           0          0     20     300      600    40000     80000
+Service            RealServer       Forward                     Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
+tcp 10.0.0.100:80  10.1.0.11:80     fullnat                          1      0      0           3      12345     10     100      200    10000     20000
+tcp 10.0.0.100:80  10.1.0.112:8080  tun gue:6080 with checksum   65535      9      8           0          0     20     300      600    40000     80000
 ");
     assert_json(&["service", "list", "--json"], json!({ "services": services() }));
 
