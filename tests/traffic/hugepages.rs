@@ -99,7 +99,8 @@ fn sessions_lie_on_hugepages_that_are_given_back_at_the_end() {
     let (code, said) = run_to_end(&lab, &wanted);
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("[session].pages: worker 0 needs 1 hugepages of 1 GB") && said.contains("fullgate-hugepages")
+        said.contains("[session].pages: worker 0 needs 1 hugepages of 1 GB") && said.contains("fullgate-hugepages"),
+        "{said}"
     );
     given_back();
 }
