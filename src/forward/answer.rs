@@ -134,7 +134,7 @@ fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp
     let Ok(payload_len) = u16::try_from(icmp::ERROR_LEN + quoted) else { return false };
     let ends = (packet.key.destination(), packet.key.source());
     A::write_header(header, payload_len, TTL, A::ICMP, ends);
-    A::write_icmp_error(error, message, ends);
+    A::write_icmp(A::error_header(error), message, ends);
     ethernet::swap_addresses(frame.bytes_mut());
     true
 }
