@@ -442,6 +442,68 @@ fn a_removed_real_server_is_told_nothing() {
     assert_eq!(verdict, Verdict::Transmit(WAN), "the client is");
 }
 
+/// What the gateway's own error about a packet quotes of it.
+fn quoted(packet: &[u8], family: Family) -> &[u8] {
+    let most = if family == Family::Ipv4 { 576 } else { 1280 } - family.header_len() - 8;
+    &packet[..packet.len().min(most)]
+}
+
+#[test]
+fn the_gateways_own_errors_tell_each_sender_what_it_may_send() {
+    for (client, server) in SAME.into_iter().chain(MIXED) {
+        for mode in [ForwardingMode::Fullnat, ForwardingMode::Nat, ForwardingMode::Dr, ForwardingMode::Tun] {
+            if client != server && !matches!(mode, ForwardingMode::Fullnat | ForwardingMode::Tun) {
+                continue;
+            }
+            let mut session = Session::new(Dual::new(client, server, mode, Protocol::Udp));
+            session.lab.set_mtu(1400);
+            let grown = |from: Family, to: Family| 1400 - to.header_len() + from.header_len();
+            let most = match mode {
+                ForwardingMode::Tun => 1400 - server.header_len(),
+                _ => grown(client, server),
+            };
+            let question = |len: usize| session.lab.question(&vec![1; len - client.header_len() - 8]);
+            let (fits, too_big) = (question(most), question(most + 1));
+            assert_eq!(session.lab.send(WAN, &fits.frame(FROM_WAN, 64)).0, Verdict::Transmit(LAN), "{mode} {most}");
+            let (verdict, out) = session.lab.send(WAN, &too_big.frame(FROM_WAN, 64));
+            let packet = too_big.packet(64);
+            let (kind, ends) = (too_big_kind(client, most), (session.lab.vip, session.lab.client));
+            assert_eq!(
+                (verdict, out),
+                (Verdict::Transmit(WAN), error(TO_WAN, ends, 64, kind, quoted(&packet, client)))
+            );
+            if mode.is_one_way() {
+                continue;
+            }
+            let most = grown(server, client);
+            let answer =
+                |len: usize| Packet { payload: vec![2; len - server.header_len() - 8], ..session.answer.clone() };
+            let (fits, too_big) = (answer(most), answer(most + 1));
+            assert_eq!(session.lab.send(LAN, &fits.frame(FROM_LAN, 64)).0, Verdict::Transmit(WAN));
+            let (verdict, out) = session.lab.send(LAN, &too_big.frame(FROM_LAN, 64));
+            let own = if mode == ForwardingMode::Nat { server.address(1, 1) } else { session.answer.destination.0 };
+            let (kind, packet) = (too_big_kind(server, most), too_big.packet(64));
+            let expected = error(TO_LAN, (own, session.lab.server), 64, kind, quoted(&packet, server));
+            assert_eq!((verdict, out), (Verdict::Transmit(LAN), expected), "{mode}");
+        }
+    }
+}
+
+fn too_big_kind(family: Family, mtu: usize) -> Kind {
+    let kind = if family == Family::Ipv4 { (3, 4) } else { (2, 0) };
+    (kind.0, kind.1, (mtu as u32).to_be_bytes())
+}
+
+#[test]
+fn what_was_of_ipv6_may_be_fragmented_up_to_1260_bytes() {
+    let mut lab = Dual::new(Family::Ipv6, Family::Ipv4, ForwardingMode::Fullnat, Protocol::Udp);
+    for (len, dont_fragment) in [(1280, 0), (1281, 0x40)] {
+        let question = lab.question(&vec![1; len - 48]);
+        let (_, out) = lab.send(WAN, &question.frame(FROM_WAN, 64));
+        assert_eq!((out.len(), out[20]), (14 + len - 20, dont_fragment), "{len}");
+    }
+}
+
 /// The workers that see a packet until one keeps it, and that one's verdict.
 fn journey(labs: &mut [Dual], first: usize, port: PortId, packet: &[u8]) -> (Vec<usize>, Verdict) {
     let (mut at, mut origin) = (first, Origin::Queue);

@@ -43,6 +43,8 @@ pub(super) enum Of {
 
 impl Forwarder {
     /// An ICMP error: a session's, whose peer gets it; another worker's; the host's, or nobody's.
+    #[cold]
+    #[inline(never)]
     pub(super) fn icmp_error<P: Plane, F: Frame>(
         &mut self,
         port: PortId,

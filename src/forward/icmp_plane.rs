@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::verdict::PuntClass;
 use crate::balance::Protocol;
 use crate::flow::{Address, FlowKey};
+use crate::route::Interface;
 use crate::wire::checksum::Delta;
 use crate::wire::icmp::{self, Header};
 use crate::wire::ipv4::{self, Ipv4};
@@ -51,6 +52,9 @@ pub(super) trait Errors: Address {
     /// As what the kernel gets ICMP.
     const CLASS: PuntClass;
 
+    /// The address that a port sends from.
+    fn own_address(interface: &Interface) -> Option<Self>;
+
     /// The header of a quoted packet; none where it is broken or cut short.
     fn quoted(quote: &[u8]) -> Option<Quoted<Self>>;
 
@@ -81,6 +85,10 @@ pub(super) trait Errors: Address {
 
 impl Errors for Ipv4Addr {
     const CLASS: PuntClass = PuntClass::Icmp;
+
+    fn own_address(interface: &Interface) -> Option<Self> {
+        interface.address
+    }
 
     fn quoted(quote: &[u8]) -> Option<Quoted<Self>> {
         let header = Ipv4::new(quote)?;
@@ -142,6 +150,10 @@ impl Errors for Ipv4Addr {
 
 impl Errors for Ipv6Addr {
     const CLASS: PuntClass = PuntClass::Ipv6;
+
+    fn own_address(interface: &Interface) -> Option<Self> {
+        interface.ipv6_address
+    }
 
     fn quoted(quote: &[u8]) -> Option<Quoted<Self>> {
         let header = Ipv6::new(quote).filter(|header| header.version() == 6)?;

@@ -43,7 +43,7 @@ impl Forwarder {
     }
 
     /// Puts the tunnel's packet around a session's, and gives the session's real server.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wrap<P: Plane, T: Plane, F: Frame>(
         &mut self,
         frame: &mut F,

@@ -221,6 +221,12 @@ impl Dual {
         self.adopt(&routes(false));
     }
 
+    pub fn set_mtu(&mut self, mtu: u16) {
+        let mut input = routes(true);
+        input.interfaces.iter_mut().for_each(|interface| interface.mtu = mtu);
+        self.adopt(&input);
+    }
+
     pub fn remove_real_server(&mut self) {
         self.services.real_server_present[0] = false;
         self.adopt(&routes(true));
