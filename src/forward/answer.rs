@@ -47,6 +47,8 @@ impl Forwarder {
     }
 
     /// Answers a packet with an ICMP error if their rate allows.
+    #[cold]
+    #[inline(never)]
     pub(super) fn answer_icmp<A: Plane, F: Frame>(
         &mut self,
         port: PortId,

@@ -15,6 +15,7 @@ mod hugepages;
 mod ipv6;
 mod modes;
 mod packets;
+mod path_mtu;
 mod restart;
 mod routing;
 mod start;
