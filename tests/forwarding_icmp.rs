@@ -388,15 +388,21 @@ fn what_is_about_no_session_is_the_hosts_or_nobodys() {
         let class = if family == Family::Ipv4 { PuntClass::Icmp } else { PuntClass::Ipv6 };
         let stranger = Packet { source: (lab.vip, 80), destination: (lab.client, 9), ..lab.question(b"x") };
         let kind = kinds(family)[0];
-        let to = |lab: &Dual, address| error(FROM_WAN, (lab.router(WAN), address), 60, kind, &stranger.packet(60));
+        let to = |lab: &Dual, address| {
+            let quote = Packet { source: (address, 80), ..stranger.clone() }.packet(60);
+            error(FROM_WAN, (lab.router(WAN), address), 60, kind, &quote)
+        };
         let local = [lab.vip, lab.lip];
         for address in local {
             assert_eq!(lab.send(WAN, &to(&lab, address)).0, Verdict::Punt(class));
         }
         let other = lab.client;
         assert_eq!(lab.send(WAN, &to(&lab, other)).0, Verdict::Drop(DropReason::NotLocal));
-        // Source quench is not passed on, nor are errors that are none.
         let mut session = Session::new(lab);
+        // It is no session's what is sent to another address than its packet came from.
+        let astray = error(FROM_WAN, (session.lab.router(WAN), session.lab.lip), 60, kind, &session.answered[14..]);
+        assert_eq!(session.lab.send(WAN, &astray).0, Verdict::Punt(class));
+        // Source quench is not passed on, nor are errors that are none.
         let quench = if family == Family::Ipv4 { (4, 0, [0; 4]) } else { (100, 0, [0; 4]) };
         assert_eq!(session.lab.send(WAN, &session.about_answer(quench, 2000)).0, Verdict::Punt(class));
     }
@@ -415,7 +421,10 @@ fn ipv4_mapped_addresses_in_a_quotation_name_no_session() {
         ..session.question.clone()
     };
     let from = session.lab.router(LAN);
-    let packet = error(FROM_WAN, (from, session.lab.lip), 60, (1, 0, [0; 4]), &answered.packet(60));
+    let packet = error(FROM_WAN, (from, answered.source.0), 60, (1, 0, [0; 4]), &answered.packet(60));
+    assert_eq!(session.lab.send(WAN, &packet).0, Verdict::Drop(DropReason::MartianSource));
+    let reversed = Packet { source: (session.lab.lip, 80), ..answered };
+    let packet = error(FROM_WAN, (from, session.lab.lip), 60, (1, 0, [0; 4]), &reversed.packet(60));
     assert_eq!(session.lab.send(WAN, &packet).0, Verdict::Punt(PuntClass::Ipv6));
 }
 

@@ -47,8 +47,6 @@ impl Forwarder {
     }
 
     /// Answers a packet with an ICMP error if their rate allows.
-    #[cold]
-    #[inline(never)]
     pub(super) fn answer_icmp<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
@@ -60,12 +58,25 @@ impl Forwarder {
     ) -> Verdict {
         if self.may_answer(frame, packet)
             && self.icmp_errors.take(now.nanoseconds)
-            && icmp_error(frame, packet, error, self.own_address(port, packet))
+            && self.make_icmp_error(port, frame, packet, error)
         {
             self.counters.icmp_errors_sent.add(1);
             return Verdict::Transmit(port);
         }
         Verdict::Drop(otherwise)
+    }
+
+    /// Turns a packet into the error about it; see [`icmp_error`]. Apart, so that the hits that may end here stay short.
+    #[cold]
+    #[inline(never)]
+    fn make_icmp_error<A: Plane, F: Frame>(
+        &self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        error: icmp::Error,
+    ) -> bool {
+        icmp_error(frame, packet, error, self.own_address(port, packet))
     }
 
     /// The gateway's address that a packet speaks to, or that of the port that it came in by.

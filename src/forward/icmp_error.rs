@@ -62,6 +62,10 @@ impl Forwarder {
             Ok(flow) => flow.map(FlowKey::reversed).filter(P::is_unicast),
             Err(CutShort) => return Verdict::Drop(DropReason::BadIcmpError),
         };
+        // An error goes to whom its packet came from: to others it is nothing that a session has to do with.
+        if quoted.ends.0 != error.ends.1 {
+            return self.other(error.ends.1.into(), P::CLASS, false);
+        }
         if let Some(key) = &flow {
             match self.session_of(key) {
                 Some(_) if !P::icmp_is_right(message, error.ends) => return Verdict::Drop(DropReason::BadIcmpError),

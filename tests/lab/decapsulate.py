@@ -69,7 +69,7 @@ def main():
             setting.write("0")
     inside = sockets(gue_port)
     for each in inside:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 8 << 20)
+        each.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
     print("ready", flush=True)
     while True:
         for ready in select.select(list(inside), [], [])[0]:

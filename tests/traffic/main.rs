@@ -12,6 +12,7 @@ mod counts;
 mod garbage;
 mod http;
 mod hugepages;
+mod icmp;
 mod ipv6;
 mod modes;
 mod packets;

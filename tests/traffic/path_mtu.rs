@@ -16,7 +16,6 @@ use crate::lab::{Configuration, Gateway, Lab, Namespace, PATIENCE, cable, wait_f
 /// Bytes that the link on the sender's side takes, and that on the receiver's.
 const WIDER: u32 = 1440;
 const NARROW: u32 = 1380;
-const TRANSFER: usize = 100 << 20;
 const CHUNK: usize = 64 << 10;
 
 /// The networks, from the real server's to the client's.
@@ -64,7 +63,7 @@ fn route(namespace: &Namespace, to: Option<u8>, via: (u8, u8)) {
 
 impl Path {
     /// `past`: the real server's answers go past the gateway.
-    fn new(past: bool) -> Self {
+    fn new(past: bool, queues: usize) -> Self {
         let lab = Lab {
             client: Namespace::new("client"),
             gateway: Namespace::new("gateway"),
@@ -77,8 +76,8 @@ impl Path {
         let server = &lab.reals[0];
         cable(&lab.client, "eth0", c2, "host", 1);
         cable(c2, "narrow", c1, "narrow", 1);
-        cable(c1, "gateway", &lab.gateway, "veth-wan", 1);
-        cable(s1, "gateway", &lab.gateway, "veth-lan", 1);
+        cable(c1, "gateway", &lab.gateway, "veth-wan", queues);
+        cable(s1, "gateway", &lab.gateway, "veth-lan", queues);
         cable(s1, "narrow", s2, "narrow", 1);
         cable(s2, "host", server, "eth0", 1);
         cable(s1, "past", c1, "past", 1);
@@ -112,8 +111,113 @@ impl Path {
         Self { lab, routers }
     }
 
-    fn configuration(ipv6: (bool, bool), mode: &str, tunnel: &str) -> Configuration {
-        let (client, server) = ipv6;
+    /// Gives the narrow links an MTU, the client's and the real server's, and lets the hosts forget what they have learned.
+    fn set_mtus(&self, client: u32, server: u32) {
+        for (router, mtu) in self.routers.iter().zip([client, client, server, server]) {
+            router.ip(&format!("link set narrow mtu {mtu}"));
+        }
+        for host in [&self.lab.client, &self.lab.reals[0]] {
+            host.ip("-4 route flush cache");
+            host.ip("-6 route flush cache");
+        }
+    }
+
+    /// What a host has learned of the path to an address.
+    fn mtu(namespace: &Namespace, to: IpAddr) -> Option<u32> {
+        let family = if to.is_ipv6() { "-6" } else { "-4" };
+        let said = namespace.ip(&format!("{family} route get {to}"));
+        said.split_whitespace().skip_while(|word| *word != "mtu").nth(1).map(|mtu| mtu.parse().unwrap())
+    }
+}
+
+/// Bytes of a transfer at a place: what is lost, doubled or out of order shows.
+fn fill(chunk: &mut [u8], from: usize) {
+    for (at, byte) in chunk.iter_mut().enumerate() {
+        let at = from + at;
+        *byte = (at ^ at >> 8 ^ at >> 16) as u8;
+    }
+}
+
+fn send(stream: &mut TcpStream, megabytes: usize) -> std::io::Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    for from in (0..megabytes << 20).step_by(CHUNK) {
+        fill(&mut chunk, from);
+        stream.write_all(&chunk)?;
+    }
+    Ok(())
+}
+
+fn receive(stream: &mut TcpStream, megabytes: usize) -> std::io::Result<()> {
+    let (mut chunk, mut expected) = (vec![0; CHUNK], vec![0; CHUNK]);
+    for from in (0..megabytes << 20).step_by(CHUNK) {
+        stream.read_exact(&mut chunk)?;
+        fill(&mut expected, from);
+        assert!(chunk == expected, "other bytes from {from} on");
+    }
+    Ok(())
+}
+
+/// Answers one connection: what it sends is received ("u"), or it is sent to ("d").
+fn serve(listener: &TcpListener, megabytes: usize) {
+    let (mut stream, what) = loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut what = [0];
+        // Nothing: somebody looked whether it listens.
+        if stream.read(&mut what).unwrap() > 0 {
+            break (stream, what[0]);
+        }
+    };
+    if what == b'u' { receive(&mut stream, megabytes) } else { send(&mut stream, megabytes) }.unwrap();
+    stream.write_all(b"!").unwrap();
+}
+
+fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&target, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn transfer(path: &Path, listener: &TcpListener, target: SocketAddr, way: u8, megabytes: usize) {
+    let listener = listener.try_clone().unwrap();
+    let serving = std::thread::spawn(move || serve(&listener, megabytes));
+    path.lab.client.enter(|| ask(target, way, megabytes));
+    serving.join().unwrap();
+}
+
+fn ask(target: SocketAddr, way: u8, megabytes: usize) {
+    let mut stream = connect(target).unwrap();
+    stream.write_all(&[way]).unwrap();
+    if way == b'u' { send(&mut stream, megabytes) } else { receive(&mut stream, megabytes) }.unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+}
+
+/// What is tried.
+struct Case {
+    /// Whether the client and the real server are of IPv6.
+    ipv6: (bool, bool),
+    mode: &'static str,
+    tunnel: &'static str,
+    workers: usize,
+    /// What is sent each way.
+    megabytes: usize,
+    /// What the client and the real server learn of the way to each other.
+    learned: (u32, u32),
+}
+
+impl Case {
+    fn new(ipv6: (bool, bool), mode: &'static str, learned: (u32, u32)) -> Self {
+        Self { ipv6, mode, tunnel: "", workers: 1, megabytes: 100, learned }
+    }
+
+    fn tun(ipv6: (bool, bool), tunnel: &'static str, overhead: u32) -> Self {
+        Self { tunnel, megabytes: 30, ..Self::new(ipv6, "tun", (NARROW - overhead, NARROW)) }
+    }
+
+    fn configuration(&self) -> Configuration {
+        let (Self { mode, tunnel, workers, .. }, (client, server)) = (self, self.ipv6);
         let both =
             |net, host| [format!("{}/24", address(false, net, host)), format!("{}/64", address(true, net, host))];
         let vips = [format!("{}/32", address(false, 0, 100)), format!("{}/128", address(true, 0, 100))];
@@ -146,152 +250,71 @@ impl Path {
             "[[service]]\nvip = \"{vip}\"\nprotocol = \"tcp\"\nmode = \"{mode}\"\n\
              [[service.real_server]]\naddress = \"{real}\"\n{tunnel}\n"
         );
-        Configuration { ports: wan + &lan, balance: pool("lan", &locals) + &service, ..Configuration::bare() }
-    }
-
-    /// Gives the narrow links an MTU, the client's and the real server's, and lets the hosts forget what they have learned.
-    fn set_mtus(&self, client: u32, server: u32) {
-        for (router, mtu) in self.routers.iter().zip([client, client, server, server]) {
-            router.ip(&format!("link set narrow mtu {mtu}"));
-        }
-        for host in [&self.lab.client, &self.lab.reals[0]] {
-            host.ip("-4 route flush cache");
-            host.ip("-6 route flush cache");
+        let cores = if *workers == 1 { "[0]" } else { "[0, 1]" };
+        Configuration {
+            cores: cores.into(),
+            ports: wan + &lan,
+            balance: pool("lan", &locals) + &service,
+            ..Configuration::bare()
         }
     }
 
-    /// What a host has learned of the path to an address.
-    fn mtu(namespace: &Namespace, to: IpAddr) -> Option<u32> {
-        let family = if to.is_ipv6() { "-6" } else { "-4" };
-        let said = namespace.ip(&format!("{family} route get {to}"));
-        said.split_whitespace().skip_while(|word| *word != "mtu").nth(1).map(|mtu| mtu.parse().unwrap())
-    }
-}
-
-/// Bytes of a transfer at a place: what is lost, doubled or out of order shows.
-fn fill(chunk: &mut [u8], from: usize) {
-    for (at, byte) in chunk.iter_mut().enumerate() {
-        let at = from + at;
-        *byte = (at ^ at >> 8 ^ at >> 16) as u8;
-    }
-}
-
-fn send(stream: &mut TcpStream) -> std::io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    for from in (0..TRANSFER).step_by(CHUNK) {
-        fill(&mut chunk, from);
-        stream.write_all(&chunk)?;
-    }
-    Ok(())
-}
-
-fn receive(stream: &mut TcpStream) -> std::io::Result<()> {
-    let (mut chunk, mut expected) = (vec![0; CHUNK], vec![0; CHUNK]);
-    for from in (0..TRANSFER).step_by(CHUNK) {
-        stream.read_exact(&mut chunk)?;
-        fill(&mut expected, from);
-        assert!(chunk == expected, "other bytes from {from} on");
-    }
-    Ok(())
-}
-
-/// Answers one connection: what it sends is received ("u"), or it is sent to ("d").
-fn serve(listener: &TcpListener) {
-    let (mut stream, what) = loop {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut what = [0];
-        // Nothing: somebody looked whether it listens.
-        if stream.read(&mut what).unwrap() > 0 {
-            break (stream, what[0]);
-        }
-    };
-    if what == b'u' { receive(&mut stream) } else { send(&mut stream) }.unwrap();
-    stream.write_all(b"!").unwrap();
-}
-
-fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&target, Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-fn transfer(path: &Path, listener: &TcpListener, target: SocketAddr, way: u8) {
-    let listener = listener.try_clone().unwrap();
-    let serving = std::thread::spawn(move || serve(&listener));
-    path.lab.client.enter(|| ask(target, way));
-    serving.join().unwrap();
-}
-
-fn ask(target: SocketAddr, way: u8) {
-    let mut stream = connect(target).unwrap();
-    stream.write_all(&[way]).unwrap();
-    if way == b'u' { send(&mut stream) } else { receive(&mut stream) }.unwrap();
-    stream.read_exact(&mut [0]).unwrap();
-}
-
-/// Sends both ways and looks at what the ends have learned.
-fn exchange((client, server): (bool, bool), mode: &str, tunnel: &str, learned: (u32, u32)) {
-    let one_way = mode == "tun";
-    let path = Path::new(one_way);
-    let (vip, real) = (address(client, 0, 100), address(server, net::SERVER, 11));
-    let host = &path.lab.reals[0];
-    if one_way {
-        let prefix = if client { 128 } else { 32 };
+    /// Sends both ways, and looks at what the ends have learned.
+    fn exchange(&self) {
+        let (Self { mode, tunnel, megabytes, .. }, (client, server)) = (self, self.ipv6);
+        let one_way = *mode == "tun";
+        let path = Path::new(one_way, self.workers);
+        let (vip, real) = (address(client, 0, 100), address(server, net::SERVER, 11));
+        let host = &path.lab.reals[0];
         match vip {
-            IpAddr::V6(_) => host.ipv6("lo", &format!("{vip}/{prefix}")),
-            IpAddr::V4(_) => _ = host.ip(&format!("addr add {vip}/{prefix} dev lo")),
+            IpAddr::V6(_) if one_way => host.ipv6("lo", &format!("{vip}/128")),
+            IpAddr::V4(_) if one_way => _ = host.ip(&format!("addr add {vip}/32 dev lo")),
+            _ => {}
         }
+        let _tunnel = one_way.then(|| Decapsulation::start(host));
+        let gateway = Gateway::start(&path.lab, &self.configuration());
+        let listener = host.enter(|| TcpListener::bind(SocketAddr::new(if one_way { vip } else { real }, 80))).unwrap();
+        let target = SocketAddr::new(vip, 80);
+        wait_for("the service to answer", PATIENCE, || path.lab.client.enter(|| connect(target)).ok());
+
+        path.set_mtus(WIDER, NARROW);
+        transfer(&path, &listener, target, b'u', *megabytes);
+        assert_eq!(Path::mtu(&path.lab.client, vip), Some(self.learned.0), "the client: {mode} {tunnel}");
+        path.set_mtus(NARROW, WIDER);
+        transfer(&path, &listener, target, b'd', *megabytes);
+        let local = gateway.sessions()[0].local.map(|local| local.ip());
+        let peer = local.unwrap_or_else(|| address(client, net::CLIENT, 10));
+        assert_eq!(Path::mtu(host, peer), Some(self.learned.1), "the real server: {mode} {tunnel}");
+        let stats = gateway.stats();
+        assert_eq!(stats.drops.iter().find(|(reason, _)| reason == "bad_icmp_error").unwrap().1, 0);
     }
-    let _tunnel = one_way.then(|| Decapsulation::start(host));
-    let gateway = Gateway::start(&path.lab, &Path::configuration((client, server), mode, tunnel));
-    let own = SocketAddr::new(if one_way { vip } else { real }, 80);
-    let listener = host.enter(|| TcpListener::bind(own)).unwrap();
-    let target = SocketAddr::new(vip, 80);
-    wait_for("the service to answer", PATIENCE, || path.lab.client.enter(|| connect(target)).ok());
-    path.set_mtus(WIDER, NARROW);
-    transfer(&path, &listener, target, b'u');
-    assert_eq!(Path::mtu(&path.lab.client, vip), Some(learned.0), "the client: {mode} {tunnel}");
-    path.set_mtus(NARROW, WIDER);
-    transfer(&path, &listener, target, b'd');
-    let peer = match gateway.sessions()[0].local {
-        Some(local) => local.ip(),
-        None => address(client, net::CLIENT, 10),
-    };
-    assert_eq!(Path::mtu(host, peer), Some(learned.1), "the real server: {mode} {tunnel}");
-    let stats = gateway.stats();
-    let bad = stats.drops.iter().find(|(reason, _)| reason == "bad_icmp_error").unwrap().1;
-    assert_eq!(bad, 0);
 }
 
 #[test]
 fn fullnat_learns_of_narrow_links_on_both_sides() {
-    for ipv6 in [false, true] {
-        exchange((ipv6, ipv6), "fullnat", "", (NARROW, NARROW));
-    }
+    Case::new((false, false), "fullnat", (NARROW, NARROW)).exchange();
+    Case { workers: 2, ..Case::new((true, true), "fullnat", (NARROW, NARROW)) }.exchange();
 }
 
 #[test]
 fn fullnat_between_families_learns_of_narrow_links_on_both_sides() {
-    exchange((false, true), "fullnat", "", (NARROW - 20, NARROW + 20));
-    exchange((true, false), "fullnat", "", (NARROW + 20, NARROW - 20));
+    let case = |ipv6, learned| Case { megabytes: 30, ..Case::new(ipv6, "fullnat", learned) };
+    case((false, true), (NARROW - 20, NARROW + 20)).exchange();
+    case((true, false), (NARROW + 20, NARROW - 20)).exchange();
 }
 
 #[test]
 fn nat_learns_of_narrow_links_on_both_sides() {
-    for ipv6 in [false, true] {
-        exchange((ipv6, ipv6), "nat", "", (NARROW, NARROW));
-    }
+    Case { workers: 2, ..Case::new((false, false), "nat", (NARROW, NARROW)) }.exchange();
+    Case::new((true, true), "nat", (NARROW, NARROW)).exchange();
 }
 
 #[test]
 fn tun_learns_of_narrow_links_on_both_sides() {
-    exchange((false, false), "tun", "", (NARROW - 20, NARROW));
-    exchange((false, false), "tun", "tunnel = \"gre\"\ntunnel_checksum = true", (NARROW - 28, NARROW));
     let gue = "tunnel = \"gue\"\ntunnel_port = 6080";
-    exchange((true, true), "tun", gue, (NARROW - 52, NARROW));
-    exchange((true, true), "tun", "", (NARROW - 40, NARROW));
-    exchange((false, true), "tun", "", (NARROW - 40, NARROW));
+    Case { workers: 2, megabytes: 100, ..Case::tun((false, false), "", 20) }.exchange();
+    Case::tun((false, false), "tunnel = \"gre\"\ntunnel_checksum = true", 28).exchange();
+    Case::tun((true, true), gue, 52).exchange();
+    Case { megabytes: 100, ..Case::tun((true, true), "", 40) }.exchange();
+    Case::tun((false, true), "", 40).exchange();
 }
