@@ -52,10 +52,10 @@ impl Change {
         }
     }
 
-    fn ends<Q: Plane>(&self) -> Result<((Q, Q), (Q, Q)), DropReason> {
+    /// The error's own source, and the ends of the quoted packet, to whose source the error goes.
+    fn ends<Q: Plane>(&self) -> Result<(Q, (Q, Q)), DropReason> {
         let of = |address| Q::of(address).ok_or(DropReason::NoRoute);
-        let quoted = (of(self.quoted.0)?, of(self.quoted.1)?);
-        Ok(((of(self.source)?, quoted.0), quoted))
+        Ok((of(self.source)?, (of(self.quoted.0)?, of(self.quoted.1)?)))
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn readdress<P: Plane, F: Frame>(
     change: &Change,
     way: &Way<'_>,
 ) -> Result<(), DropReason> {
-    let ((source, destination), quoted) = change.ends::<P>()?;
+    let (source, quoted) = change.ends::<P>()?;
     let source = if change.keeps_source { arrived.error.ends.0 } else { source };
     let class_and_ttl = class_and_ttl(frame, &arrived.error)?;
     let front = P::HEADER_LEN + ERROR_LEN;
@@ -85,7 +85,7 @@ pub(super) fn readdress<P: Plane, F: Frame>(
     let quote = frame.bytes_mut().get_mut(ethernet::LEN + front..).unwrap_or_default();
     P::readdress(quote, quoted);
     change_transport(quote.get_mut(arrived.quoted.header_len.into()..).unwrap_or_default(), change);
-    finish::<P, F>(frame, arrived.header, class_and_ttl, (source, destination), way)
+    finish::<P, F>(frame, arrived.header, class_and_ttl, (source, quoted.0), way)
 }
 
 /// Makes an error one of the other family (RFC 7915, 4.2, 4.3, 5.2, 5.3). Packets arrive from where the error does on a
@@ -97,7 +97,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
     way: &Way<'_>,
     arrival_mtu: u16,
 ) -> Result<(), DropReason> {
-    let (ends, quoted_ends) = change.ends::<P::Other>()?;
+    let (source, quoted_ends) = change.ends::<P::Other>()?;
     let header = match P::path_mtu(arrived.header) {
         Some(mtu) => {
             let mtu = translated_mtu(mtu, arrived, (way.mtu, arrival_mtu));
@@ -121,7 +121,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
     let payload_len = quoted.payload_len.min(u16::MAX - u16::from(u8::MAX));
     P::Other::write_outer(made, payload_len, class, quoted.protocol, quoted_ends, (0, dont_fragment));
     change_transport(l4, change);
-    finish::<P::Other, F>(frame, header, class_and_ttl, ends, way)
+    finish::<P::Other, F>(frame, header, class_and_ttl, (source, quoted_ends.0), way)
 }
 
 /// The MTU that the other side's packets may have, of which an error told `mtu` for this side's (RFC 7915, 4.2 and 5.2).
