@@ -17,14 +17,7 @@ impl Forwarder {
         packet: &Packet<impl Address>,
         now: Now,
     ) {
-        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
-            let traffic = match found.direction {
-                Direction::Inbound => &counters.inbound,
-                Direction::Outbound => &counters.outbound,
-            };
-            traffic.packets.add(1);
-            traffic.bytes.add(packet.total_len.into());
-        }
+        self.count(found.direction, server, packet.total_len);
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let before = session.state();
         let after = match packet.key.protocol() {
@@ -36,6 +29,19 @@ impl Forwarder {
             self.count_activity::<A>(found.index, after);
         }
         A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(after)));
+    }
+
+    /// Counts a forwarded packet of so many bytes.
+    #[inline(always)]
+    pub(super) fn count(&self, direction: Direction, server: RealServerSlot, total_len: u16) {
+        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
+            let traffic = match direction {
+                Direction::Inbound => &counters.inbound,
+                Direction::Outbound => &counters.outbound,
+            };
+            traffic.packets.add(1);
+            traffic.bytes.add(total_len.into());
+        }
     }
 
     /// Moves a session between its real server's active and inactive connections.

@@ -27,6 +27,8 @@ impl Forwarder {
         match plain.unwrap_or_else(|| parse::parse(frame, view.mac, view.promiscuous)) {
             Parsed::Ipv4(packet) => self.unmatched(port, frame, &packet, origin, now),
             Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
+            Parsed::IcmpError(error) => self.icmp_error(port, frame, &error, origin),
+            Parsed::Icmp6Error(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
             Parsed::Decided(verdict) => verdict,
         }
@@ -52,7 +54,7 @@ impl Forwarder {
             };
         }
         if self.sessions.mixed > 0
-            && let Some(found) = self.find_mixed(packet)
+            && let Some(found) = self.find_mixed(&packet.key)
             && !self.end_for::<Ipv6Addr>(packet, found)
         {
             return self.forward_mixed(port, frame, packet, found, now);
@@ -128,18 +130,18 @@ impl Forwarder {
     }
 
     /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
-    fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
+    pub(super) fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
         (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
     }
 
     /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
     /// a device makes of it.
-    fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
+    pub(super) fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
         self.seed.hash(&FlowKey::new(protocol, client, client)).owner(self.workers)
     }
 
     /// A packet that no service is for: the host's, or nobody's.
-    fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
+    pub(super) fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
         if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
             return Verdict::Drop(DropReason::Fragment);
         }

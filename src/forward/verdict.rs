@@ -72,6 +72,9 @@ named_enum! {
         BadL4Checksum = "bad_l4_checksum",
         /// TCP or UDP header lengths are wrong.
         BadL4Header = "bad_l4_header",
+        /// An ICMP error about a session's packet that quotes too little of it or has a wrong checksum, or that the
+        /// other family has no words for.
+        BadIcmpError = "bad_icmp_error",
         /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped.
         MartianSource = "martian_source",
         /// A fragment to a virtual or local address.

@@ -53,6 +53,12 @@ impl<'a> Ipv4<'a> {
         be16!(self.0, 6) & 0x3fff != 0
     }
 
+    /// Where what it carries stands in the whole of a fragmented packet, in units of 8 bytes.
+    #[inline]
+    pub fn fragment_offset(self) -> u16 {
+        be16!(self.0, 6) & 0x1fff
+    }
+
     /// Time to live.
     #[inline]
     pub fn ttl(self) -> u8 {

@@ -9,6 +9,7 @@ pub mod gre;
 pub mod gue;
 pub mod icmp;
 pub mod icmp6;
+pub mod icmp_translation;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;

@@ -3,16 +3,14 @@
 //! FULLNAT over IPv4 is what all other tests run.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::lab::client::get_many;
 use fullgate::control::protocol::SessionRow;
 
+use crate::lab::client::get_many;
 use crate::lab::gateway::{port, vip};
+use crate::lab::servers::Decapsulation;
 use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, UdpEcho, wait_for};
 
 const CORES: [&str; 2] = ["[0]", "[0, 1]"];
@@ -186,29 +184,6 @@ fn dr_over_one_worker_and_two() {
         let (lab, _servers, mut configuration) = one_arm(families, cores);
         configuration.balance = services(families, "dr", |index, port| families.real(0, index, port), "");
         exchange(&lab, &Gateway::start(&lab, &configuration), families, "dr");
-    }
-}
-
-/// Takes tunnelled packets apart in a real server; ended when dropped.
-struct Decapsulation(Child);
-
-impl Decapsulation {
-    fn start(namespace: &Namespace) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
-        let mut command: Command = namespace.command("python3");
-        let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        namespace.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/dec0/disable_ipv6", "0")).unwrap();
-        Self(child)
-    }
-}
-
-impl Drop for Decapsulation {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -83,17 +83,29 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     if to_group {
         return dropped(DropReason::NotOurMac);
     }
+    let header_len = header.header_len();
+    let l4 = packet.get(header_len..).unwrap_or_default();
     let protocol = match Protocol::from_number(header.protocol()) {
         Some(protocol) if !header.is_fragment() => protocol,
+        _ if header.protocol() == icmp::PROTOCOL
+            && !header.is_fragment()
+            && l4.first().is_some_and(|&kind| icmp::is_error(kind)) =>
+        {
+            return Parsed::IcmpError(IcmpError {
+                ends: (header.source(), destination),
+                total_len: header.total_len(),
+                header_len: u8::try_from(header_len).unwrap_or(u8::MAX),
+                ttl: header.ttl(),
+                dont_fragment: header.dont_fragment(),
+            });
+        }
         _ => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
             let destination = destination.into();
             return Parsed::Other { destination, class, fragment: header.is_fragment() };
         }
     };
-    let header_len = header.header_len();
     let l4_len = usize::from(header.total_len()) - header_len;
-    let l4 = packet.get(header_len..).unwrap_or_default();
     let (source_port, destination_port, flags) = match ports_and_flags(frame, protocol, l4, l4_len) {
         Ok(found) => found,
         Err(reason) => return dropped(reason),

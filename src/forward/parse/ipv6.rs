@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -65,14 +65,26 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     let Some(upper) = ipv6::upper(&packet[..packet.len().min(total_len.into())]) else {
         return dropped(DropReason::BadIpv6Header);
     };
+    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
     let protocol = match Protocol::from_number(upper.protocol) {
         Some(protocol) if !upper.fragment => protocol,
+        _ if upper.protocol == icmp6::PROTOCOL
+            && !upper.fragment
+            && l4.first().is_some_and(|&kind| icmp6::is_error(kind)) =>
+        {
+            return Parsed::Icmp6Error(IcmpError {
+                ends: (source, destination),
+                total_len,
+                header_len: upper.offset,
+                ttl: header.hop_limit(),
+                dont_fragment: true,
+            });
+        }
         _ => {
             let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
             return Parsed::Other { destination: destination.into(), class, fragment: upper.fragment };
         }
     };
-    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
     let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
     match ports_and_flags(frame, protocol, l4, l4_len) {
         Ok((source_port, destination_port, flags)) => Parsed::Ipv6(Packet {

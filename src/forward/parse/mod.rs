@@ -60,6 +60,21 @@ impl<A: Address> Packet<A> {
     }
 }
 
+/// An ICMP error; what it quotes has not been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError<A: Address> {
+    /// From whom, to whom.
+    pub ends: (A, A),
+    /// Bytes of the IP packet.
+    pub total_len: u16,
+    /// Bytes in front of the ICMP header.
+    pub header_len: u8,
+    /// Its time to live, or hop limit, on arrival.
+    pub ttl: u8,
+    /// Whether it may not be fragmented on its way.
+    pub dont_fragment: bool,
+}
+
 /// What a frame turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -67,6 +82,10 @@ pub enum Parsed {
     Ipv4(Packet<Ipv4Addr>),
     /// The same over IPv6.
     Ipv6(Packet<Ipv6Addr>),
+    /// An ICMP error, which may be about a session's packet.
+    IcmpError(IcmpError<Ipv4Addr>),
+    /// The same of ICMPv6.
+    Icmp6Error(IcmpError<Ipv6Addr>),
     /// Another unicast packet: the kernel's if the address is the gateway's, else a drop for this reason.
     Other {
         /// To whom.
