@@ -16,7 +16,7 @@ use super::tun::NotWrapped;
 use super::way::Way;
 use super::{DropReason, Forwarder, Origin, Steering, Verdict};
 use crate::balance::{ForwardingMode, ServiceKey};
-use crate::flow::{Direction, FlowKey, local_port_owner};
+use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::ethernet;
@@ -106,8 +106,8 @@ impl Forwarder {
             return None;
         }
         let (protocol, destination) = (key.protocol(), key.destination().into());
-        if self.services.local_addresses.contains_key(&destination) {
-            return self.hand_over(local_port_owner(key.destination_port(), self.workers), origin);
+        if let Some(stands_on) = self.services.local_address_port(destination) {
+            return self.hand_over(self.ownership.of_answer(stands_on, key), origin);
         }
         let service = ServiceKey { protocol, address: destination, port: key.destination_port() };
         let Some(service) = self.services.index_of(&service) else {
