@@ -1,12 +1,14 @@
 //! NAT, DR and TUN with real clients and real servers, over TCP and UDP, with one worker and two.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::lab::client::get_many;
 use crate::lab::gateway::{real, vip};
-use crate::lab::servers::Decapsulation;
 use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, UdpEcho, VIP, wait_for};
 
 const CORES: [&str; 2] = ["[0]", "[0, 1]"];
@@ -101,6 +103,30 @@ fn dr_over_one_worker_and_two() {
         let mut configuration = Configuration { cores: cores.into(), ..Configuration::one_arm() };
         configuration.balance = services("dr", one_arm_address, "");
         exchange(&lab, &Gateway::start(&lab, &configuration), "dr");
+    }
+}
+
+/// Takes tunnelled packets apart in a real server; ended when dropped.
+pub struct Decapsulation(Child);
+
+impl Decapsulation {
+    /// Starts it; GUE comes at port 6080.
+    pub fn start(namespace: &Namespace) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
+        let mut command: Command = namespace.command("python3");
+        let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        namespace.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/dec0/disable_ipv6", "0")).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Decapsulation {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
