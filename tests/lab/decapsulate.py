@@ -1,5 +1,6 @@
-"""What a real server in mode tun needs, on a kernel without tunnel devices: takes IPIP, GRE and GUE packets over IPv4 and
-IPv6 off raw sockets and gives what is in them to a TUN device, until it is ended. Checksums of GRE and GUE must be right.
+"""What a real server in mode tun needs, on a kernel without tunnel devices: takes IPIP, GRE and GUE packets of IPv4 and
+IPv6 off raw sockets and gives what is in them, of either family, to a TUN device, until it is ended. Checksums of GRE and
+GUE must be right.
 
 Usage: decapsulate.py TUN-DEVICE GUE-PORT"""
 
@@ -12,8 +13,7 @@ import subprocess
 import sys
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
-IN_IP = {4: socket.AF_INET, 41: socket.AF_INET6}
-GRE = 47
+UDP_NO_CHECK6_RX, SO_RCVBUFFORCE = 102, 33
 
 
 def ones_complement_sum(data):
@@ -31,51 +31,40 @@ def out_of_gre(payload):
     return payload[4:]
 
 
-def out_of_gue(payload):
-    """The packet in a GUE packet, or None where that is something else."""
-    return payload[4:] if payload[0] == 0 and payload[1] in IN_IP else None
-
-
-def raw(family, protocol, take):
-    """A socket for packets of a protocol, and what gets at what is inside. Only those of IPv4 come with their header."""
-    outer = socket.socket(family, socket.SOCK_RAW, protocol)
-    if family == socket.AF_INET:
-        return outer, lambda packet: take(packet[(packet[0] & 15) * 4 :])
-    return outer, take
-
-
-def sockets(gue_port):
-    # The kernel checks the UDP checksum; over IPv6, too, there may be none.
-    gue = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    gue.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    gue.setsockopt(socket.IPPROTO_UDP, 102, 1)  # UDP_NO_CHECK6_RX
-    gue.bind(("::", gue_port))
-    found = [(gue, out_of_gue)]
-    for family in (socket.AF_INET, socket.AF_INET6):
-        found += [raw(family, protocol, lambda payload: payload) for protocol in IN_IP]
-        found.append(raw(family, GRE, out_of_gre))
-    return dict(found)
-
-
 def main():
     device, gue_port = sys.argv[1], int(sys.argv[2])
     tun = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
-    with open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "w", encoding="ascii") as setting:
-        setting.write("0")
     subprocess.run(["ip", "link", "set", device, "up"], check=True)
     for name in (device, "all"):
         with open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w", encoding="ascii") as setting:
             setting.write("0")
-    inside = sockets(gue_port)
-    for each in inside:
-        each.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+    raw, gue = [], []
+    for family, anything in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        for protocol in (4, 41, 47):
+            raw.append(socket.socket(family, socket.SOCK_RAW, protocol))
+        # The kernel checks the UDP checksum.
+        gue.append(socket.socket(family, socket.SOCK_DGRAM))
+        if family == socket.AF_INET6:
+            gue[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A checksum of 0 is what a tunnel without one has (RFC 6935).
+            gue[-1].setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
+        gue[-1].bind((anything, gue_port))
+    for each in raw + gue:
+        # A sender's burst must wait for this program, which is slow.
+        each.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     print("ready", flush=True)
     while True:
-        for ready in select.select(list(inside), [], [])[0]:
-            packet = inside[ready](ready.recv(65535))
-            if packet:
-                os.write(tun, packet)
+        for ready in select.select(raw + gue, [], [])[0]:
+            packet = ready.recv(65535)
+            if ready in gue:
+                inner = packet[4:] if packet[:2] in (b"\0\4", b"\0\x29") else None
+            else:
+                # A raw socket of IPv4 gives the header, too; one of IPv6 does not.
+                payload = packet[(packet[0] & 15) * 4 :] if ready.family == socket.AF_INET else packet
+                inner = out_of_gre(payload) if ready.proto == 47 else payload
+            if inner:
+                os.write(tun, inner)
 
 
 main()
