@@ -38,6 +38,21 @@ impl Forwarder {
         A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(after)));
     }
 
+    /// The same for a fragment that is not the first: it moves no state.
+    pub(super) fn account_later<A: Plane>(&mut self, found: Found, packet: &Packet<impl Address>, now: Now) {
+        let session = A::table(&self.sessions).session(found.index);
+        let (state, server) = (session.state(), session.real_server());
+        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
+            let traffic = match found.direction {
+                Direction::Inbound => &counters.inbound,
+                Direction::Outbound => &counters.outbound,
+            };
+            traffic.packets.add(1);
+            traffic.bytes.add(packet.total_len.into());
+        }
+        A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(state)));
+    }
+
     /// Moves a session between its real server's active and inactive connections.
     #[cold]
     fn count_activity<A: Plane>(&mut self, index: SessionIndex, state: State) {

@@ -22,8 +22,8 @@ const SHIM_OF_GUE: u16 = (udp::LEN + gue::LEN) as u16;
 
 impl Forwarder {
     /// Sends a packet of a session in TUN mode, which is in the table of family `T`, on its way. Its real server answers
-    /// the client itself.
-    pub(super) fn forward_tunnelled<P: Plane, T: Plane, F: Frame>(
+    /// the client itself. `LATER`: it is a fragment, and not a first one.
+    pub(super) fn forward_tunnelled<const LATER: bool, P: Plane, T: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -67,7 +67,11 @@ impl Forwarder {
         if let Some(header) = way.header {
             *front = *header;
         }
-        self.account::<true, T>(found, server, packet, now);
+        if LATER {
+            self.account_later::<T>(found, packet, now);
+        } else {
+            self.account::<true, T>(found, server, packet, now);
+        }
         way.verdict()
     }
 

@@ -52,6 +52,10 @@ impl Frame for MemoryFrame {
         fits
     }
 
+    fn another(&self, front: &[u8], rest: &[u8]) -> Option<Self> {
+        Some(Self::new(&[front, rest].concat()))
+    }
+
     #[inline]
     fn truncate(&mut self, len: usize) -> bool {
         if len > self.packet_len() {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -85,7 +85,8 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     }
     let protocol = match Protocol::from_number(header.protocol()) {
         Some(protocol) if !header.is_fragment() => protocol,
-        _ => {
+        Some(protocol) => return fragment(header, packet, protocol),
+        None => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
             let destination = destination.into();
             return Parsed::Other { destination, class, fragment: header.is_fragment() };
@@ -106,6 +107,21 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         flags,
         dont_fragment: header.dont_fragment(),
     })
+}
+
+/// A fragment of a TCP or UDP packet.
+fn fragment(header: Ipv4<'_>, packet: &[u8], protocol: Protocol) -> Parsed {
+    let Some(piece) = header.piece() else { return dropped(DropReason::BadIpv4Header) };
+    let whole = Packet {
+        key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
+        total_len: header.total_len(),
+        header_len: piece.data_at,
+        ttl: header.ttl(),
+        flags: tcp::Flags::default(),
+        dont_fragment: header.dont_fragment(),
+    };
+    let fragment = Fragment::new(whole, piece, header.header_len(), packet);
+    fragment.map_or_else(dropped, Parsed::Ipv4Fragment)
 }
 
 /// The header, if it and the length that it gives are sound.

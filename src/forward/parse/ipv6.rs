@@ -3,10 +3,11 @@
 use std::net::Ipv6Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
+use crate::wire::fragment;
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{ethernet, icmp6, tcp, udp};
 
@@ -66,23 +67,34 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         return dropped(DropReason::BadIpv6Header);
     };
     let protocol = match Protocol::from_number(upper.protocol) {
-        Some(protocol) if !upper.fragment => protocol,
-        _ => {
+        Some(protocol) => protocol,
+        // Of a later fragment only the first one says what it is of.
+        None if upper.piece.is_some_and(|piece| piece.is_later()) && upper.protocol != icmp6::PROTOCOL => Protocol::Udp,
+        None => {
             let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
-            return Parsed::Other { destination: destination.into(), class, fragment: upper.fragment };
+            return Parsed::Other { destination: destination.into(), class, fragment: upper.piece.is_some() };
         }
     };
+    let whole = Packet {
+        key: FlowKey::new(protocol, (source, 0), (destination, 0)),
+        total_len,
+        header_len: upper.offset,
+        ttl: header.hop_limit(),
+        flags: tcp::Flags::default(),
+        dont_fragment: true,
+    };
+    if let Some(piece) = upper.piece {
+        // The fragment header is not in the whole datagram, nor does its length count the fixed header.
+        let kept = usize::from(piece.data_at) - fragment::IPV6_LEN - ipv6::LEN;
+        return Fragment::new(whole, piece, kept, packet).map_or_else(dropped, Parsed::Ipv6Fragment);
+    }
     let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
     let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
     match ports_and_flags(frame, protocol, l4, l4_len) {
-        Ok((source_port, destination_port, flags)) => Parsed::Ipv6(Packet {
-            key: FlowKey::new(protocol, (source, source_port), (destination, destination_port)),
-            total_len,
-            header_len: upper.offset,
-            ttl: header.hop_limit(),
-            flags,
-            dont_fragment: true,
-        }),
+        Ok((source_port, destination_port, flags)) => {
+            let key = FlowKey::new(protocol, (source, source_port), (destination, destination_port));
+            Parsed::Ipv6(Packet { key, flags, ..whole })
+        }
         Err(reason) => dropped(reason),
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever the bytes, this never fails otherwise; after it every offset that it gives lies in the frame's first
 //! segment.
 
+mod fragment;
 mod ipv4;
 mod ipv6;
 
@@ -16,6 +17,7 @@ use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::Udp;
 
+pub use fragment::Fragment;
 pub use ipv4::plain;
 pub use ipv6::plain as plain_ipv6;
 
@@ -67,6 +69,10 @@ pub enum Parsed {
     Ipv4(Packet<Ipv4Addr>),
     /// The same over IPv6.
     Ipv6(Packet<Ipv6Addr>),
+    /// A fragment of such a thing over IPv4.
+    Ipv4Fragment(Fragment<Ipv4Addr>),
+    /// The same over IPv6.
+    Ipv6Fragment(Fragment<Ipv6Addr>),
     /// Another unicast packet: the kernel's if the address is the gateway's, else a drop for this reason.
     Other {
         /// To whom.
