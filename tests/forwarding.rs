@@ -402,7 +402,7 @@ fn the_rest_is_punted_or_dropped_by_name() {
         ("half an Ethernet header", vec![2; 9], Verdict::Drop(DropReason::Truncated)),
         ("all zeros", vec![0; 60], Verdict::Drop(DropReason::NotOurMac)),
         ("ARP", ether([8, 6], [0xff; 6]), Verdict::Punt(PuntClass::Arp)),
-        ("IPv6", ether([0x86, 0xdd], [0x33, 0x33, 0, 0, 0, 1]), Verdict::Punt(PuntClass::Ipv6)),
+        ("IPv6 of zeros", ether([0x86, 0xdd], [0x33, 0x33, 0, 0, 0, 1]), Verdict::Drop(DropReason::BadIpv6Header)),
         ("VLAN", ether([0x81, 0], WAN_MAC.0), Verdict::Drop(DropReason::UnknownEthertype)),
         ("another machine's MAC", broken(5, 77), Verdict::Drop(DropReason::NotOurMac)),
         ("unicast in a broadcast frame", broken(0, 0xff), Verdict::Drop(DropReason::NotOurMac)),

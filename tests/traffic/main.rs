@@ -9,6 +9,7 @@ mod lab;
 
 mod changes;
 mod counts;
+mod fragments;
 mod garbage;
 mod http;
 mod hugepages;

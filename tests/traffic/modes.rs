@@ -107,10 +107,10 @@ fn dr_over_one_worker_and_two() {
 }
 
 /// Takes tunnelled packets apart in a real server; ended when dropped.
-struct Decapsulation(Child);
+pub struct Decapsulation(Child);
 
 impl Decapsulation {
-    fn start(namespace: &Namespace) -> Self {
+    pub fn start(namespace: &Namespace) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
         let mut command: Command = namespace.command("python3");
         let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
