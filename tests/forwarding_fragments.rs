@@ -458,9 +458,9 @@ fn the_largest_datagram_passes() {
 #[test]
 fn too_many_pieces_end_their_datagram() {
     let mut gateways = udp_gateway();
-    let pieces = split(&from_client(IPV4, Protocol::Udp, &payload(800)), 1, 8);
+    let pieces = split(&from_client(IPV4, Protocol::Udp, &payload(1600)), 1, 8);
     gateways.receive(0, WAN, &pieces);
-    assert_eq!((gateways.take_sent().len(), gateways.drops.len()), (64, pieces.len() - 64));
+    assert_eq!((gateways.take_sent().len(), gateways.drops.len()), (128, pieces.len() - 128));
     assert!(gateways.drops.iter().all(|&reason| reason == DropReason::FragmentsTooMany));
 }
 
