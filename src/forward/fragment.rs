@@ -26,10 +26,13 @@ impl Forwarder {
         &mut self,
         port: PortId,
         frame: &mut F,
-        fragment: &Fragment<A>,
         origin: Origin,
         now: Now,
     ) -> Verdict {
+        let fragment = &match A::fragment(frame) {
+            Ok(fragment) => fragment,
+            Err(reason) => return Verdict::Drop(reason),
+        };
         let destination = fragment.packet.key.destination().into();
         if !self.may_be_of_a_session(destination) {
             return self.other(destination, PuntClass::Local, false);
@@ -70,7 +73,7 @@ impl Forwarder {
         origin: Origin,
         now: Now,
     ) -> Verdict {
-        let verdict = self.unmatched(port, frame, &fragment.packet, origin, now);
+        let verdict = self.miss(port, frame, Some(A::parsed(fragment.packet)), origin, now);
         let key = &fragment.packet.key;
         let fate = match verdict {
             // It comes again in pieces.
@@ -187,7 +190,7 @@ impl Forwarder {
         } else {
             A::rewrite::<false>(headers, packet, header.as_ref(), &session, found.direction);
         }
-        self.account_later::<A>(found, packet, now);
+        self.account_later::<A>(found, session.real_server(), packet, now);
         way.verdict()
     }
 

@@ -1,7 +1,7 @@
 //! What becomes of a packet without a session: one is found after all or set up, another worker owns it, the gateway
 //! answers it, the kernel gets it, or it is a counted drop.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
@@ -27,15 +27,15 @@ impl Forwarder {
         match plain.unwrap_or_else(|| parse::parse(frame, view.mac, view.promiscuous)) {
             Parsed::Ipv4(packet) => self.unmatched(port, frame, &packet, origin, now),
             Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
-            Parsed::Ipv4Fragment(fragment) => self.fragment(port, frame, &fragment, origin, now),
-            Parsed::Ipv6Fragment(fragment) => self.fragment(port, frame, &fragment, origin, now),
+            Parsed::Ipv4Fragment => self.fragment::<Ipv4Addr, F>(port, frame, origin, now),
+            Parsed::Ipv6Fragment => self.fragment::<Ipv6Addr, F>(port, frame, origin, now),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
             Parsed::Decided(verdict) => verdict,
         }
     }
 
     /// A TCP or UDP packet whose session is yet to be found, or to be set up.
-    pub(super) fn unmatched<A: Plane, F: Frame>(
+    fn unmatched<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -80,19 +80,19 @@ impl Forwarder {
             }
             return self.other(destination, PuntClass::Local, false);
         };
-        let by_software = self.ports[port.index()].steering == Steering::Software;
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
-        let is_fragment = matches!(origin, Origin::Gathered | Origin::HandedOn);
-        let by_client = by_software || is_fragment || self.services.services[service].owned_by_client;
+        let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
+        let by_software = || self.ports[port.index()].steering == Steering::Software;
+        let by_client = || by_software() || self.services.services[service].owned_by_client || is_fragment();
         let owner = || self.owner_of_client(protocol, (packet.key.source(), packet.key.source_port()));
         if self.workers > 1
-            && by_client
+            && by_client()
             && let Some(verdict) = self.hand_over(owner(), origin)
         {
             return verdict;
         }
         if protocol == Protocol::Tcp && !is_opening(packet.flags) {
-            if is_fragment && !by_software && self.workers > 1 {
+            if self.workers > 1 && is_fragment() && !by_software() {
                 // Another worker may well have its session.
                 return Verdict::Drop(DropReason::NoSession);
             }
@@ -136,6 +136,7 @@ impl Forwarder {
     }
 
     /// A packet that no service is for: the host's, or nobody's.
+    #[inline(always)]
     pub(super) fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
         if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
             return Verdict::Drop(DropReason::Fragment);

@@ -92,11 +92,7 @@ impl Forwarder {
         if let (Some(header), Some(front)) = (way.header, frame.bytes_mut().first_chunk_mut()) {
             *front = *header;
         }
-        if LATER {
-            self.account_later::<Ipv6Addr>(found, packet, now);
-        } else {
-            self.account::<false, Ipv6Addr>(found, session.real_server(), packet, now);
-        }
+        self.account_piece::<LATER, false, Ipv6Addr>(found, session.real_server(), packet, now);
         way.verdict()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::parse::{self, Packet};
-use super::rewrite;
+use super::parse::{self, Fragment, Packet, Parsed};
+use super::{DropReason, rewrite};
 use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, MacAddress};
 use crate::session::{Session, Tabled};
@@ -35,6 +35,12 @@ pub(super) trait Plane: Tabled {
 
     /// Whether a packet goes from one machine to one other, neither of them this host by an address that stays in a host.
     fn is_unicast(key: &FlowKey<Self>) -> bool;
+
+    /// A fragment; see [`parse::ipv4_fragment`].
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason>;
+
+    /// A packet as parsing gives it.
+    fn parsed(packet: Packet<Self>) -> Parsed;
 
     /// The place of a packet in its datagram, if it is a fragment; its headers have `header_len` bytes.
     fn piece(packet: &[u8], header_len: u8) -> Option<Piece>;
@@ -97,6 +103,14 @@ impl Plane for Ipv4Addr {
         let destination = key.destination();
         let to_one = !destination.is_multicast() && !destination.is_broadcast() && !destination.is_loopback();
         to_one && !ipv4::is_martian_source(key.source())
+    }
+
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason> {
+        parse::ipv4_fragment(frame)
+    }
+
+    fn parsed(packet: Packet<Self>) -> Parsed {
+        Parsed::Ipv4(packet)
     }
 
     fn piece(packet: &[u8], _: u8) -> Option<Piece> {
@@ -174,6 +188,14 @@ impl Plane for Ipv6Addr {
     #[inline]
     fn is_unicast(key: &FlowKey<Self>) -> bool {
         !ipv6::is_never_unicast(key.destination()) && !ipv6::is_martian_source(key.source())
+    }
+
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason> {
+        parse::ipv6_fragment(frame)
+    }
+
+    fn parsed(packet: Packet<Self>) -> Parsed {
+        Parsed::Ipv6(packet)
     }
 
     fn piece(packet: &[u8], header_len: u8) -> Option<Piece> {

@@ -67,11 +67,7 @@ impl Forwarder {
         if let Some(header) = way.header {
             *front = *header;
         }
-        if LATER {
-            self.account_later::<T>(found, packet, now);
-        } else {
-            self.account::<true, T>(found, server, packet, now);
-        }
+        self.account_piece::<LATER, true, T>(found, server, packet, now);
         way.verdict()
     }
 

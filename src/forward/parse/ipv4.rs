@@ -85,7 +85,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     }
     let protocol = match Protocol::from_number(header.protocol()) {
         Some(protocol) if !header.is_fragment() => protocol,
-        Some(protocol) => return fragment(header, packet, protocol),
+        Some(_) => return Parsed::Ipv4Fragment,
         None => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
             let destination = destination.into();
@@ -109,9 +109,12 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     })
 }
 
-/// A fragment of a TCP or UDP packet.
-fn fragment(header: Ipv4<'_>, packet: &[u8], protocol: Protocol) -> Parsed {
-    let Some(piece) = header.piece() else { return dropped(DropReason::BadIpv4Header) };
+/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv4, or what is wrong with it.
+pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv4Addr>, DropReason> {
+    let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+    let header = Ipv4::new(packet).ok_or(DropReason::Truncated)?;
+    let protocol = Protocol::from_number(header.protocol()).ok_or(DropReason::Fragment)?;
+    let piece = header.piece().ok_or(DropReason::BadIpv4Header)?;
     let whole = Packet {
         key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
         total_len: header.total_len(),
@@ -120,8 +123,7 @@ fn fragment(header: Ipv4<'_>, packet: &[u8], protocol: Protocol) -> Parsed {
         flags: tcp::Flags::default(),
         dont_fragment: header.dont_fragment(),
     };
-    let fragment = Fragment::new(whole, piece, header.header_len(), packet);
-    fragment.map_or_else(dropped, Parsed::Ipv4Fragment)
+    Fragment::new(whole, piece, header.header_len(), packet)
 }
 
 /// The header, if it and the length that it gives are sound.

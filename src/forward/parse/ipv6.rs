@@ -7,7 +7,7 @@ use super::{Fragment, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_a
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
-use crate::wire::fragment;
+use crate::wire::fragment::{self, Piece};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::{ethernet, icmp6, tcp, udp};
 
@@ -67,36 +67,51 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         return dropped(DropReason::BadIpv6Header);
     };
     let protocol = match Protocol::from_number(upper.protocol) {
+        Some(_) if upper.piece.is_some() => return Parsed::Ipv6Fragment,
         Some(protocol) => protocol,
         // Of a later fragment only the first one says what it is of.
-        None if upper.piece.is_some_and(|piece| piece.is_later()) && upper.protocol != icmp6::PROTOCOL => Protocol::Udp,
+        None if upper.piece.is_some_and(Piece::is_later) && upper.protocol != icmp6::PROTOCOL => {
+            return Parsed::Ipv6Fragment;
+        }
         None => {
             let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
             return Parsed::Other { destination: destination.into(), class, fragment: upper.piece.is_some() };
         }
     };
+    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
+    let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
+    match ports_and_flags(frame, protocol, l4, l4_len) {
+        Ok((source_port, destination_port, flags)) => Parsed::Ipv6(Packet {
+            key: FlowKey::new(protocol, (source, source_port), (destination, destination_port)),
+            total_len,
+            header_len: upper.offset,
+            ttl: header.hop_limit(),
+            flags,
+            dont_fragment: true,
+        }),
+        Err(reason) => dropped(reason),
+    }
+}
+
+/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv6, or what is wrong with it.
+pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv6Addr>, DropReason> {
+    let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+    let header = Ipv6::new(packet).ok_or(DropReason::Truncated)?;
+    let total_len = header.payload_len().saturating_add(HEADER_LEN.into());
+    let upper = ipv6::upper(&packet[..packet.len().min(total_len.into())]).ok_or(DropReason::BadIpv6Header)?;
+    let piece = upper.piece.ok_or(DropReason::BadIpv6Header)?;
+    let protocol = Protocol::from_number(upper.protocol).unwrap_or(Protocol::Udp);
     let whole = Packet {
-        key: FlowKey::new(protocol, (source, 0), (destination, 0)),
+        key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
         total_len,
         header_len: upper.offset,
         ttl: header.hop_limit(),
         flags: tcp::Flags::default(),
         dont_fragment: true,
     };
-    if let Some(piece) = upper.piece {
-        // The fragment header is not in the whole datagram, nor does its length count the fixed header.
-        let kept = usize::from(piece.data_at) - fragment::IPV6_LEN - ipv6::LEN;
-        return Fragment::new(whole, piece, kept, packet).map_or_else(dropped, Parsed::Ipv6Fragment);
-    }
-    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
-    let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
-    match ports_and_flags(frame, protocol, l4, l4_len) {
-        Ok((source_port, destination_port, flags)) => {
-            let key = FlowKey::new(protocol, (source, source_port), (destination, destination_port));
-            Parsed::Ipv6(Packet { key, flags, ..whole })
-        }
-        Err(reason) => dropped(reason),
-    }
+    // The fragment header is not in the whole datagram, nor does its length count the fixed header.
+    let kept = usize::from(piece.data_at) - fragment::IPV6_LEN - ipv6::LEN;
+    Fragment::new(whole, piece, kept, packet)
 }
 
 /// The header, if it and the length that it gives are sound.

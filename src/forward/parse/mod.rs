@@ -18,8 +18,8 @@ use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::Udp;
 
 pub use fragment::Fragment;
-pub use ipv4::plain;
-pub use ipv6::plain as plain_ipv6;
+pub use ipv4::{fragment as ipv4_fragment, plain};
+pub use ipv6::{fragment as ipv6_fragment, plain as plain_ipv6};
 
 /// A TCP or UDP packet, whole, with sound headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,11 @@ pub enum Parsed {
     Ipv4(Packet<Ipv4Addr>),
     /// The same over IPv6.
     Ipv6(Packet<Ipv6Addr>),
-    /// A fragment of such a thing over IPv4.
-    Ipv4Fragment(Fragment<Ipv4Addr>),
-    /// The same over IPv6.
-    Ipv6Fragment(Fragment<Ipv6Addr>),
+    /// A fragment of such a thing over IPv4: see [`ipv4_fragment`]. (What that gives would make this twice as large, which whole
+    /// packets would pay for.)
+    Ipv4Fragment,
+    /// The same over IPv6: see [`ipv6_fragment`].
+    Ipv6Fragment,
     /// Another unicast packet: the kernel's if the address is the gateway's, else a drop for this reason.
     Other {
         /// To whom.
