@@ -14,7 +14,7 @@ use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, Protocol, RealServer, ServiceKey, ServiceTable, Tunnel,
 };
 use fullgate::forward::early::{CAPACITY, Early};
-use fullgate::forward::{DropReason, Hop, Origin, Verdict, cut};
+use fullgate::forward::{DropReason, Hop, Origin, Steering, Verdict, cut};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{Neighbour, RouteEntry, RouteInput, RouteNextHop};
@@ -100,8 +100,12 @@ struct Gateways {
 
 impl Gateways {
     fn new(services: &ServiceTable, workers: u8, mtu: u16) -> Self {
+        Self::with_steering(services, workers, mtu, Steering::Software)
+    }
+
+    fn with_steering(services: &ServiceTable, workers: u8, mtu: u16, steering: Steering) -> Self {
         let worker = |worker| {
-            let mut gateway = Gateway::with(services.clone(), workers, WorkerId(worker), 1000);
+            let mut gateway = Gateway::steered(services.clone(), workers, WorkerId(worker), 1000, steering);
             gateway.adopt(services.clone(), &both_routes(mtu));
             (gateway, Early::default())
         };
@@ -558,6 +562,34 @@ fn what_is_larger_than_the_link_is_cut() {
     }
 }
 
+/// Where a NIC spreads packets, it brings fragments elsewhere than whole packets. All datagrams of a flow must still reach one worker,
+/// and no connection is reset because its session is on another one.
+#[test]
+fn on_ports_with_rss_a_flow_has_one_worker_for_its_fragments_and_connections_are_left_alone() {
+    let mut gateways =
+        Gateways::with_steering(&services(Protocol::Udp, ForwardingMode::Fullnat, IPV4), 3, 1500, Steering::Rss);
+    let frame = from_client(IPV4, Protocol::Udp, &payload(3000));
+    for id in 0..50 {
+        let pieces = shuffled(split(&frame, id, 1000), id.into());
+        pieces.into_iter().enumerate().for_each(|(number, piece)| gateways.receive(number % 3, WAN, &[piece]));
+    }
+    assert_eq!((gateways.take_sent().len(), gateways.drops.len()), (200, 0));
+    let sessions: u64 = gateways
+        .workers
+        .iter()
+        .map(|(gateway, _)| gateway.counters.iter().map(|own| own.sessions.get()).sum::<u64>())
+        .sum();
+    assert_eq!(sessions, 1);
+
+    let tcp = services(Protocol::Tcp, ForwardingMode::Fullnat, IPV4);
+    let mut gateways = Gateways::with_steering(&tcp, 3, 1500, Steering::Rss);
+    let mut frame = from_client(IPV4, Protocol::Tcp, &payload(3000));
+    frame[47] = 0x10;
+    gateways.receive(0, WAN, &split(&frame, 1, 1000));
+    assert!(gateways.take_sent().is_empty(), "no RST");
+    assert_eq!(gateways.drops, [vec![DropReason::NoSession], vec![DropReason::FragmentNotForwarded; 3]].concat());
+}
+
 /// With the pieces of others, first ones or later ones, the gateway is busy and no more: other packets and fragments pass.
 #[test]
 fn floods_disturb_nobody() {
@@ -614,7 +646,7 @@ proptest! {
         let services = services(Protocol::Udp, mode, families);
         // Its own links take the whole packet.
         let mut large = Gateways::new(&services, 1, 65_535);
-        large.receive(0, WAN, &[frame.clone()]);
+        large.receive(0, WAN, std::slice::from_ref(&frame));
         let expected = large.take_sent().remove(0).1;
         let mut gateways = Gateways::new(&services, workers, 65_535);
         let order = shuffled(places, seed);

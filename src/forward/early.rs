@@ -145,7 +145,7 @@ mod tests {
     fn fragments_leave_with_their_datagram_or_when_their_time_is_over() {
         let mut early = Early::default();
         for (frame, datagram) in [(10, 1), (20, 2), (11, 1), (30, 3), (12, 1)] {
-            assert_eq!(early.push(tag(datagram), PortId(0), frame, Tick(frame as u32)), None);
+            assert_eq!(early.push(tag(datagram), PortId(0), frame.into(), Tick(frame)), None);
         }
         assert_eq!(released(&mut early, 1), [10, 11, 12]);
         assert_eq!(released(&mut early, 1), [] as [u64; 0]);

@@ -58,7 +58,7 @@ impl Piece {
     /// Identification, flags and offset as a header of IPv4 has them, bytes 4 to 7: without DF.
     pub fn to_ipv4(self) -> [u8; 4] {
         let [.., id_high, id_low] = self.identification.to_be_bytes();
-        let [high, low] = (self.offset / UNIT | if self.more { MORE_OF_IPV4 } else { 0 }).to_be_bytes();
+        let [high, low] = ((self.offset / UNIT) | if self.more { MORE_OF_IPV4 } else { 0 }).to_be_bytes();
         [id_high, id_low, high, low]
     }
 

@@ -105,9 +105,19 @@ impl Gateway {
     }
 
     pub fn with(services: ServiceTable, workers: u8, worker: WorkerId, session_capacity: u32) -> Self {
+        Self::steered(services, workers, worker, session_capacity, Steering::Software)
+    }
+
+    pub fn steered(
+        services: ServiceTable,
+        workers: u8,
+        worker: WorkerId,
+        session_capacity: u32,
+        steering: Steering,
+    ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
-        let view = |mac| PortView { mac, promiscuous: false, steering: Steering::Software };
+        let view = |mac| PortView { mac, promiscuous: false, steering };
         let now = Now::from_nanoseconds(1_000_000_000);
         let config = ForwarderConfig {
             worker,
