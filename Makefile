@@ -18,7 +18,7 @@ SYSCONF ?= /etc/fullgate
 UNITS   ?= /etc/systemd/system
 DESTDIR ?=
 
-SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh)
+SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh) tests/vm/image tests/vm/init
 
 .PHONY: help build demo demo-end test test-unit test-pure test-root instructions bench lint fmt perf install uninstall packages
 

@@ -157,7 +157,7 @@ fn wrong_usage_is_2() {
         (&["service", "add"], "<--tcp <VIP:PORT>|--udp <VIP:PORT>>"),
         (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:0"], "has port 0"),
-        (&["service", "add", "-t", "[::1]:80"], "only IPv4 is supported so far"),
+        (&["service", "add", "-t", "::1"], "\"::1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:80", "-u", "10.0.0.1:80"], "cannot be used with"),
         (&["service", "add", "-t", "10.0.0.1:80", "-s", "wwr"], "[possible values: rr, wrr, lc, wlc]"),
         (&["service", "edit", "-t", "10.0.0.1:80"], "--scheduler <SCHEDULER>|--local-pool <POOL>"),
@@ -377,9 +377,10 @@ fn services() -> Value {
         { "vip": "10.0.0.100:80", "protocol": "tcp", "scheduler": "wrr", "mode": "fullnat", "local_pool": "lan",
           "traffic": traffic(30, 400, 50_000),
           "real_servers": [
-            { "address": "10.1.0.11:80", "weight": 1, "upper": 0, "lower": 0, "active_connections": 3,
+            { "address": "10.1.0.11:80", "mode": "fullnat", "weight": 1, "upper": 0, "lower": 0, "active_connections": 3,
               "inactive_connections": 12_345, "traffic": traffic(10, 100, 10_000) },
-            { "address": "10.1.0.112:8080", "weight": 65_535, "upper": 9, "lower": 8, "active_connections": 0,
+            { "address": "10.1.0.112:8080", "mode": "tun",
+              "tunnel": { "encapsulation": "gue", "port": 6080, "checksum": true }, "weight": 65_535, "upper": 9, "lower": 8, "active_connections": 0,
               "inactive_connections": 0, "traffic": traffic(20, 300, 40_000) },
           ] },
         { "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "rr", "mode": "fullnat", "local_pool": "lan",
@@ -399,7 +400,7 @@ Prot LocalAddress:Port Scheduler LocalPool
   -> RemoteAddress:Port  Forward  Weight  ActiveConn  InActConn
 TCP  10.0.0.100:80 wrr lan
   -> 10.1.0.11:80        fullnat       1           3      12345
-  -> 10.1.0.112:8080     fullnat   65535           0          0
+  -> 10.1.0.112:8080     tun       65535           0          0
 UDP  10.0.0.100:53 rr lan
 ",
     );
@@ -419,9 +420,9 @@ UDP  10.0.0.100:53          0       0        0        0         0
 ",
     );
     assert_table(&["real", "list"], json!({ "services": services() }), all, "\
-Service            RealServer       Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
-tcp 10.0.0.100:80  10.1.0.11:80          1      0      0           3      12345     10     100      200    10000     20000
-tcp 10.0.0.100:80  10.1.0.112:8080   65535      9      8           0          0     20     300      600    40000     80000
+Service            RealServer       Forward                     Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
+tcp 10.0.0.100:80  10.1.0.11:80     fullnat                          1      0      0           3      12345     10     100      200    10000     20000
+tcp 10.0.0.100:80  10.1.0.112:8080  tun gue:6080 with checksum   65535      9      8           0          0     20     300      600    40000     80000
 ");
     assert_json(&["service", "list", "--json"], json!({ "services": services() }));
 
@@ -469,8 +470,8 @@ dmz   wan   1-9    10.2.0.1              0  active
 }
 
 fn session(client: &str, expires_seconds: u32) -> Value {
-    json!({ "protocol": "tcp", "client": client, "vip": "10.0.0.100:80", "local": "10.1.0.200:1024",
-            "real_server": "10.1.0.11:80", "state": "ESTABLISHED", "expires_seconds": expires_seconds, "worker": 0 })
+    json!({ "protocol": "tcp", "client": client, "vip": "10.0.0.100:80", "mode": "fullnat",
+            "local": "10.1.0.200:1024", "real_server": "10.1.0.11:80", "state": "ESTABLISHED", "expires_seconds": expires_seconds, "worker": 0 })
 }
 
 #[test]
@@ -486,9 +487,9 @@ fn sessions() {
         json!({ "sessions": rows }),
         request,
         "\
-Prot  Client           Virtual        Local            RealServer    State        Expires  Worker
-TCP   192.0.2.7:40000  10.0.0.100:80  10.1.0.200:1024  10.1.0.11:80  ESTABLISHED    14:59       0
-TCP   192.0.2.123:5    10.0.0.100:80  10.1.0.200:1024  10.1.0.11:80  ESTABLISHED    00:07       0
+Prot  Client           Virtual        Forward  Local            RealServer    State        Expires  Worker
+TCP   192.0.2.7:40000  10.0.0.100:80  fullnat  10.1.0.200:1024  10.1.0.11:80  ESTABLISHED    14:59       0
+TCP   192.0.2.123:5    10.0.0.100:80  fullnat  10.1.0.200:1024  10.1.0.11:80  ESTABLISHED    00:07       0
 ",
     );
     assert_json(&["session", "list", "--json"], json!({ "sessions": rows }));
@@ -517,16 +518,19 @@ worker 1                  7
 }
 
 fn port(name: &str, packets: u64) -> Value {
-    json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "driver": "net_af_xdp", "tap": format!("fg-{name}"),
+    json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "vlan": null, "parent": null, "members": [],
+            "driver": "net_af_xdp", "tap": format!("fg-{name}"),
             "addresses": ["10.0.0.1/24", "2001:db8::1/64 (tentative)"],
             "mac": "02:00:00:00:00:01", "mtu": 1500, "link_up": true, "link_speed_mbps": 10_000, "rx_queues": 2,
-            "tx_queues": 2, "steering": "software", "offloads": ["tx_ipv4_checksum"], "rx_packets": packets,
+            "tx_queues": 2, "steering": "software", "ownership": "software",
+            "ownership_reason": "driver net_af_xdp has no RSS", "offloads": ["tx_ipv4_checksum"], "rx_packets": packets,
             "rx_bytes": 100 * packets, "tx_packets": 2 * packets, "tx_bytes": 200 * packets, "rx_missed": 1,
-            "rx_errors": 2, "tx_errors": 3, "xstats": [["rx_good_packets", packets]] })
+            "rx_errors": 2, "tx_errors": 3, "handovers": packets / 4, "xstats": [["rx_good_packets", packets]] })
 }
 
 fn worker(worker: u64, packets: u64, nanoseconds: u64) -> Value {
     json!({ "worker": worker, "core": worker + 2, "sessions": 5, "session_capacity": 1_048_576,
+            "ipv6_sessions": 1, "ipv6_session_capacity": 131_072,
             "sessions_created": packets / 10, "sessions_expired": 1, "rx_packets": packets, "tx_packets": packets,
             "bursts": packets / 8, "handovers": packets / 4, "handovers_received": 0,
             "busy_nanoseconds": nanoseconds / 4, "total_nanoseconds": nanoseconds,
@@ -558,6 +562,7 @@ wan:
   link      up, 10000 Mbit/s
   queues    2 receive, 2 transmit
   steering  software
+  ownership software: driver net_af_xdp has no RSS
   offloads  tx_ipv4_checksum
       packets   bytes  errors  missed
   rx     1000  100000       2       1
@@ -573,6 +578,7 @@ lan:
   link      up, 10000 Mbit/s
   queues    2 receive, 2 transmit
   steering  software
+  ownership software: driver net_af_xdp has no RSS
   offloads  tx_ipv4_checksum
       packets  bytes  errors  missed
   rx        7    700       2       1
@@ -594,6 +600,7 @@ lan:
   link      up, 10000 Mbit/s
   queues    2 receive, 2 transmit
   steering  software
+  ownership software: driver net_af_xdp has no RSS
   offloads  tx_ipv4_checksum
       packets  bytes  errors  missed
   rx        7    700       2       1
@@ -603,6 +610,18 @@ lan:
 ",
     );
     assert_json(&["port", "show", "--json"], json!({ "ports": ports }));
+    let [mut bond, mut vlan] = [port("uplink", 1), port("wan", 1)];
+    bond["members"] = json!([["net_tap0", true], ["0000:01:00.0", false]]);
+    (vlan["vlan"], vlan["parent"]) = (json!(100), json!("uplink"));
+    let (code, out, _, _) = FakeDaemon::ok(json!({ "ports": [bond, vlan] })).run(&["port", "show"]);
+    assert_eq!(code, 0);
+    for line in [
+        "  member    net_tap0, link up\n",
+        "  member    0000:01:00.0, link down\n",
+        "  device    VLAN 100 of port uplink\n",
+    ] {
+        assert!(out.contains(line), "{line:?} in {out}");
+    }
     let (code, _, err, _) = FakeDaemon::ok(json!({ "ports": ports })).run(&["port", "show", "dmz"]);
     assert_eq!((code, err.as_str()), (1, "fullgate: there is no port \"dmz\"; there are: wan, lan\n"));
 
@@ -649,9 +668,9 @@ fn stats_as_totals_and_rates() {
         json!({ "stats": stats(1000, 10) }),
         request.clone(),
         "\
-Port  Link  Rx-packets  Rx-bytes  Tx-packets  Tx-bytes  Rx-missed  Rx-errors  Tx-errors
-wan   up          1000    100000        2000    200000          1          2          3
-lan   up          2000    200000        4000    400000          1          2          3
+Port  Link  Rx-packets  Rx-bytes  Tx-packets  Tx-bytes  Rx-missed  Rx-errors  Tx-errors  Handovers
+wan   up          1000    100000        2000    200000          1          2          3        250
+lan   up          2000    200000        4000    400000          1          2          3        500
 
 Worker  Core  Busy%  Sessions  Capacity  Created  Expired  Rx-packets  Tx-packets  Bursts  Handovers  Taken-over
      0     2   25.0         5   1048576      100        1        1000        1000     125        250           0
@@ -692,9 +711,9 @@ fragments_waiting        6
         out,
         "\
 ==== at 12.0 s, over 2.0 s
-Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s
-wan   up      1000    800000    2000   1600000            0            0            0
-lan   up      2000   1600000    4000   3200000            0            0            0
+Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s  Handovers/s
+wan   up      1000    800000    2000   1600000            0            0            0          250
+lan   up      2000   1600000    4000   3200000            0            0            0          500
 
 Worker  Core  Busy%  Rx-pps  Tx-pps  Pkts/burst  Handovers/s  Sessions  New/s
      0     2   25.0    1000    1000           8          250         5    100
@@ -710,9 +729,9 @@ Punt  Packets/s  Total
 arp           0      3
 
 ==== at 13.0 s, over 1.0 s
-Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s
-wan   up         0         0       0         0            0            0            0
-lan   up         0         0       0         0            0            0            0
+Port  Link  Rx-pps  Rx-bit/s  Tx-pps  Tx-bit/s  Rx-missed/s  Rx-errors/s  Tx-errors/s  Handovers/s
+wan   up         0         0       0         0            0            0            0            0
+lan   up         0         0       0         0            0            0            0            0
 
 Worker  Core  Busy%  Rx-pps  Tx-pps  Pkts/burst  Handovers/s  Sessions  New/s
      0     2   25.0       0       0           0            0         5      0

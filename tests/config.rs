@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use fullgate::balance::{Encapsulation, ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Tunnel, Weight};
 use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates, SessionPages};
+use fullgate::port::{MacAddress, PortId, VlanId};
 
 /// A small good file, to which bad tables are added.
 const GOOD: &str = r#"[worker]
@@ -126,6 +127,7 @@ queues = 1
 rx_descriptors = 64
 tx_descriptors = 32768
 promiscuous = true
+mac = "02:0A:00:00:00:01"
 steering = "rss"
 link_timeout_milliseconds = 0
 [[local_pool]]
@@ -152,6 +154,7 @@ real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));
+    assert_eq!(port.mac, Some(MacAddress([2, 10, 0, 0, 0, 1])));
     assert_eq!(port.steering, PortSteering::Rss);
     assert_eq!((port.rx_descriptors, port.tx_descriptors, port.link_timeout_milliseconds), (64, 32768, 0));
     assert_eq!(port.routes.len(), 3);
@@ -374,6 +377,141 @@ fn bad_plain_tables() {
     ]);
 }
 
+/// A port that is VLAN 7 of "wan", before the pools.
+const VLAN: &str = "[[port]]\nname = \"v\"\nparent = \"wan\"\nvlan = 7\n\n[[local_pool]]";
+
+#[test]
+fn vlans_have_their_parents_device() {
+    let config = Config::parse(&changed("[[local_pool]]", VLAN), "f.toml").unwrap();
+    let vlan = &config.ports[2];
+    assert_eq!((&vlan.device, vlan.vlan), (&Device::Parent(PortId(0)), VlanId::new(7)));
+    assert_eq!((vlan.tap.as_str(), config.ports[0].vlan), ("fg-v", None));
+    // Without a parent: a device all of whose frames are tagged.
+    let config = Config::parse(&changed("name = \"wan\"", "name = \"wan\"\nvlan = 4094"), "f.toml").unwrap();
+    assert_eq!(config.ports[0].vlan, VlanId::new(4094));
+    // A parent may come after its VLANs.
+    let first = format!("{CORES}\n{}", VLAN.trim_end_matches("[[local_pool]]"));
+    let config = Config::parse(&changed(CORES, &first), "f.toml").unwrap();
+    assert_eq!(config.ports[0].device, Device::Parent(PortId(1)));
+}
+
+#[test]
+fn bad_vlans() {
+    let wrong = |from: &str, to: &str, error: &str| {
+        assert!(VLAN.contains(from));
+        assert_eq!(errors(&changed("[[local_pool]]", &VLAN.replace(from, to))), [error]);
+    };
+    wrong("\"wan\"", "\"wam\"", "f.toml:16: port[2].parent: there is no port \"wam\"; allowed: wan, lan");
+    wrong("\"wan\"", "\"v\"", "f.toml:16: port[2].parent: \"v\" is a VLAN itself; allowed: wan, lan");
+    wrong("vlan = 7\n", "", "f.toml:14: port[2].vlan: missing; allowed: an integer from 1 to 4094");
+    wrong("vlan = 7", "vlan = 0", "f.toml:17: port[2].vlan: 0 is out of range; allowed: an integer from 1 to 4094");
+    wrong(
+        "vlan = 7",
+        "vlan = 4095",
+        "f.toml:17: port[2].vlan: 4095 is out of range; allowed: an integer from 1 to 4094",
+    );
+    wrong(
+        "vlan = 7",
+        "vlan = 7\nqueues = 1",
+        "f.toml:18: port[2].queues: a VLAN has its parent's; allowed: only in the parent's own table",
+    );
+    wrong(
+        "vlan = 7",
+        "vlan = 7\ndevice = \"net_null0\"",
+        "f.toml:18: port[2].device: a VLAN has its parent's; allowed: only in the parent's own table",
+    );
+    let again = VLAN.replace("[[local_pool]]", &VLAN.replace("\"v\"", "\"w\""));
+    assert_eq!(
+        errors(&changed("[[local_pool]]", &again)),
+        ["f.toml:22: port[3].vlan: VLAN 7 of \"wan\" is the port on line 17; allowed: each VLAN once a parent"]
+    );
+    let stacked = again.replacen("parent = \"wan\"\nvlan = 7\n\n[[local", "parent = \"v\"\nvlan = 8\n\n[[local", 1);
+    assert_eq!(
+        errors(&changed("[[local_pool]]", &stacked)),
+        ["f.toml:21: port[3].parent: \"v\" is a VLAN itself; allowed: wan, lan"]
+    );
+    let small = changed("[[local_pool]]", &VLAN.replace("vlan = 7", "vlan = 7\nmtu = 1501"));
+    let small = small.replace("name = \"wan\"", "name = \"wan\"\nmtu = 1500");
+    assert_eq!(errors(&small), ["f.toml:19: port[2].mtu: 1501 is more than the parent's; allowed: at most 1500"]);
+    let tagged = changed("[[local_pool]]", VLAN).replace("name = \"wan\"", "name = \"wan\"\nvlan = 5");
+    assert_eq!(errors(&tagged), ["f.toml:17: port[2].parent: \"wan\" is a VLAN itself; allowed: lan"]);
+}
+
+/// What a bond stands for in the good file.
+const BOND: &str = "\"net_bonding0,mode=802.3ad,xmit_policy=l34\"\nmembers = [\"0000:01:00.0\", \"net_tap0\"]";
+
+#[test]
+fn a_bond_has_members() {
+    let config = Config::parse(&changed("\"0000:01:00.0\"", BOND), "f.toml").unwrap();
+    assert_eq!(config.ports[0].members, []);
+    assert_eq!(config.ports[1].members, [Device::Pci("0000:01:00.0".into()), Device::Vdev("net_tap0".into())]);
+    for arguments in [
+        "mode=active-backup,primary=net_tap0,mac=02:00:00:00:00:01,lsc_poll_period_ms=50,up_delay=1,down_delay=2",
+        "mode=balance-xor,xmit_policy=l2,socket_id=0",
+        "mode=802.3ad,agg_mode=bandwidth",
+    ] {
+        let bond = BOND.replace("mode=802.3ad,xmit_policy=l34", arguments);
+        assert_eq!(errors(&changed("\"0000:01:00.0\"", &bond)), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn bad_bonds() {
+    let wrong = |from: &str, to: &str, error: &str| {
+        assert!(BOND.contains(from), "{from}");
+        assert_eq!(errors(&changed("\"0000:01:00.0\"", &BOND.replace(from, to))), [error]);
+    };
+    let members = "a list of devices, like [\"0000:01:00.0\", \"0000:01:00.1\"]";
+    wrong(
+        "\nmembers = [\"0000:01:00.0\", \"net_tap0\"]",
+        "",
+        &format!("f.toml:11: port[1].members: missing: net_bonding is made of other devices; allowed: {members}"),
+    );
+    wrong(
+        "[\"0000:01:00.0\", \"net_tap0\"]",
+        "[]",
+        &format!("f.toml:12: port[1].members: the list is empty; allowed: {members}"),
+    );
+    wrong(
+        "\"net_tap0\"",
+        "\"net_bonding1\"",
+        "f.toml:12: port[1].members[1]: \"net_bonding1\" is a bond itself; allowed: other devices",
+    );
+    wrong(
+        "\"net_tap0\"",
+        "\"net_af_xdp7,iface=x\"",
+        "f.toml:12: port[1].members[1]: \"net_af_xdp7\" cannot take the bond's address; allowed: PCI devices, \
+         net_af_packet, net_tap",
+    );
+    wrong(
+        "\"net_tap0\"",
+        "\"0000:01:00.0\"",
+        "f.toml:12: port[1].members[1]: \"0000:01:00.0\" is in use on line 12; allowed: each device once",
+    );
+    let device = |arguments: &str, error: &str| {
+        wrong("mode=802.3ad,xmit_policy=l34", arguments, &format!("f.toml:11: port[1].device: {error}"));
+    };
+    let modes = "mode=active-backup, balance-xor, 802.3ad";
+    device("mode=4", &format!("mode=4 is wrong; allowed: {modes}"));
+    device("xmit_policy=l34", &format!("there is no mode; allowed: {modes}"));
+    device("mode=802.3ad,xmit_policy=l4", "xmit_policy=l4 is wrong; allowed: xmit_policy=l2, l23, l34");
+    device("mode=802.3ad,agg_mode=", "agg_mode= is wrong; allowed: agg_mode=stable, bandwidth, count");
+    device("mode=802.3ad,mac=no", "mac=no is wrong; allowed: the address of one device, like mac=02:00:00:00:00:01");
+    device("mode=active-backup,primary=net_tap1", "primary=net_tap1 is wrong; allowed: 0000:01:00.0, net_tap0");
+    device("mode=802.3ad,up_delay=soon", "up_delay=soon is wrong; allowed: up_delay=NUMBER");
+    device("mode=802.3ad,slave=net_tap0", "slave= is not for here; allowed: the list `members`");
+    device(
+        "mode=802.3ad,lacp=fast",
+        "net_bonding has no argument \"lacp\"; allowed: mode, xmit_policy, mac, primary, agg_mode, lsc_poll_period_ms, \
+         up_delay, down_delay, socket_id",
+    );
+    assert_eq!(
+        errors(&changed("\"0000:01:00.0\"", "\"0000:01:00.0\"\nmembers = [\"net_tap0\"]")),
+        ["f.toml:12: port[1].members: \"0000:01:00.0\" has no members; allowed: with a device net_bonding..., like \
+          \"net_bonding0,mode=active-backup\""]
+    );
+}
+
 #[test]
 fn bad_ports() {
     assert_each(&[
@@ -525,8 +663,18 @@ fn bad_ports() {
         ),
         bad(
             "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nmac = \"02:00:00:00:00\"",
+            "f.toml:13: port[1].mac: \"02:00:00:00:00\" is no Ethernet address; allowed: the address of one port, like \"02:00:00:00:00:01\"",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
+            "\"10.1.0.1/24\"]\nmac = \"01:00:5e:00:00:01\"",
+            "f.toml:13: port[1].mac: 01:00:5e:00:00:01 is no address of one port; allowed: the address of one port, like \"02:00:00:00:00:01\"",
+        ),
+        bad(
+            "\"10.1.0.1/24\"]",
             "\"10.1.0.1/24\"]\nsteering = \"hash\"",
-            "f.toml:13: port[1].steering: \"hash\" is no way to deal flows to workers; allowed: auto, rss",
+            "f.toml:13: port[1].steering: \"hash\" is no way to deal flows to workers; allowed: auto, rss, software",
         ),
         bad(
             "\"10.1.0.1/24\"]",
@@ -1018,6 +1166,29 @@ fn forwarding_modes_and_tunnels() {
     ] {
         let found = errors(&with(service, real).replace("PORT", port));
         assert!(found.len() == 1 && found[0].contains(expected), "{expected:?}: {found:?}");
+    }
+}
+
+#[test]
+fn services_and_real_servers_of_both_families() {
+    let with = |vip: &str, mode: &str, real: &str, pool: &str| {
+        let text = changed("vip = \"10.0.0.100:80\"", &format!("vip = \"{vip}\"\nmode = \"{mode}\""));
+        let text = text.replace("address = \"10.1.0.11:80\"", &format!("address = \"{real}\""));
+        errors(&text.replace("\"10.1.0.200-10.1.0.203\"", pool))
+    };
+    let (ipv4, ipv6) = ("\"10.1.0.200\"", "\"2001:db8::200-2001:db8::2ff\"");
+    let both = format!("{ipv4}, {ipv6}");
+    let none = Vec::<String>::new();
+    assert_eq!(with("[2001:db8::100]:80", "fullnat", "[2001:db8::11]:8080", ipv6), none);
+    assert_eq!(with("[2001:db8::100]:80", "fullnat", "10.1.0.11:8080", ipv4), none, "NAT64");
+    assert_eq!(with("10.0.0.100:80", "fullnat", "[2001:db8::11]:8080", &both), none);
+    assert_eq!(with("10.0.0.100:80", "tun", "[2001:db8::11]:80", ipv4), none);
+    assert_eq!(with("[2001:db8::100]:80", "dr", "[2001:db8::11]:80", ipv4), none);
+    let refused = with("10.0.0.100:80", "fullnat", "[2001:db8::11]:8080", ipv4);
+    assert!(refused[0].contains("is of IPv6, of which local pool \"lan\" has no address"), "{refused:?}");
+    for mode in ["dr", "nat"] {
+        let refused = with("10.0.0.100:80", mode, "[2001:db8::11]:80", &both);
+        assert!(refused.len() == 1 && refused[0].contains("is of another family than the service"), "{refused:?}");
     }
 }
 

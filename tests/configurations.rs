@@ -21,7 +21,7 @@ fn examples_pass_check() {
         assert!(output.status.success(), "{}: {said}", file.display());
         checked.push(file.file_name().unwrap().to_string_lossy().into_owned());
     }
-    for name in ["lab.toml", "one-arm.toml", "two-arm.toml"] {
+    for name in ["bond.toml", "lab.toml", "one-arm.toml", "two-arm.toml", "vlan.toml"] {
         assert!(checked.iter().any(|each| each == name), "{name} is not among {checked:?}");
     }
 }

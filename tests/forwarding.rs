@@ -4,9 +4,14 @@
 #[path = "forwarding/lab.rs"]
 mod lab;
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use fullgate::balance::{PortRange, Protocol};
+use fullgate::flow::ownership::Ownership;
+use fullgate::flow::rss::RssDeal;
+use fullgate::flow::toeplitz::Toeplitz;
 use fullgate::forward::{DropReason, Hop, PuntClass, Verdict};
 use fullgate::port::{PortId, WorkerId};
 use fullgate::route::Neighbour;
@@ -226,6 +231,58 @@ fn too_big_packets_are_answered_or_cut() {
     assert_eq!(gateway.send(WAN, &packet).0, Verdict::Cut(1000));
 }
 
+/// A jumbo frame in several buffers is forwarded as one in a single buffer is, whatever is in the first, as long as
+/// the headers are.
+#[test]
+fn packets_in_several_buffers_go_the_same_way() {
+    let payload: Vec<u8> = (0..8900u32).map(|number| number.to_le_bytes()[0]).collect();
+    let jumbo = |gateway: &mut Gateway, service: fullgate::balance::Service| {
+        gateway.adopt(table(vec![service], PORTS), &routes(&NEIGHBOURS, 9000));
+    };
+    for tcp in [false, true] {
+        let packet = |spec: Spec<'_>, flags| if tcp { spec.tcp(flags, 7, 9) } else { spec.udp() };
+        let gateway = || {
+            let mut gateway = if tcp { tcp_gateway() } else { udp_gateway() };
+            let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
+            jumbo(&mut gateway, service(protocol, vec![server(0, SERVER, 1)]));
+            gateway.send(WAN, &packet(from_client(b""), "S"));
+            gateway
+        };
+        let large = packet(from_client(&payload), "A");
+        let (verdict, whole) = gateway().send(WAN, &large);
+        assert_eq!(verdict, Verdict::Transmit(LAN));
+        let headers = if tcp { 54 } else { 42 };
+        for first in [headers, headers + 1, 2048, 8000, large.len() - 1] {
+            assert_eq!(gateway().send_scattered(WAN, &large, first), (verdict, whole.clone()), "{first} bytes");
+        }
+        for first in [1, 14, 30, headers - 1] {
+            let (verdict, _) = gateway().send_scattered(WAN, &large, first);
+            assert_eq!(verdict, Verdict::Drop(DropReason::Truncated), "{first} bytes, tcp {tcp}");
+        }
+        // What follows the packet is cut off, wherever it begins.
+        let longer = [&large[..], &[0; 100]].concat();
+        for first in [2048, large.len(), large.len() + 50] {
+            assert_eq!(gateway().send_scattered(WAN, &longer, first).1, whole, "{first} bytes");
+        }
+    }
+}
+
+#[test]
+fn answers_to_packets_in_several_buffers_are_in_one() {
+    let mut gateway = udp_gateway();
+    open(&mut gateway, &from_client(b"").udp());
+    let mut packet = from_client(&[1; 8000]).udp();
+    packet[20] = 0x40;
+    fix_ipv4_checksum(&mut packet);
+    let (verdict, out) = gateway.send_scattered(WAN, &packet, 2048);
+    assert_eq!(verdict, Verdict::Transmit(WAN));
+    assert_icmp(&out, &packet, 3, 4, 1500u16.to_be_bytes());
+    // A reset, which quotes nothing.
+    let mut gateway = tcp_gateway();
+    let (verdict, out) = gateway.send_scattered(WAN, &from_client(&[1; 4000]).tcp("A", 5, 6), 1000);
+    assert_eq!((verdict, out.len()), (Verdict::Transmit(WAN), 54));
+}
+
 fn fix_ipv4_checksum(packet: &mut [u8]) {
     let header = etherparse::Ipv4Header::from_slice(&packet[14..]).unwrap().0;
     packet[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
@@ -379,6 +436,36 @@ fn each_worker_gets_what_it_owns() {
         assert_eq!(workers[owner].send(LAN, &answer).0, Verdict::Transmit(WAN));
     }
     assert!(kept.iter().all(|&kept| kept > 60), "{kept:?}");
+}
+
+/// A port whose RSS is known: answers come to the worker that the device's hash names, by any local port.
+#[test]
+fn with_rss_local_ports_are_those_whose_answers_come_back() {
+    const KEY: [u8; 40] = *b"forty bytes that the gateway has drawn..";
+    let table_of_device: Vec<u16> = (0..128).map(|entry| entry % 3).collect();
+    let deal = Arc::new(RssDeal::new(&KEY, &table_of_device, 3).unwrap());
+    let toeplitz = Toeplitz::new(&KEY).unwrap();
+    let ownership = Ownership::new(3, [None, Some(deal)]);
+    let services = || table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
+    let mut workers = [0, 1, 2].map(|worker| Gateway::owning(ownership.clone(), services(), 3, WorkerId(worker), 1000));
+    let mut remainders = HashSet::new();
+    for port in 1024..1324 {
+        let packet = Spec { source: (CLIENT, port), ..from_client(b"") }.udp();
+        let verdicts = [0, 1, 2].map(|worker: usize| workers[worker].send(WAN, &packet));
+        let owner = verdicts.iter().position(|(verdict, _)| *verdict == Verdict::Transmit(LAN)).unwrap();
+        let local = see(&verdicts[owner].1).source;
+        let queue = toeplitz.hash_v4(SERVER, local.0, 8080, local.1) % 128 % 3;
+        assert_eq!(queue as usize, owner, "the device brings it there");
+        remainders.insert((owner, local.1 % 3));
+        // Also one that came another way finds the owner, by the port that the local address stands on.
+        let answer = reply(local, b"").udp();
+        let elsewhere = Spec { macs: (SERVER_MAC, WAN_MAC), ..reply(local, b"") }.udp();
+        for (worker, from, answer) in [(owner + 1, LAN, &answer), (owner + 2, WAN, &elsewhere)] {
+            assert_eq!(workers[worker % 3].send(from, answer).0, Verdict::HandOver(WorkerId(owner as u8)));
+        }
+        assert_eq!(workers[owner].send(LAN, &answer).0, Verdict::Transmit(WAN));
+    }
+    assert_eq!(remainders.len(), 9, "every worker uses every kind of port: {remainders:?}");
 }
 
 /// What becomes of packets that are for nobody's service: description, port, packet, verdict.

@@ -13,6 +13,7 @@ use etherparse::{Ipv4Header, PacketBuilder};
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, Protocol, RealServer, ServiceKey, ServiceTable, Tunnel,
 };
+use fullgate::flow::ownership::Ownership;
 use fullgate::forward::early::{CAPACITY, Early};
 use fullgate::forward::{DropReason, Hop, Origin, Steering, Verdict, cut};
 use fullgate::port::memory::MemoryFrame;
@@ -105,7 +106,13 @@ impl Gateways {
 
     fn with_steering(services: &ServiceTable, workers: u8, mtu: u16, steering: Steering) -> Self {
         let worker = |worker| {
-            let mut gateway = Gateway::steered(services.clone(), workers, WorkerId(worker), 1000, steering);
+            let mut gateway = Gateway::built(
+                (Ownership::in_turn(workers), steering),
+                services.clone(),
+                workers,
+                WorkerId(worker),
+                1000,
+            );
             gateway.adopt(services.clone(), &both_routes(mtu));
             (gateway, Early::default())
         };

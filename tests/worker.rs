@@ -17,9 +17,9 @@ use fullgate::config::{Idle, PuntRates};
 use fullgate::forward::cut::cut;
 use fullgate::forward::{DropReason, PuntClass};
 use fullgate::port::memory::MemoryFrame;
-use fullgate::port::{BURST_SIZE, Frame, PortQueue, WorkerId};
+use fullgate::port::{BURST_SIZE, Frame, PortId, PortPlace, PortQueue, VlanId, WorkerId};
 use fullgate::route::RouteTable;
-use fullgate::worker::link::{Event, SessionQuery, Snapshot, Waker, WorkerLink};
+use fullgate::worker::link::{Event, Inject, SessionQuery, Snapshot, Waker, WorkerLink};
 use fullgate::worker::{Clock, Worker, WorkerParts, hand_over_rings};
 use lab::{Gateway, PORTS, SERVER};
 
@@ -122,6 +122,7 @@ fn run_published(
             queue(bursts.into_iter().collect(), wan),
             queue(VecDeque::new(), Box::new(|_| {}) as Box<dyn FnMut(u32)>),
         ],
+        places: vec![PortPlace::whole_device(lab::WAN), PortPlace::whole_device(lab::LAN)],
         link: link.clone(),
         rings: hand_over_rings(1),
         clock: Ticking { now: Rc::new(Cell::new(0)), step },
@@ -245,6 +246,7 @@ fn run_noting(
         worker: WorkerId(0),
         forwarder: gateway.forwarder,
         queues: vec![wan, lan],
+        places: vec![PortPlace::whole_device(lab::WAN), PortPlace::whole_device(lab::LAN)],
         link: link.clone(),
         rings: hand_over_rings(1),
         clock: Ticking { now: Rc::new(Cell::new(0)), step: 50_000_000 },
@@ -342,4 +344,94 @@ fn fragments_that_wait_when_the_worker_stops_are_counted() {
     let (link, _) =
         run_noting(vec![pieces[1..].to_vec()], 1500, |link, turn| link.stop.store(turn >= 2, Ordering::Relaxed));
     assert_eq!(link.counters.drops[DropReason::Stopping as usize].get(), pieces.len() as u64 - 1);
+}
+
+/// A device with two VLANs: gives its bursts, one a turn, and keeps what is sent.
+struct Trunk {
+    bursts: VecDeque<Vec<MemoryFrame>>,
+    sent: Rc<RefCell<Vec<Vec<u8>>>>,
+    link: Link,
+}
+
+impl PortQueue for Trunk {
+    type Frame = MemoryFrame;
+
+    fn receive(&mut self, into: &mut Vec<MemoryFrame>) -> usize {
+        self.link.stop.store(self.bursts.is_empty(), Ordering::Relaxed);
+        into.extend(self.bursts.pop_front().unwrap_or_default());
+        into.len()
+    }
+
+    fn transmit(&mut self, frames: &mut Vec<MemoryFrame>) -> usize {
+        let count = frames.len();
+        self.sent.borrow_mut().extend(frames.drain(..).map(|frame| frame.bytes().to_vec()));
+        count
+    }
+}
+
+fn tagged(packet: &[u8], vlan: u16) -> Vec<u8> {
+    [&packet[..12], &[0x81, 0], &vlan.to_be_bytes(), &packet[12..]].concat()
+}
+
+/// Of two workers the first: its own sessions leave with the other VLAN's tag; what it hands over, and what the
+/// kernel gets, has none and is its port's; what the kernel sends gets one.
+#[test]
+fn vlans_of_a_device_are_ports_to_all_but_the_device() {
+    const TRUNK: PortId = PortId(2);
+    let gateway = Gateway::with(services(300), 2, WorkerId(0), 10_000);
+    let counters = gateway.counters[0].clone();
+    let link = Arc::new(WorkerLink::new(WorkerId(0), counters.clone(), Arc::new(Waker::new(NoEvent))));
+    let (sent, rings) = (Rc::default(), hand_over_rings(2));
+    let client = |of: u16| {
+        let source = (Ipv4Addr::new(10, 0, 0, 2), 2000 + of);
+        lab::Spec { source, ..lab::from_client(&[0; 18]) }.udp()
+    };
+    let mut arp = client(0);
+    arp[..6].fill(0xff);
+    arp[12..14].copy_from_slice(&[8, 6]);
+    // Of both VLANs and of none at once, in one burst.
+    let mut burst: Vec<_> = (0..20).map(|of| MemoryFrame::new(&tagged(&client(of), 100))).collect();
+    burst.insert(3, MemoryFrame::new(&tagged(&arp, 200)));
+    burst.insert(7, MemoryFrame::new(&tagged(&arp, 300)));
+    burst.insert(9, MemoryFrame::new(&arp));
+    link.injects.push(Inject { port: lab::WAN, frame: MemoryFrame::new(&arp) }).unwrap();
+    let place = |vlan| PortPlace { device: 0, owner: TRUNK, vlan: VlanId::new(vlan) };
+    let parts = WorkerParts {
+        worker: WorkerId(0),
+        forwarder: gateway.forwarder,
+        queues: vec![Trunk { bursts: [burst].into(), sent: Rc::clone(&sent), link: link.clone() }],
+        places: vec![place(100), place(200), place(0)],
+        link: link.clone(),
+        rings: rings.clone(),
+        clock: Ticking { now: Rc::new(Cell::new(0)), step: 1_000 },
+        idle: Idle::Spin,
+        punt_rates: PuntRates([1000; PuntClass::COUNT]),
+        first: Arc::new(Snapshot {
+            services: Arc::new(services(300)),
+            routes: Arc::new(RouteTable::new(&lab::routes(&lab::NEIGHBOURS, 1500), None)),
+        }),
+    };
+    Worker::new(parts).run();
+
+    let sent = sent.borrow();
+    let (from_kernel, forwarded): (Vec<_>, Vec<_>) = sent.iter().partition(|frame| frame[16..18] == [8, 6]);
+    assert_eq!(from_kernel, [&tagged(&arp, 100)]);
+    assert!(
+        forwarded.iter().all(|frame| frame[12..18] == [0x81, 0, 0, 200, 8, 0] && frame.len() == 64),
+        "{forwarded:?}"
+    );
+    let handed_over: Vec<_> = std::iter::from_fn(|| rings[0][1].pop()).collect();
+    assert!(handed_over.iter().all(|each| each.port == lab::WAN && each.frame.bytes()[12..14] == [8, 0]));
+    assert!(handed_over.len() > 2 && forwarded.len() > 2, "each worker has some of the sessions");
+    assert_eq!(handed_over.len() + forwarded.len(), 20);
+    let punt = link.punts.pop().unwrap();
+    assert_eq!((punt.port, punt.frame.bytes()), (lab::LAN, &arp[..]));
+    assert!(link.punts.pop().is_none(), "the untagged one's port is not known to the forwarder here");
+    assert_eq!(counters.drops[DropReason::UnknownVlan as usize].get(), 1);
+    let traffic = |port: PortId| {
+        let port = &counters.ports[port.index()];
+        (port.received.packets.get(), port.transmitted.packets.get())
+    };
+    let out = forwarded.len() as u64;
+    assert_eq!((traffic(lab::WAN), traffic(lab::LAN), traffic(TRUNK)), ((20, 1), (1, out), (23, out + 1)));
 }

@@ -10,14 +10,15 @@ use std::process::Command;
 
 /// What the gateway uses, as regular expressions over names. Everything else of DPDK stays out, so that a release
 /// that changes it still builds.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     "rte_eal_(init|cleanup|get_runtime_dir)",
     "rte_dev_(name|probe|remove)",
     "rte_eth_find_next",
-    "rte_eth_dev_(info_get|configure|adjust_nb_rx_tx_desc|start|stop|close|get_mtu|set_mtu|rss_reta_update)",
+    "rte_eth_dev_(info_get|configure|adjust_nb_rx_tx_desc|start|stop|close|get_mtu|set_mtu|rss_reta_(update|query)|rss_hash_conf_get)",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_(macaddr|stats|xstats)_get(_names)?",
     "rte_eth_(promiscuous|allmulticast)_enable",
+    "rte_eth_dev_(default_mac_addr_set|mac_addr_add|mac_addr_remove)",
     "rte_(mempool_avail_count|mempool_free|pktmbuf_pool_create|pktmbuf_free_bulk)",
     "rte_thread_(register|unregister)",
     "rte_(version|get_tsc_hz)",

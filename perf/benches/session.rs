@@ -14,9 +14,10 @@ use std::net::Ipv4Addr;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fullgate::balance::{ForwardingMode, PortRange, Protocol, RealServerSlot};
+use fullgate::flow::rss::{RssDeal, RssKey};
 use fullgate::flow::{FlowHash, FlowKey, HashSeed};
 use fullgate::port::{BURST_SIZE, WorkerId};
-use fullgate::session::local_port::LocalPorts;
+use fullgate::session::local_port::{ByRss, InTurn, LocalPorts};
 use fullgate::session::{Session, SessionTable, Tick};
 use random::Random;
 
@@ -110,7 +111,28 @@ fn local_ports(criterion: &mut Criterion) {
     for in_use in [0, 50, 90] {
         let mut ports = LocalPorts::new(WorkerId(0), 1);
         group.bench_function(BenchmarkId::new("take", format!("{in_use} % in use")), |bench| {
-            bench.iter(|| ports.take(FlowHash(7), range, 32, Tick(0), |port| (port % 100 >= in_use).then_some(())));
+            bench.iter(|| {
+                ports
+                    .between(FlowHash(7), range, InTurn)?
+                    .take(32, Tick(0), |port| (port % 100 >= in_use).then_some(()))
+            });
+        });
+    }
+    for workers in [2, 16] {
+        let mut state = 1_u64;
+        let key = RssKey::draw(|| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            state ^ state >> 29
+        });
+        let table: Vec<u16> = (0..128).map(|entry| entry % u16::from(workers)).collect();
+        let rss = RssDeal::new(key.bytes(40), &table, workers).unwrap();
+        let answers = rss.answers(Ipv4Addr::new(10, 1, 0, 11), 80, Ipv4Addr::new(10, 1, 0, 200));
+        let mut ports = LocalPorts::new(WorkerId(0), workers);
+        group.bench_function(BenchmarkId::new("take", format!("by RSS, among {workers} workers")), |bench| {
+            bench.iter(|| {
+                let mut ports = ports.between(FlowHash(7), range, ByRss { rss: &rss, answers })?;
+                ports.take(32, Tick(0), |_| Some(()))
+            });
         });
     }
     let mut ports = LocalPorts::new(WorkerId(0), 1);
@@ -118,7 +140,7 @@ fn local_ports(criterion: &mut Criterion) {
     group.bench_function(BenchmarkId::new("take", "32 looked at in vain"), |bench| {
         bench.iter(|| {
             now = now.plus(1);
-            ports.take(FlowHash(7), range, 32, now, |port| black_box(port == 0).then_some(()))
+            ports.between(FlowHash(7), range, InTurn)?.take(32, now, |port| black_box(port == 0).then_some(()))
         });
     });
     group.finish();

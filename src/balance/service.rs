@@ -5,6 +5,7 @@
 //! it likes. The control thread hands slots out and takes them back.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -86,7 +87,7 @@ impl Weight {
 }
 
 /// What names a service: protocol, virtual address and port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -94,6 +95,21 @@ pub struct ServiceKey {
     pub address: IpAddr,
     /// The virtual port, 1-65535.
     pub port: u16,
+}
+
+impl Hash for ServiceKey {
+    /// In one word for IPv4: each session's set-up looks a service up.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let rest = u64::from(self.port) << 8 | self.protocol as u64;
+        match self.address {
+            IpAddr::V4(address) => state.write_u64(u64::from(address.to_bits()) << 32 | rest),
+            IpAddr::V6(address) => {
+                state.write_u128(address.to_bits());
+                state.write_u64(rest);
+            }
+        }
+    }
 }
 
 impl fmt::Display for ServiceKey {
@@ -294,6 +310,8 @@ pub struct ServiceTable {
     pub pools: Vec<LocalPool>,
     /// Every local address that sessions may still use, also those being withdrawn.
     pub local_addresses: HashMap<IpAddr, LocalAddressSlot>,
+    /// By [`LocalAddressSlot`]: the port that the address is on.
+    pub local_address_ports: Vec<PortId>,
     /// Session timeouts.
     pub timeouts: Timeouts,
 }
@@ -309,6 +327,12 @@ impl ServiceTable {
     #[inline]
     pub fn is_present(&self, slot: RealServerSlot) -> bool {
         self.real_server_present.get(slot.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// The port that a local address is on, which sessions may still use; none: it is no local address.
+    pub fn local_address_port(&self, address: IpAddr) -> Option<PortId> {
+        let slot = self.local_addresses.get(&address)?;
+        Some(self.local_address_ports.get(slot.0 as usize).copied().unwrap_or(PortId(0)))
     }
 
     /// How packets to the real server of a slot are wrapped.

@@ -22,8 +22,9 @@ pub(super) enum Port {
 /// Show ports: device, TAP, link, queues, steering, offloads, counters
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Steering says how a packet finds the worker that owns its session: rss (the NIC brings it there),
-software (another worker hands it over) or single (there is one worker).
+Steering says how a client's packet finds the worker that owns its session, ownership how a real
+server's answer does: rss (the NIC brings it there), software (another worker hands it over) or
+single (there is one worker). Where the ownership is software, the reason stands behind it.
 
 Examples:
   fullgate port show
@@ -69,8 +70,12 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         (true, speed) => format!("up, {speed} Mbit/s"),
     };
     let offloads = if port.offloads.is_empty() { "none".to_owned() } else { port.offloads.join(", ") };
+    let ownership = match &port.ownership_reason {
+        Some(reason) => format!("{}: {reason}", port.ownership),
+        None => port.ownership.clone(),
+    };
     let facts = [
-        ("device", port.device.clone()),
+        ("device", device(port)),
         ("driver", port.driver.clone()),
         ("tap", port.tap.clone()),
         ("addresses", if port.addresses.is_empty() { "none".to_owned() } else { port.addresses.join(", ") }),
@@ -79,11 +84,15 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         ("link", link),
         ("queues", format!("{} receive, {} transmit", port.rx_queues, port.tx_queues)),
         ("steering", port.steering.clone()),
+        ("ownership", ownership),
         ("offloads", offloads),
     ];
     let mut text = format!("{}:\n", port.name);
     for (name, value) in facts {
         text.push_str(&format!("  {name:<9} {value}\n"));
+    }
+    for (member, up) in &port.members {
+        text.push_str(&format!("  {:<9} {member}, link {}\n", "member", if *up { "up" } else { "down" }));
     }
     text.push_str(&indent(&counters(port)));
     if xstats {
@@ -94,6 +103,14 @@ fn describe(port: &PortRow, xstats: bool) -> String {
         text.push_str(&indent(&table));
     }
     text
+}
+
+fn device(port: &PortRow) -> String {
+    match (port.vlan, &port.parent) {
+        (None, _) => port.device.clone(),
+        (Some(vlan), None) => format!("VLAN {vlan} of {}", port.device),
+        (Some(vlan), Some(parent)) => format!("VLAN {vlan} of port {parent}"),
+    }
 }
 
 fn counters(port: &PortRow) -> Table {

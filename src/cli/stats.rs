@@ -102,6 +102,7 @@ pub(super) struct PortRates {
     pub(super) rx_missed_per_second: u64,
     pub(super) rx_errors_per_second: u64,
     pub(super) tx_errors_per_second: u64,
+    pub(super) handovers_per_second: u64,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -191,6 +192,7 @@ impl Interval {
             rx_missed_per_second: rate(|port| port.rx_missed),
             rx_errors_per_second: rate(|port| port.rx_errors),
             tx_errors_per_second: rate(|port| port.tx_errors),
+            handovers_per_second: rate(|port| port.handovers),
         }
     }
 

@@ -61,6 +61,7 @@ fn port_totals(ports: &[PortRow]) -> Table {
         ("Rx-missed", Right),
         ("Rx-errors", Right),
         ("Tx-errors", Right),
+        ("Handovers", Right),
     ]);
     for port in ports {
         table.row([
@@ -73,6 +74,7 @@ fn port_totals(ports: &[PortRow]) -> Table {
             port.rx_missed.to_string(),
             port.rx_errors.to_string(),
             port.tx_errors.to_string(),
+            port.handovers.to_string(),
         ]);
     }
     table
@@ -89,6 +91,7 @@ fn port_rates(rates: &Rates) -> Table {
         ("Rx-missed/s", Right),
         ("Rx-errors/s", Right),
         ("Tx-errors/s", Right),
+        ("Handovers/s", Right),
     ]);
     for port in &rates.ports {
         table.row([
@@ -101,6 +104,7 @@ fn port_rates(rates: &Rates) -> Table {
             port.rx_missed_per_second.to_string(),
             port.rx_errors_per_second.to_string(),
             port.tx_errors_per_second.to_string(),
+            port.handovers_per_second.to_string(),
         ]);
     }
     table

@@ -7,6 +7,7 @@
 //! machine has the devices, cores and memory is for the daemon to find out at start.
 
 mod balance;
+pub mod bond;
 mod error;
 pub mod model;
 mod ports;
@@ -16,6 +17,7 @@ mod sections;
 mod suggest;
 pub mod syntax;
 pub mod validate;
+mod vlan;
 
 use std::net::IpAddr;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
 use crate::forward::PuntClass;
+use crate::port::{MacAddress, PortId, VlanId};
 use crate::session::Capacity;
 
 /// Where the daemon listens unless told otherwise.
@@ -152,8 +153,14 @@ impl Default for PuntRates {
 pub struct PortConfig {
     /// Its name everywhere.
     pub name: String,
-    /// A PCI address or a vdev with its arguments.
+    /// A PCI address, a vdev with its arguments, or the device of its parent.
     pub device: Device,
+    /// What a bond is made of; none of other devices.
+    pub members: Vec<Device>,
+    /// The VLAN of the device that it is; none: what has no tag.
+    pub vlan: Option<VlanId>,
+    /// Its link-layer address; none: its device's.
+    pub mac: Option<MacAddress>,
     /// Name of its TAP in the kernel.
     pub tap: String,
     /// Put on the TAP at start.
@@ -184,6 +191,8 @@ pub enum PortSteering {
     Auto,
     /// The device, set up by somebody else: all packets of a flow come by one queue.
     Rss,
+    /// The workers among themselves, whatever the device can do.
+    Software,
 }
 
 /// A DPDK device.
@@ -193,6 +202,8 @@ pub enum Device {
     Pci(String),
     /// `net_af_xdp0,iface=veth1`: the whole string. Its name is what stands before the first comma.
     Vdev(String),
+    /// That of another port, which has it by one of the above: the port is one of its VLANs.
+    Parent(PortId),
 }
 
 /// An address with its prefix, as `ip addr add` takes it.

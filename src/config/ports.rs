@@ -6,12 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashMap;
 
+use super::bond;
 use super::model::{Device, InterfaceAddress, PortConfig, PortSteering, RouteConfig};
 use super::raw::{Section, Value};
 use super::syntax::{self, DEVICE_ALLOWED, MAX_TAP_LEN};
 use super::validate::BalanceScope;
-use crate::port::{MAX_PORTS, MAX_WORKERS};
+use super::vlan::{self, ParentNamed};
+use crate::port::{MAX_PORTS, MAX_WORKERS, MacAddress};
 
+const MAC_ALLOWED: &str = "the address of one port, like \"02:00:00:00:00:01\"";
 const DEFAULT_DESCRIPTORS: u16 = 1024;
 const DEFAULT_LINK_TIMEOUT_MILLISECONDS: u32 = 5_000;
 const MAX_LINK_TIMEOUT_MILLISECONDS: u32 = 600_000;
@@ -41,8 +44,11 @@ pub(super) fn ports(root: &mut Section<'_>, workers: usize) -> Vec<PortConfig> {
         root.document()
             .consequence("port", format!("there are {count} ports; allowed: 1 to {MAX_PORTS} [[port]] tables"));
     }
-    let mut seen = Seen::default();
-    sections.into_iter().map(|section| port(section, workers, &mut seen)).collect()
+    let (mut seen, mut parents) = (Seen::default(), Vec::new());
+    let mut ports: Vec<PortConfig> =
+        sections.into_iter().map(|section| port(section, workers, &mut seen, &mut parents)).collect();
+    vlan::find_parents(&mut ports, &parents);
+    ports
 }
 
 /// What the rules for pools and services need to know of these ports.
@@ -54,9 +60,19 @@ pub(super) fn balance_scope(ports: &[PortConfig], workers: usize) -> BalanceScop
     }
 }
 
-fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig {
+fn port<'d>(
+    mut section: Section<'d>,
+    workers: usize,
+    seen: &mut Seen,
+    parents: &mut Vec<Option<ParentNamed<'d>>>,
+) -> PortConfig {
     let name = name(&mut section, &mut seen.names);
-    let device = device(&mut section, &mut seen.devices);
+    let (parent, vlan) = vlan::read(&mut section);
+    // A placeholder until the parent is found.
+    let device = if parent.is_some() { Device::Vdev(String::new()) } else { device(&mut section, &mut seen.devices) };
+    let members = if parent.is_some() { Vec::new() } else { bond::members(&mut section, &device, &mut seen.devices) };
+    parents.push(parent);
+    let mac = section.get("mac").and_then(|value| value.parsed(MAC_ALLOWED, mac));
     let tap = tap(&mut section, &name, &mut seen.taps);
     let addresses = addresses(&mut section, &mut seen.addresses);
     let routes = routes(&mut section, &addresses, &mut seen.routes);
@@ -75,7 +91,7 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
     };
     let (rx_descriptors, tx_descriptors) = (descriptors("rx_descriptors"), descriptors("tx_descriptors"));
     let promiscuous = section.get("promiscuous").and_then(|value| value.boolean()).unwrap_or(false);
-    let steering = section.get("steering").and_then(|value| value.parsed("auto, rss", steering));
+    let steering = section.get("steering").and_then(|value| value.parsed("auto, rss, software", steering));
     let link_timeout = section
         .get("link_timeout_milliseconds")
         .and_then(|value| value.integer(0..=MAX_LINK_TIMEOUT_MILLISECONDS, "milliseconds"));
@@ -83,6 +99,9 @@ fn port(mut section: Section<'_>, workers: usize, seen: &mut Seen) -> PortConfig
     PortConfig {
         name,
         device,
+        members,
+        vlan,
+        mac,
         tap,
         addresses,
         routes,
@@ -232,11 +251,21 @@ fn only_route(table: &Section<'_>, route: &RouteConfig, line: usize, seen: &mut 
     }
 }
 
+fn mac(text: &str) -> Result<MacAddress, String> {
+    let mac: MacAddress =
+        text.parse().map_err(|_| format!("{text:?} is no Ethernet address; allowed: {MAC_ALLOWED}"))?;
+    if mac.is_group() || mac == MacAddress::default() {
+        return Err(format!("{mac} is no address of one port; allowed: {MAC_ALLOWED}"));
+    }
+    Ok(mac)
+}
+
 fn steering(text: &str) -> Result<PortSteering, String> {
     match text {
         "auto" => Ok(PortSteering::Auto),
         "rss" => Ok(PortSteering::Rss),
-        _ => Err(format!("{text:?} is no way to deal flows to workers; allowed: auto, rss")),
+        "software" => Ok(PortSteering::Software),
+        _ => Err(format!("{text:?} is no way to deal flows to workers; allowed: auto, rss, software")),
     }
 }
 

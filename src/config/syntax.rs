@@ -115,10 +115,12 @@ fn is_pci(name: &str) -> bool {
     fits && parts.next().is_none() && name.rfind('.') == Some(10) && name.matches('.').count() == 1
 }
 
-/// The device's name: what stands before the first comma.
+/// The device's name: what stands before the first comma. A parent's is not known here.
 pub(super) fn device_name(device: &Device) -> &str {
-    let (Device::Pci(text) | Device::Vdev(text)) = device;
-    text.split(',').next().unwrap_or(text)
+    match device {
+        Device::Pci(text) | Device::Vdev(text) => text.split(',').next().unwrap_or(text),
+        Device::Parent(_) => "",
+    }
 }
 
 /// An address with its prefix, as `ip addr add` takes it.

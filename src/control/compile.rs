@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::model::{Model, Pool, RealServerEntry};
 use crate::balance::{ForwardingMode, LocalPool, RealServer, Service, ServiceTable, Timeouts, Tunnel};
+use crate::port::PortId;
 
 impl Model {
     /// The table of what the model holds now, of the next generation.
@@ -43,6 +44,7 @@ impl Model {
             real_server_present: self.present.clone(),
             pools: self.compile_pools(),
             local_addresses: self.locals.clone(),
+            local_address_ports: self.local_address_ports(),
             timeouts,
         }
     }
@@ -57,6 +59,19 @@ impl Model {
             tunnels[slot] = tunnel;
         }
         tunnels
+    }
+
+    /// By slot. Withdrawn addresses are on the port that they were withdrawn from.
+    fn local_address_ports(&self) -> Vec<PortId> {
+        let in_pools = self.pools.iter().flat_map(|pool| pool.addresses.iter().map(|local| (local.slot, pool.port)));
+        let departed = self.departed_locals.values().map(|departed| (departed.slot, departed.port));
+        let mut ports = Vec::new();
+        for (slot, port) in departed.chain(in_pools) {
+            let slot = slot.0 as usize;
+            ports.resize(ports.len().max(slot + 1), PortId(0));
+            ports[slot] = port;
+        }
+        ports
     }
 
     fn compile_pools(&self) -> Vec<LocalPool> {

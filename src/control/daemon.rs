@@ -1,7 +1,7 @@
 //! The daemon: everything put together, run until it is told to stop or cannot go on, and taken down in order.
 //!
 //! One thread runs it, asleep unless something happens: a signal, a request, a change in the kernel, a worker's
-//! wake-up, a worker's end. Nothing but the workers, and JSON too long for it, runs on other threads.
+//! wake-up, a worker's end; and but for ten looks a second at the ports' links. Nothing but the workers, and JSON too long for it, runs on other threads.
 
 use std::io;
 use std::path::Path;
@@ -109,7 +109,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
         None => None,
     };
     let mut data_plane = DataPlane::open(Arc::clone(&config))?;
-    let mut kernel_side = KernelSide::start(&data_plane, &config).await?;
+    let mut kernel_side = KernelSide::start(&data_plane).await?;
     // Dropped, and so ended, before what it uses.
     let mut tasks = JoinSet::new();
     let routes = kernel_side.routes(&mut tasks);
@@ -169,7 +169,7 @@ fn parts(
         balance,
         store: Some(store),
         routes,
-        ports: OpenPorts::new(Arc::clone(data_plane.ports()), Arc::clone(config), counters, kernel_side.addresses()),
+        ports: OpenPorts::new(Arc::clone(data_plane.ports()), counters, kernel_side.addresses()),
         host: kernel_side.address_host(),
         dpdk_version: Eal::version(),
     }

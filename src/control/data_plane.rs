@@ -12,15 +12,18 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
+use super::ports::{Ports, RunningPort};
 use super::session_memory::{Available, SessionPlace, Shortage};
 use super::wake::EventFd;
-use crate::config::Config;
+use crate::config::{Config, Device};
 use crate::dpdk::{
     Eal, EalError, Mbuf, MemPool, MemPoolError, Port, PortError, Queue, Steering, clock, register_current_thread,
 };
 use crate::flow::HashSeed;
+use crate::flow::ownership::Ownership;
+use crate::flow::rss::RssKey;
 use crate::forward::{self, Forwarder, ForwarderConfig, Now, PortView};
-use crate::port::{PortId, WorkerId};
+use crate::port::{PortId, PortPlace, WorkerId};
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 use crate::worker::link::{Snapshot, Waker, WorkerLink};
 use crate::worker::thread::{self, Exit};
@@ -107,8 +110,8 @@ pub struct DataPlane {
     news: mpsc::UnboundedReceiver<News>,
     told: mpsc::UnboundedSender<News>,
     links: Arc<[Arc<Link>]>,
-    ports: Arc<[Port]>,
-    /// By worker, then by port; empty once the workers have them.
+    ports: Arc<Ports>,
+    /// By worker, then by device; empty once the workers have them.
     queues: Vec<Vec<Queue>>,
     /// By worker.
     session_pages: Vec<SessionPlace>,
@@ -127,11 +130,15 @@ impl DataPlane {
         let count = u16::try_from(workers).unwrap_or(u16::MAX);
         let held = packets_held(workers, config.ports.len());
         let pool = MemPool::create(&eal, &config.dpdk, &config.ports, count, held)?;
-        let mut ports = Vec::new();
+        let mut devices = Vec::new();
         let mut queues: Vec<Vec<Queue>> = (0..workers).map(|_| Vec::new()).collect();
+        let key = draw_rss_key();
         for (index, port) in (0..).zip(&config.ports) {
-            let (port, port_queues) = Port::open(port, PortId(index), count, &pool)?;
-            ports.push(port);
+            if matches!(port.device, Device::Parent(_)) {
+                continue;
+            }
+            let (device, port_queues) = Port::open(port, PortId(index), count, &pool, &key)?;
+            devices.push(device);
             for (queues, queue) in queues.iter_mut().zip(port_queues) {
                 queues.push(queue);
             }
@@ -140,7 +147,7 @@ impl DataPlane {
         let session_pages = Available::now().plan(&config)?;
         let (told, news) = mpsc::unbounded_channel();
         let links = make_links(workers)?;
-        let ports = ports.into();
+        let ports = Arc::new(Ports::new(devices, Arc::clone(&config)));
         Ok(Self { threads: Vec::new(), news, told, links, ports, queues, session_pages, pool, config, _eal: eal })
     }
 
@@ -149,8 +156,8 @@ impl DataPlane {
         &self.links
     }
 
-    /// The open ports, in the order of the configuration.
-    pub fn ports(&self) -> &Arc<[Port]> {
+    /// The ports.
+    pub fn ports(&self) -> &Arc<Ports> {
         &self.ports
     }
 
@@ -169,7 +176,13 @@ impl DataPlane {
             let core = self.config.worker.cores[link.worker.index()];
             let place = self.session_pages[link.worker.index()];
             let forwarder = self.forwarder_config(link.worker, seed, &counters);
-            let start = Start { link: Arc::clone(link), queues, rings: Arc::clone(&rings), first: Arc::clone(first) };
+            let start = Start {
+                link: Arc::clone(link),
+                queues,
+                places: self.ports.places().to_vec(),
+                rings: Arc::clone(&rings),
+                first: Arc::clone(first),
+            };
             let (config, told) = (Arc::clone(&self.config), self.told.clone());
             let ready = told.clone();
             // Nobody listens any more once control has gone; then nobody is there to be told.
@@ -187,20 +200,22 @@ impl DataPlane {
         seed: HashSeed,
         counters: &Arc<[Arc<WorkerCounters>]>,
     ) -> ForwarderConfig {
-        let view = |(port, config): (&Port, &crate::config::PortConfig)| PortView {
-            mac: port.mac(),
-            promiscuous: config.promiscuous,
-            steering: match effective_steering(&self.ports, port) {
+        let view = |port: RunningPort<'_>| PortView {
+            mac: port.device.mac(),
+            promiscuous: port.owner.promiscuous,
+            steering: match self.ports.steering(port.device) {
                 Steering::Rss => forward::Steering::Rss,
                 Steering::Software | Steering::Single => forward::Steering::Software,
             },
         };
+        let workers = u8::try_from(self.links.len()).unwrap_or(u8::MAX);
         ForwarderConfig {
             worker,
-            workers: u8::try_from(self.links.len()).unwrap_or(u8::MAX),
-            ports: self.ports.iter().zip(&self.config.ports).map(view).collect(),
+            workers,
+            ports: self.ports.iter().map(view).collect(),
             session_capacity: self.config.session.capacity(),
             seed,
+            ownership: Ownership::new(workers, self.ports.iter().map(|port| port.device.ownership().deal())),
             counters: Arc::clone(counters),
         }
     }
@@ -248,11 +263,13 @@ impl Drop for DataPlane {
     }
 }
 
-/// How packets of a port really find their worker. A client's flow may move between ports (two uplinks, a changed
-/// path) and must stay with its worker: so the devices' own choice counts only where all of them make the same one.
-pub fn effective_steering(ports: &[Port], port: &Port) -> Steering {
-    let same = |other: &Port| other.steering() == Steering::Rss && other.rx_queues() == port.rx_queues();
-    if port.steering() == Steering::Rss && !ports.iter().all(same) { Steering::Software } else { port.steering() }
+/// A key that nobody outside knows.
+fn draw_rss_key() -> RssKey {
+    let (state, mut count) = (RandomState::new(), 0_u64);
+    RssKey::draw(|| {
+        count += 1;
+        state.hash_one(count)
+    })
 }
 
 fn check_cores(cores: &[u16]) -> Result<(), DataPlaneError> {
@@ -276,6 +293,7 @@ fn make_links(workers: usize) -> Result<Arc<[Arc<Link>]>, DataPlaneError> {
 struct Start {
     link: Arc<Link>,
     queues: Vec<Queue>,
+    places: Vec<PortPlace>,
     rings: crate::worker::HandOverRings<Mbuf>,
     first: Arc<Snapshot>,
 }
@@ -301,6 +319,7 @@ impl Start {
             worker: self.link.worker,
             forwarder,
             queues: self.queues,
+            places: self.places,
             link: self.link,
             rings: self.rings,
             clock: TimeStampCounter,

@@ -283,7 +283,7 @@ mod tests {
         assert!(!model.compile(Timeouts::default()).local_addresses.contains_key(&address));
         let request: Request = serde_json::from_value(add).unwrap();
         let changes = model.plan(&request).unwrap().unwrap();
-        assert_eq!(model.addresses_to_add(&changes), [(PortId(1), address.into())]);
+        assert_eq!(model.addresses_to_add(&changes), [(PortId(1), address)]);
     }
 
     #[test]

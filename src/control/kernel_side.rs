@@ -10,11 +10,11 @@ use tokio::task::{JoinSet, yield_now};
 use super::data_plane::{DataPlane, Link};
 use super::mirror::{Mirror, MirrorError, MirroredPort, PortAddress};
 use super::plane::LocalAddressHost;
+use super::port_watch::PortWatch;
 use super::pump;
 use super::tap::Tap;
 use super::twin::{Twin, TwinError, TwinPort};
 use super::wake::Sleeper;
-use crate::config::Config;
 use crate::dpdk::PortError;
 use crate::port::PortId;
 use crate::route::{MAX_HOPS, RouteInput, RouteTable};
@@ -47,14 +47,19 @@ pub struct KernelSide {
     sleeper: Sleeper,
     counters: Arc<WorkerCounters>,
     injections: JoinSet<io::Result<()>>,
+    /// None once it runs.
+    watch: Option<PortWatch>,
+    watching: JoinSet<()>,
 }
 
 impl KernelSide {
     /// Makes the TAPs as configured, begins to mirror them, and to pass on what the kernel sends.
-    pub async fn start(plane: &DataPlane, config: &Config) -> Result<Self, KernelSideError> {
+    pub async fn start(plane: &DataPlane) -> Result<Self, KernelSideError> {
         let mut twins = Vec::new();
-        for (port, config) in plane.ports().iter().zip(&config.ports) {
-            twins.push(TwinPort { port: port.id(), config, mac: port.mac(), mtu: port.mtu()? });
+        for port in plane.ports().iter() {
+            // Where the TAP's is another than the device's, the port watch has the device follow.
+            let mac = port.config.mac.unwrap_or(port.device.mac());
+            twins.push(TwinPort { port: port.id, config: port.config, mac, mtu: port.mtu()? });
         }
         let twin = Twin::create(&twins).await?;
         let mirrored: Vec<_> =
@@ -66,13 +71,17 @@ impl KernelSide {
         let pool = plane.pool().clone();
         let source = Arc::new(move |bytes: &[u8]| pool.copy_from(bytes));
         let mut injections = JoinSet::new();
-        for (port, tap, _) in twin.taps() {
+        for (port, tap, mtu) in twin.taps() {
             let (tap, links, source) = (Arc::clone(tap), Arc::clone(&links), Arc::clone(&source));
-            injections.spawn(pump::inject(tap, port, links, source, Arc::clone(&counters)));
+            injections.spawn(pump::inject(tap, port, mtu, links, source, Arc::clone(&counters)));
         }
-        let taps = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
+        let taps: Vec<_> = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
         let sleeper = Sleeper::new(waker)?;
-        Ok(Self { taps, twin: Arc::new(Mutex::new(twin)), mirror, links, sleeper, counters, injections })
+        let (own_links, own_counters) = (Arc::clone(&links), Arc::clone(&counters));
+        let send = move |port, frame: &[u8]| pump::pass_on(port, frame, &own_links, source.as_ref(), &own_counters);
+        let watch = Some(PortWatch::new(Arc::clone(plane.ports()), &taps, Box::new(send)));
+        let (twin, watching) = (Arc::new(Mutex::new(twin)), JoinSet::new());
+        Ok(Self { taps, twin, mirror, links, sleeper, counters, injections, watch, watching })
     }
 
     /// What the control thread counts of frames to and from the kernel.
@@ -104,8 +113,12 @@ impl KernelSide {
         receiver
     }
 
-    /// Passes on what workers have for the kernel, until something breaks that cannot be mended.
+    /// Passes on what workers have for the kernel, and keeps TAPs and devices in step, until something breaks that
+    /// cannot be mended.
     pub async fn run(&mut self) -> io::Error {
+        if let Some(watch) = self.watch.take() {
+            self.watching.spawn(watch.run());
+        }
         loop {
             let links = &self.links;
             let has_work = || links.iter().any(|link| !link.punts.is_empty() || !link.unresolved.is_empty());

@@ -5,6 +5,8 @@
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
+mod announce;
+#[cfg(feature = "dpdk")]
 mod busy;
 pub mod change;
 mod compile;
@@ -16,6 +18,7 @@ mod fullness;
 mod handle;
 pub mod line;
 pub mod model;
+mod on_link;
 #[cfg(feature = "dpdk")]
 pub mod persistence;
 pub mod plan;
@@ -46,6 +49,10 @@ pub mod kernel_side;
 pub mod mirror;
 #[cfg(feature = "dpdk")]
 pub mod port_report;
+#[cfg(feature = "dpdk")]
+mod port_watch;
+#[cfg(feature = "dpdk")]
+pub mod ports;
 #[cfg(feature = "dpdk")]
 pub mod pump;
 #[cfg(feature = "dpdk")]

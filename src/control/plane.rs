@@ -174,7 +174,6 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     /// those before it stay: the ports' TAPs go with the daemon.
     pub async fn put_local_addresses(&self) -> Result<(), String> {
         for (port, address) in self.model.local_addresses() {
-            let address = IpAddr::from(address);
             self.host.add(port, address).await.map_err(|error| self.host_error(port, address, &error))?;
         }
         Ok(())
@@ -244,6 +243,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         if dry_run {
             return Ok(lines);
         }
+        self.model.check_on_link(&changes, &self.routes.borrow())?;
         self.put_new_addresses(&changes).await?;
         self.model.commit(changes);
         for line in &lines {
@@ -327,7 +327,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             self.publish_if_due();
         }
         for (port, address) in reclaimed.local_addresses {
-            self.take_off(port, IpAddr::from(address)).await;
+            self.take_off(port, address).await;
         }
         self.reclaim_due = self.model.has_departed().then(|| Instant::now() + RECLAIM_INTERVAL);
     }

@@ -1,8 +1,8 @@
 //! Moves frames between the TAPs and the workers' rings.
 //!
 //! It looks into no frame: what comes here was chosen and rate-limited by the workers, what comes from the kernel is
-//! sent as it is. Invariant: each frame that is not passed on is counted once, as [`DropReason::PuntRefused`] or
-//! [`DropReason::InjectFull`], in counters that the control thread alone writes.
+//! sent as it is. Invariant: each frame that is not passed on is counted once, as [`DropReason::PuntRefused`],
+//! [`DropReason::InjectFull`] or [`DropReason::TooBig`], in counters that the control thread alone writes.
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::worker::link::{Event, Inject, WorkerLink};
 /// Punted frames that are written in a row before the control thread looks at its other work.
 pub const PUNT_BATCH: usize = 256;
 
-/// The longest frame read from a TAP: the kernel's largest MTU for one, its Ethernet header and a VLAN tag.
-const MAX_FRAME: usize = 65_535 + 18;
+/// Bytes of a frame beyond its MTU: its Ethernet header and a VLAN tag.
+const FRAME_OVERHEAD: usize = 14 + 4;
 
 /// Where buffers for frames from the kernel come from: the packet pool in the gateway.
 pub trait FrameSource<F>: Send + Sync {
@@ -39,12 +39,18 @@ pub fn write_punts<F: Frame, E>(
     counters: &WorkerCounters,
 ) -> usize {
     let mut taken = 0;
+    // For the few of several segments: the TAP takes a frame in one piece.
+    let mut in_one_piece = Vec::new();
     for link in links {
         for punt in std::iter::from_fn(|| link.punts.pop()).take(PUNT_BATCH) {
             taken += 1;
-            // A frame of several segments cannot be written from its first.
-            let whole = punt.frame.bytes().len() == punt.frame.packet_len();
-            let written = whole && taps.get(punt.port.index()).is_some_and(|tap| tap.write(punt.frame.bytes()).is_ok());
+            let mut bytes = punt.frame.bytes();
+            if bytes.len() < punt.frame.packet_len() {
+                in_one_piece.clear();
+                punt.frame.copy_to(&mut in_one_piece);
+                bytes = &in_one_piece;
+            }
+            let written = taps.get(punt.port.index()).is_some_and(|tap| tap.write(bytes).is_ok());
             if !written {
                 counters.drop_packets(DropReason::PuntRefused, 1);
             }
@@ -54,13 +60,15 @@ pub fn write_punts<F: Frame, E>(
 }
 
 /// Kernel -> workers: passes each frame that the kernel sends out of the TAP of `port` to the worker that this port's
-/// frames go to. Runs until the TAP is deleted; one task for each port.
+/// frames go to. Frames larger than `mtu`, the port's, are dropped: a TAP can be given a larger one. Runs until the TAP
+/// is deleted; one task for each port.
 ///
 /// # Errors
 /// What reading the TAP said in the end.
 pub async fn inject<F, E, S>(
     tap: Arc<Tap>,
     port: PortId,
+    mtu: u16,
     links: Arc<[Arc<WorkerLink<F, E>>]>,
     source: Arc<S>,
     counters: Arc<WorkerCounters>,
@@ -70,17 +78,31 @@ where
     E: Event,
     S: FrameSource<F> + ?Sized,
 {
-    // All frames of a port go to one worker, so that they stay in order; ports are spread over the workers.
-    let Some(link) = port.index().checked_rem(links.len()).and_then(|index| links.get(index)) else {
-        return Err(io::Error::other("no worker to give the kernel's frames to"));
-    };
-    let mut buffer = vec![0; MAX_FRAME];
+    let longest = usize::from(mtu) + FRAME_OVERHEAD;
+    // One more, by which longer ones show.
+    let mut buffer = vec![0; longest + 1];
     loop {
         let len = tap.read(&mut buffer).await?;
-        let frame = buffer.get(..len).and_then(|bytes| source.frame(bytes));
-        let injected = frame.is_some_and(|frame| link.injects.push(Inject { port, frame }).is_ok());
-        if !injected {
-            counters.drop_packets(DropReason::InjectFull, 1);
+        match buffer.get(..len) {
+            Some(frame) if len <= longest => pass_on(port, frame, &links, source.as_ref(), &counters),
+            _ => counters.drop_packets(DropReason::TooBig, 1),
         }
+    }
+}
+
+/// Passes one frame on, to be sent out of `port`.
+pub fn pass_on<F: Frame, E, S: FrameSource<F> + ?Sized>(
+    port: PortId,
+    bytes: &[u8],
+    links: &[Arc<WorkerLink<F, E>>],
+    source: &S,
+    counters: &WorkerCounters,
+) {
+    // All frames of a port go to one worker, so that they stay in order; ports are spread over the workers.
+    let link = port.index().checked_rem(links.len()).and_then(|index| links.get(index));
+    let injected =
+        link.zip(source.frame(bytes)).is_some_and(|(link, frame)| link.injects.push(Inject { port, frame }).is_ok());
+    if !injected {
+        counters.drop_packets(DropReason::InjectFull, 1);
     }
 }

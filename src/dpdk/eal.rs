@@ -119,7 +119,8 @@ impl Eal {
         let affinity = rustix::thread::sched_getaffinity(None).ok();
         let cpus = affinity
             .map_or(Vec::new(), |set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect());
-        let all: Vec<EalDevice> = devices.iter().flat_map(|(_, devices)| devices.iter().cloned()).collect();
+        let all: Vec<EalDevice> =
+            devices.iter().flat_map(|(_, devices)| devices.iter().flat_map(EalDevice::with_members).cloned()).collect();
         let level = std::env::var(LOG_LEVEL_VARIABLE).ok();
         let arguments = arguments(dpdk, &all, &cpus, std::process::id(), level.as_deref());
         let result = initialise(&arguments).map_err(|error| name_port(error, &devices));
@@ -190,8 +191,9 @@ fn devices_of(ports: &[PortConfig], workers: u16) -> Result<Vec<(&PortConfig, Ve
     let mut known: Vec<(&PortConfig, Vec<EalDevice>)> = Vec::with_capacity(ports.len());
     for port in ports {
         let devices = device::eal_devices(port, workers);
-        for device in &devices {
-            let taken = |(_, others): &&(_, Vec<EalDevice>)| others.iter().any(|other| other.name() == device.name());
+        for device in devices.iter().flat_map(EalDevice::with_members) {
+            let same = |other: &EalDevice| other.name() == device.name();
+            let taken = |(_, others): &&(_, Vec<EalDevice>)| others.iter().flat_map(EalDevice::with_members).any(same);
             if let Some((first, _)) = known.iter().find(taken) {
                 return Err(EalError::DuplicateDevice {
                     first: first.name.clone(),
@@ -208,17 +210,17 @@ fn devices_of(ports: &[PortConfig], workers: u16) -> Result<Vec<(&PortConfig, Ve
 
 /// The machine has what the port's device stands on.
 fn check_machine(port: &PortConfig, devices: &[EalDevice]) -> Result<(), EalError> {
-    if let Some(interface) = device::kernel_interface(port)
-        && !interface_exists(interface)
-    {
-        return Err(EalError::MissingInterface {
-            port: port.name.clone(),
-            device: device::text(port).to_owned(),
-            interface: interface.to_owned(),
-        });
-    }
-    for device in devices.iter().filter(|device| device.pci) {
-        if !pci_folder(device.name()).exists() {
+    for device in devices.iter().flat_map(EalDevice::with_members) {
+        if let Some(interface) = device.kernel_interface()
+            && !interface_exists(interface)
+        {
+            return Err(EalError::MissingInterface {
+                port: port.name.clone(),
+                device: if port.members.is_empty() { device::text(port) } else { &device.devargs }.to_owned(),
+                interface: interface.to_owned(),
+            });
+        }
+        if device.pci && !pci_folder(device.name()).exists() {
             return Err(EalError::MissingPciDevice { port: port.name.clone(), address: device.name().to_owned() });
         }
     }
@@ -313,11 +315,12 @@ fn failure(errno: Errno, arguments: &[String], log: RecentLog) -> EalError {
 fn name_port(error: EalError, devices: &[(&PortConfig, Vec<EalDevice>)]) -> EalError {
     let EalError::Failed { errno, arguments, log } = error else { return error };
     let words = log.to_string();
-    let all =
-        devices.iter().flat_map(|(port, devices)| devices.iter().map(move |device| (port, device, devices.len())));
+    let all = devices.iter().flat_map(|(port, devices)| {
+        devices.iter().flat_map(EalDevice::with_members).map(move |device| (port, device, devices.len()))
+    });
     let mut all = all.filter(|(_, device, _)| words.contains(device.name()));
     let Some((port, device, count)) = all.next() else { return EalError::Failed { errno, arguments, log } };
-    let advice = advice(port, device, count);
+    let advice = advice(device, count);
     EalError::NoPort { port: port.name.clone(), device: device.devargs.clone(), advice, log }
 }
 
@@ -335,16 +338,17 @@ fn free_hugepage_megabytes() -> u64 {
 
 /// Each device that was named became a port: the EAL itself goes on without those that did not.
 fn check_present(port: &PortConfig, devices: &[EalDevice]) -> Result<(), EalError> {
-    let Some(missing) = devices.iter().find(|device| ethdev::find(device.name()).is_none()) else { return Ok(()) };
+    let mut all = devices.iter().flat_map(EalDevice::with_members);
+    let Some(missing) = all.find(|device| ethdev::find(device.name()).is_none()) else { return Ok(()) };
     Err(EalError::NoPort {
         port: port.name.clone(),
         device: missing.devargs.clone(),
-        advice: advice(port, missing, devices.len()),
+        advice: advice(missing, devices.len()),
         log: RecentLog::take(),
     })
 }
 
-fn advice(port: &PortConfig, device: &EalDevice, queues: usize) -> String {
+fn advice(device: &EalDevice, queues: usize) -> String {
     if device.pci {
         let driver = fs::read_link(pci_folder(device.name()).join("driver")).ok();
         return match driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
@@ -355,7 +359,7 @@ fn advice(port: &PortConfig, device: &EalDevice, queues: usize) -> String {
             Some(name) => format!("it is bound to the kernel's {name}: bind it to vfio-pci (hugepage-setup does it)"),
         };
     }
-    match device::kernel_interface(port) {
+    match device.kernel_interface() {
         Some(interface) if queues > 1 => format!(
             "it wants {queues} queues of {interface} (one a worker unless `queues` says otherwise): make the interface \
              with as many (`ip link add ... numrxqueues {queues} numtxqueues {queues}`, `ethtool -L`), or use fewer workers"
@@ -394,7 +398,7 @@ mod tests {
     use crate::config::Device;
 
     fn vdev(devargs: &str) -> EalDevice {
-        EalDevice { devargs: devargs.to_owned(), pci: false }
+        EalDevice { devargs: devargs.to_owned(), pci: false, members: Vec::new() }
     }
 
     #[test]
@@ -410,7 +414,7 @@ mod tests {
 
     #[test]
     fn an_appliance_sees_only_the_nics_named() {
-        let nic = EalDevice { devargs: "0000:01:00.0".to_owned(), pci: true };
+        let nic = EalDevice { devargs: "0000:01:00.0".to_owned(), pci: true, members: Vec::new() };
         let arguments = arguments(&DpdkConfig::default(), &[nic], &[1], 77, Some("debug"));
         assert_eq!(
             arguments.join(" "),

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use dpdk_sys::{
     DPDK_SHIM_MAX_ETHPORTS, DPDK_SHIM_MQ_RX_NONE, DPDK_SHIM_MQ_RX_RSS, rte_device, rte_eth_conf, rte_eth_dev_info,
-    rte_eth_rss_reta_entry64, rte_eth_stats, rte_eth_xstat, rte_eth_xstat_name, rte_ether_addr,
+    rte_eth_rss_conf, rte_eth_rss_reta_entry64, rte_eth_stats, rte_eth_xstat, rte_eth_xstat_name, rte_ether_addr,
 };
 
 use super::device::EalDevice;
@@ -38,7 +38,7 @@ pub(super) struct Failure {
 pub(super) const NO_DEVICE: Failure = Failure { operation: "find the device", errno: Errno::NO_DEVICE };
 
 /// Gives a result of DPDK the name of what was attempted.
-fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
+pub(super) fn attempt(operation: &'static str, result: i32) -> Result<i32, Failure> {
     Errno::check(result).map_err(|errno| Failure { operation, errno })
 }
 
@@ -61,6 +61,16 @@ pub(super) struct Capabilities {
     pub(super) rss_flows: u64,
     /// Entries of the redirection table; 0: none.
     pub(super) reta_size: u16,
+    /// Bytes of the RSS key; 0: the driver does not say.
+    pub(super) key_size: u8,
+}
+
+/// What a device hashes, and by which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RssHash {
+    pub(super) key: Vec<u8>,
+    /// RTE_ETH_RSS_*
+    pub(super) flows: u64,
 }
 
 /// What is asked of a device, within what it offers.
@@ -78,6 +88,8 @@ pub(super) struct Settings {
     pub(super) tx_offloads: u64,
     /// RTE_ETH_RSS_*; 0: no RSS.
     pub(super) rss_flows: u64,
+    /// The RSS key; empty: the driver's own.
+    pub(super) rss_key: Vec<u8>,
 }
 
 /// A claimed device.
@@ -87,6 +99,8 @@ pub(super) struct EthDevice {
     name: String,
     /// Receive queues take their buffers from it: it must outlive the device.
     pool: MemPool,
+    /// Of a bond. They are closed after it.
+    members: Vec<EthDevice>,
 }
 
 /// The number of the device called `name`; none where there is none.
@@ -125,6 +139,7 @@ impl EthDevice {
     /// Claims a device that the EAL made. One that was closed before is made again.
     pub(super) fn claim(source: &EalDevice, pool: &MemPool) -> Result<Self, Failure> {
         let name = source.name();
+        let members = source.members.iter().map(|member| Self::claim(member, pool)).collect::<Result<_, _>>()?;
         let id = match find(name) {
             Some(id) => id,
             None => {
@@ -137,7 +152,25 @@ impl EthDevice {
         if !CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             return Err(Failure { operation: "claim the device", errno: Errno::BUSY });
         }
-        Ok(Self { id, name: name.to_owned(), pool: pool.clone() })
+        let device = Self { id, name: name.to_owned(), pool: pool.clone(), members };
+        device.join_members()?;
+        Ok(device)
+    }
+
+    /// Has a bond take its members, which it does when it is configured first: only then does it know what it offers.
+    fn join_members(&self) -> Result<(), Failure> {
+        if self.members.is_empty() {
+            return Ok(());
+        }
+        let conf = rte_eth_conf::default();
+        // SAFETY: `conf` is read during the call only.
+        attempt("join its members", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, 1, 1, &raw const conf) })
+            .map(|_| ())
+    }
+
+    /// What it is a bond of.
+    pub(super) fn members(&self) -> &[Self] {
+        &self.members
     }
 
     /// DPDK's number of the device.
@@ -162,28 +195,45 @@ impl EthDevice {
             tx_offloads: info.tx_offload_capa,
             rss_flows: info.flow_type_rss_offloads,
             reta_size: info.reta_size,
+            key_size: info.hash_key_size,
         })
     }
 
-    /// Configures the stopped device and its queues.
+    /// Configures the stopped device and its queues. One that does not take the RSS key keeps its own.
     pub(super) fn configure(&self, settings: &Settings) -> Result<(), Failure> {
-        let mut conf = rte_eth_conf::default();
-        conf.rxmode.mtu = u32::from(settings.mtu);
-        conf.rxmode.offloads = settings.rx_offloads;
-        conf.txmode.offloads = settings.tx_offloads;
-        conf.rxmode.mq_mode = if settings.rss_flows == 0 { DPDK_SHIM_MQ_RX_NONE } else { DPDK_SHIM_MQ_RX_RSS };
-        conf.rx_adv_conf.rss_conf.rss_hf = settings.rss_flows;
-        let (rx, tx) = (settings.rx_queues, settings.tx_queues);
-        // SAFETY: `conf` is read during the call only; its one pointer, the RSS key, is null: the driver's own.
-        attempt("configure", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx, tx, &raw const conf) })?;
+        if let Err(failure) = self.configure_ports(settings, settings.rss_key.clone()) {
+            if settings.rss_key.is_empty() {
+                return Err(failure);
+            }
+            self.configure_ports(settings, Vec::new())?;
+            tracing::info!("device {}: could not {failure} with an RSS key; the driver's stays", self.name);
+        }
         let (mut rx_descriptors, mut tx_descriptors) = (settings.rx_descriptors, settings.tx_descriptors);
         // SAFETY: changes the two numbers to what the device takes.
         let result = unsafe {
             dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(self.id, &raw mut rx_descriptors, &raw mut tx_descriptors)
         };
         attempt("adjust the descriptors", result)?;
-        (0..rx).try_for_each(|queue| self.set_up_rx_queue(queue, rx_descriptors))?;
-        (0..tx).try_for_each(|queue| self.set_up_tx_queue(queue, tx_descriptors))
+        (0..settings.rx_queues).try_for_each(|queue| self.set_up_rx_queue(queue, rx_descriptors))?;
+        (0..settings.tx_queues).try_for_each(|queue| self.set_up_tx_queue(queue, tx_descriptors))
+    }
+
+    /// Configures the device alone, with this RSS key, or its own if that is empty.
+    fn configure_ports(&self, settings: &Settings, mut key: Vec<u8>) -> Result<(), Failure> {
+        let mut conf = rte_eth_conf::default();
+        conf.rxmode.mtu = u32::from(settings.mtu);
+        conf.rxmode.offloads = settings.rx_offloads;
+        conf.txmode.offloads = settings.tx_offloads;
+        conf.rxmode.mq_mode = if settings.rss_flows == 0 { DPDK_SHIM_MQ_RX_NONE } else { DPDK_SHIM_MQ_RX_RSS };
+        conf.rx_adv_conf.rss_conf.rss_hf = settings.rss_flows;
+        if !key.is_empty() {
+            conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+            conf.rx_adv_conf.rss_conf.rss_key_len = u8::try_from(key.len()).unwrap_or(u8::MAX);
+        }
+        let (rx, tx) = (settings.rx_queues, settings.tx_queues);
+        // SAFETY: `conf` is read during the call only, and so is its one pointer, the RSS key, which is null, for the
+        // driver's own, or of the length given.
+        attempt("configure", unsafe { dpdk_sys::rte_eth_dev_configure(self.id, rx, tx, &raw const conf) }).map(|_| ())
     }
 
     fn set_up_rx_queue(&self, queue: u16, descriptors: u16) -> Result<(), Failure> {
@@ -214,6 +264,28 @@ impl EthDevice {
         attempt("set the redirection table", result).map(|_| ())
     }
 
+    /// The redirection table as it is: a queue for each of its `entries`.
+    pub(super) fn redirection_table(&self, entries: u16) -> Result<Vec<u16>, Failure> {
+        // All groups are asked for.
+        let mut table = redirection_table(entries, 1);
+        // SAFETY: the table has `entries` entries, in groups of 64, which are filled.
+        let result = unsafe { dpdk_sys::rte_eth_dev_rss_reta_query(self.id, table.as_mut_ptr(), entries) };
+        attempt("tell its redirection table", result)?;
+        Ok(table.iter().flat_map(|group| group.reta).take(entries.into()).collect())
+    }
+
+    /// What the device hashes, with a key of so many bytes.
+    pub(super) fn rss_hash(&self, key_size: u8) -> Result<RssHash, Failure> {
+        // Room for the longest that there may be, whatever was said.
+        let mut key = vec![0; usize::from(u8::MAX)];
+        let mut conf = rte_eth_rss_conf { rss_key: key.as_mut_ptr(), rss_key_len: key_size, ..Default::default() };
+        // SAFETY: fills `conf` and the key that it points to, which has room for any length that a driver can give.
+        let result = unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(self.id, &raw mut conf) };
+        attempt("tell its RSS key", result)?;
+        key.truncate(conf.rss_key_len.into());
+        Ok(RssHash { key, flows: conf.rss_hf })
+    }
+
     /// Every MAC address where `all`, and in any case every multicast group. Devices that do not filter, and so
     /// have no such switch, are as wanted.
     pub(super) fn accept_addresses(&self, all: bool) -> Result<(), Failure> {
@@ -222,7 +294,10 @@ impl EthDevice {
             Err(failure) => Err(failure),
         };
         // SAFETY: the device is ours.
-        tolerant(attempt("accept multicast", unsafe { dpdk_sys::rte_eth_allmulticast_enable(self.id) }))?;
+        let multicast = attempt("accept multicast", unsafe { dpdk_sys::rte_eth_allmulticast_enable(self.id) });
+        // A bond filters by itself: where its members have no such switch, it must take all.
+        let all = all || (!self.members.is_empty() && multicast.is_err());
+        tolerant(multicast)?;
         if all {
             // SAFETY: the device is ours.
             tolerant(attempt("be promiscuous", unsafe { dpdk_sys::rte_eth_promiscuous_enable(self.id) }))?;
@@ -275,6 +350,11 @@ impl EthDevice {
             attempt(operation, unsafe { dpdk_sys::dpdk_shim_interface_running(interface) })?
         };
         Ok((up == 1 && running == 1, if speed == dpdk_sys::DPDK_SHIM_SPEED_UNKNOWN { 0 } else { speed }))
+    }
+
+    /// Whether there is a link, by the kernel's word too. A device that cannot say has none.
+    pub(super) fn has_link(&self) -> bool {
+        raw_info(self.id).and_then(|info| self.link(info.if_index)).is_ok_and(|(up, _)| up)
     }
 
     pub(super) fn stats(&self) -> Result<rte_eth_stats, Failure> {

@@ -6,8 +6,9 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use dpdk_sys::{
-    DPDK_SHIM_MBUF_BUF_ADDR, DPDK_SHIM_MBUF_DATA_LEN, DPDK_SHIM_MBUF_DATA_OFF, DPDK_SHIM_MBUF_NB_SEGS,
-    DPDK_SHIM_MBUF_OL_FLAGS, DPDK_SHIM_MBUF_PKT_LEN, DPDK_SHIM_MBUF_POOL, rte_mbuf, rte_mempool,
+    DPDK_SHIM_MBUF_BUF_ADDR, DPDK_SHIM_MBUF_DATA_LEN, DPDK_SHIM_MBUF_DATA_OFF, DPDK_SHIM_MBUF_OL_FLAGS,
+    DPDK_SHIM_MBUF_PKT_LEN, DPDK_SHIM_MBUF_POOL, DPDK_SHIM_MBUF_VLAN_TCI, DPDK_SHIM_RX_VLAN_STRIPPED, rte_mbuf,
+    rte_mempool,
 };
 
 use crate::port::{ChecksumStatus, Frame};
@@ -43,6 +44,17 @@ impl Mbuf {
         // SAFETY: append made `count` bytes at `room` ours; `packet` cannot overlap a buffer that is borrowed mutably.
         unsafe { std::ptr::copy_nonoverlapping(packet.as_ptr(), room.cast::<u8>(), packet.len()) };
         true
+    }
+
+    /// Adds `tail`'s segments behind this one's; false, and `tail` gone, where there would be too many.
+    pub(super) fn chain(&mut self, tail: Self) -> bool {
+        let tail = std::mem::ManuallyDrop::new(tail);
+        // SAFETY: both are ours; if this succeeds the tail belongs to this packet.
+        let result = unsafe { dpdk_sys::dpdk_shim_mbuf_chain(self.0.as_ptr(), tail.0.as_ptr()) };
+        if result != 0 {
+            drop(std::mem::ManuallyDrop::into_inner(tail));
+        }
+        result == 0
     }
 
     /// Reads a field of `rte_mbuf` by its offset, which dpdk-sys took from the installed headers.
@@ -109,24 +121,35 @@ impl Frame for Mbuf {
         !start.is_null()
     }
 
-    fn advance(&mut self, count: usize) -> bool {
-        let Some(count) = u16::try_from(count).ok().filter(|&count| usize::from(count) < self.first_len()) else {
-            return false;
-        };
+    fn trim_front(&mut self, count: usize) -> bool {
+        let Ok(count) = u16::try_from(count) else { return false };
         // SAFETY: the mbuf is ours; the function checks the first segment's length.
         let start = unsafe { dpdk_sys::dpdk_shim_mbuf_adj(self.0.as_ptr(), count) };
         !start.is_null()
     }
 
+    #[inline]
+    fn stripped_tag(&self) -> Option<u16> {
+        let stripped = self.field::<u64>(DPDK_SHIM_MBUF_OL_FLAGS) & DPDK_SHIM_RX_VLAN_STRIPPED != 0;
+        stripped.then(|| self.field(DPDK_SHIM_MBUF_VLAN_TCI))
+    }
+
+    fn copy_to(&self, into: &mut Vec<u8>) {
+        let (length, before) = (self.field::<u32>(DPDK_SHIM_MBUF_PKT_LEN), into.len());
+        into.resize(before + length as usize, 0);
+        let room = into[before..].as_mut_ptr().cast();
+        // SAFETY: the packet has `length` bytes over its segments, and so has the room.
+        unsafe { dpdk_sys::dpdk_shim_mbuf_copy(self.0.as_ptr(), length, room) };
+    }
+
     fn truncate(&mut self, len: usize) -> bool {
-        if self.field::<u16>(DPDK_SHIM_MBUF_NB_SEGS) != 1 {
+        let Ok(len) = u32::try_from(len) else { return false };
+        if len > self.field(DPDK_SHIM_MBUF_PKT_LEN) {
             return false;
         }
-        let Some(excess) = self.first_len().checked_sub(len) else { return false };
-        let Ok(excess) = u16::try_from(excess) else { return false };
-        // SAFETY: the mbuf is ours; the function checks the length.
-        let result = unsafe { dpdk_sys::dpdk_shim_mbuf_trim(self.0.as_ptr(), excess) };
-        result == 0
+        // SAFETY: the mbuf is ours, and the packet has so many bytes.
+        unsafe { dpdk_sys::dpdk_shim_mbuf_truncate(self.0.as_ptr(), len) };
+        true
     }
 
     fn another(&self, front: &[u8], rest: &[u8]) -> Option<Self> {

@@ -13,7 +13,7 @@ use dpdk_sys::{DPDK_SHIM_PKTMBUF_HEADROOM, rte_mempool};
 use super::eal::{Eal, MEMORY_ADVICE, Runtime};
 use super::log::{self, RecentLog};
 use super::{Errno, Mbuf, device};
-use crate::config::{DpdkConfig, PortConfig};
+use crate::config::{Device, DpdkConfig, PortConfig};
 use crate::port::BURST_SIZE;
 
 /// Buffers that a registered thread keeps at hand; its cache holds at most half as many again.
@@ -38,8 +38,9 @@ const SMALLEST_ROOM: u32 = 2048;
 /// A jumbo frame; larger ones are received into several buffers.
 const LARGEST_ROOM: u32 = 10 * 1024;
 
-/// AF_XDP: an element (pool header, mbuf, headroom, payload) lies within a page, the smallest of which is 4096.
-const LARGEST_AF_XDP_ROOM: u32 = 4096 - 64 - 128 - 128;
+/// AF_XDP: an element (pool header, mbuf, headroom, payload) lies within a page, the smallest of which is 4096. Less a
+/// line of 64 bytes, since pools have elements of an odd number of lines, to spread them over memory channels.
+const LARGEST_AF_XDP_ROOM: u32 = 4096 - 64 - 64 - 128 - 128;
 
 /// AF_XDP: the kernel takes this off the front of each buffer (XDP_PACKET_HEADROOM).
 const AF_XDP_HEADROOM: u32 = 256;
@@ -91,8 +92,8 @@ unsafe impl Sync for Inner {}
 
 impl MemPool {
     /// Makes a pool with as many buffers as [`DpdkConfig::mbufs`] says, else as [`mbufs_needed`]; buffers are
-    /// as large as the largest MTU configured needs, so that frames lie in one piece, up to about 10,000 bytes (3,800
-    /// with an AF_XDP port).
+    /// as large as the largest MTU configured needs, so that frames lie in one piece, up to about 10,000 bytes (3,700
+    /// with an AF_XDP port: larger frames of other ports lie in several).
     pub fn create(
         eal: &Eal,
         dpdk: &DpdkConfig,
@@ -107,13 +108,26 @@ impl MemPool {
         Ok(Self { inner: Arc::new(Inner { pool, runtime: eal.runtime() }) })
     }
 
-    /// An empty buffer's copy of `packet`; none where the pool is empty or the packet larger than a buffer.
+    /// A copy of `packet`, in as many buffers as it needs; none where the pool has too few.
     pub fn copy_from(&self, packet: &[u8]) -> Option<Mbuf> {
+        let mut parts = packet.chunks(usize::from(self.room()).max(1));
+        let mut frame = self.copy_of(parts.next().unwrap_or_default())?;
+        for part in parts {
+            let more = self.copy_of(part)?;
+            if !frame.chain(more) {
+                return None;
+            }
+        }
+        Some(frame)
+    }
+
+    /// A buffer with bytes that fit it.
+    fn copy_of(&self, bytes: &[u8]) -> Option<Mbuf> {
         // SAFETY: the pool exists as long as `self`.
         let raw = unsafe { dpdk_sys::dpdk_shim_mbuf_alloc(self.as_ptr()) };
         // SAFETY: a buffer that was just allocated is nobody else's.
         let mut frame = unsafe { Mbuf::from_raw(NonNull::new(raw)?) };
-        frame.append(packet).then_some(frame)
+        frame.append(bytes).then_some(frame)
     }
 
     /// Buffers in the pool, in use or not.
@@ -195,9 +209,11 @@ pub fn mbufs_needed(ports: &[PortConfig], workers: u16, held_per_worker: u32) ->
     };
     let of_port = |port: &PortConfig| {
         let queues = u32::from(device::wanted_queues(port, workers).max(workers));
-        queues.saturating_mul(of_queue(port) + 2 * burst)
+        let devices = u32::try_from(port.members.len().max(1)).unwrap_or(u32::MAX);
+        queues.saturating_mul(devices).saturating_mul(of_queue(port) + 2 * burst)
     };
-    let of_ports = ports.iter().map(of_port).fold(0, u32::saturating_add);
+    let with_device = ports.iter().filter(|port| !matches!(port.device, Device::Parent(_)));
+    let of_ports = with_device.map(of_port).fold(0, u32::saturating_add);
     let of_workers = u32::from(workers).saturating_mul(held_per_worker.saturating_add(CACHE_SIZE * 3 / 2));
     of_ports.saturating_add(of_workers).saturating_add(RESERVE)
 }
@@ -207,7 +223,8 @@ fn room_needed(ports: &[PortConfig]) -> u16 {
     let af_xdp = |port: &PortConfig| device::is_vdev_of(port, device::AF_XDP);
     let of_port = |port: &PortConfig| {
         let extra = if af_xdp(port) { AF_XDP_HEADROOM } else { 0 };
-        u32::from(port.mtu.unwrap_or(DEFAULT_MTU)) + FRAME_OVERHEAD + extra
+        let frame = u32::from(port.mtu.unwrap_or(DEFAULT_MTU)) + FRAME_OVERHEAD + extra;
+        frame.max(device::af_packet_room(port))
     };
     let largest = if ports.iter().any(af_xdp) { LARGEST_AF_XDP_ROOM } else { LARGEST_ROOM };
     let room = ports.iter().map(of_port).fold(SMALLEST_ROOM, u32::max).next_multiple_of(64).min(largest);
@@ -218,7 +235,7 @@ fn room_needed(ports: &[PortConfig]) -> u16 {
 mod tests {
     use super::device::tests::port;
     use super::*;
-    use crate::config::Device;
+    use crate::port::PortId;
 
     fn with_mtu(device: &str, mtu: Option<u16>) -> PortConfig {
         PortConfig { mtu, ..port("p", Device::Vdev(device.to_owned())) }
@@ -229,8 +246,11 @@ mod tests {
         assert_eq!(room_needed(&[with_mtu("net_tap0", None)]), 2048);
         assert_eq!(room_needed(&[with_mtu("net_tap0", None), with_mtu("net_tap1", Some(9000))]), 9088);
         assert_eq!(room_needed(&[with_mtu("net_tap0", Some(65535))]), 10240);
-        assert_eq!(room_needed(&[with_mtu("net_tap0", Some(9000)), with_mtu("net_af_xdp0,iface=x", None)]), 3776);
+        assert_eq!(room_needed(&[with_mtu("net_tap0", Some(9000)), with_mtu("net_af_xdp0,iface=x", None)]), 3712);
         assert_eq!(room_needed(&[with_mtu("net_af_xdp0,iface=x", Some(2000))]), 2304);
+        // AF_PACKET's frames hold a header of the kernel's too.
+        assert_eq!(room_needed(&[with_mtu("net_af_packet0,iface=x", Some(9000))]), 9216);
+        assert_eq!(room_needed(&[with_mtu("net_af_packet0,iface=x,framesz=8192,blocksz=8192", None)]), 8192);
     }
 
     #[test]
@@ -238,6 +258,8 @@ mod tests {
         let ports = [with_mtu("net_null0", None), with_mtu("net_null1", None)];
         let one = mbufs_needed(&ports, 1, 0);
         assert_eq!(one, 2 * (1024 + 1024 + 64) + 384 + 8192);
+        let vlan = PortConfig { device: Device::Parent(PortId(0)), ..ports[0].clone() };
+        assert_eq!(mbufs_needed(&[ports.to_vec(), vec![vlan]].concat(), 1, 0), one, "a VLAN has no rings");
         assert_eq!(mbufs_needed(&ports, 2, 5000) - RESERVE, 2 * (one - RESERVE) + 2 * 5000);
         let af_xdp = [with_mtu("net_af_xdp0,iface=x", None)];
         assert!(mbufs_needed(&af_xdp, 1, 0) >= 8192 + 2048 + RESERVE);

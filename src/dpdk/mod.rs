@@ -6,6 +6,8 @@
 //! a device is stopped only when the last of its [`Queue`]s is dropped; a device queue belongs to one [`Queue`].
 #![allow(unsafe_code)]
 
+mod addresses;
+mod bond;
 pub mod clock;
 mod device;
 mod eal;
@@ -18,17 +20,20 @@ mod plan;
 mod port;
 mod port_error;
 mod queue;
+mod rss;
 
 use std::fmt;
 
+pub use addresses::AddressFilter;
 pub use eal::{Eal, EalError};
 pub use lcore::{LcoreError, RegisteredThread, register_current_thread};
 pub use log::RecentLog;
 pub use mbuf::{Mbuf, free_all};
 pub use mempool::{MemPool, MemPoolError, mbufs_needed};
-pub use port::{Link, Port, PortStats, Steering};
+pub use port::{Link, Port, PortStats};
 pub use port_error::PortError;
 pub use queue::Queue;
+pub use rss::{PortOwnership, Steering, WhySoftware};
 
 /// An error number, positive; shown as the system's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

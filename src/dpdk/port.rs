@@ -2,7 +2,6 @@
 //!
 //! Every worker can send by every port; receive queues are dealt to the workers in turn.
 
-use std::fmt;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,8 +12,10 @@ use super::ethdev::{self, Capabilities, EthDevice, Failure, NO_DEVICE};
 use super::log::{self, RecentLog};
 use super::plan::{self, Plan};
 use super::port_error::PortError;
-use super::queue::{DeviceQueue, Queue};
-use crate::config::{PortConfig, PortSteering};
+use super::queue::{DeviceQueue, Habits, Queue};
+use super::rss::{self, PortOwnership, Steering};
+use crate::config::PortConfig;
+use crate::flow::rss::RssKey;
 use crate::port::{MacAddress, PortId};
 
 /// After a failure to bring an AF_XDP device up it is made anew after each of these pauses: the kernel tears down the
@@ -51,27 +52,6 @@ pub struct PortStats {
     pub rx_nombuf: u64,
 }
 
-/// How packets find their worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steering {
-    /// The device deals flows to queues by their hash.
-    Rss,
-    /// Workers hand packets over to each other.
-    Software,
-    /// There is one worker.
-    Single,
-}
-
-impl fmt::Display for Steering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rss => "rss",
-            Self::Software => "software",
-            Self::Single => "single",
-        })
-    }
-}
-
 /// An open port. Closed when this and all its queues are dropped. Its methods may be called while workers poll.
 #[derive(Debug)]
 pub struct Port {
@@ -83,6 +63,7 @@ pub struct Port {
     rx_queues: u16,
     tx_queues: u16,
     steering: Steering,
+    ownership: PortOwnership,
     offloads: Vec<&'static str>,
     /// Empty once it is closed.
     devices: Arc<[EthDevice]>,
@@ -104,19 +85,21 @@ impl Context<'_> {
 }
 
 impl Port {
-    /// Opens the port and gives each of `workers` its queue, in their order; waits for the link as configured.
+    /// Opens the port and gives each of `workers` its queue, in their order; waits for the link as configured. `key` is
+    /// the same for all ports.
     pub fn open(
         config: &PortConfig,
         id: PortId,
         workers: u16,
         pool: &MemPool,
+        key: &RssKey,
     ) -> Result<(Self, Vec<Queue>), PortError> {
         log::forget();
         let context = Context { port: config };
-        let Running { devices, capabilities, plan } = start(&context, workers, pool)?;
+        let Running { devices, capabilities, plan } = start(&context, workers, pool, key)?;
         let first = devices.first().ok_or_else(|| context.failed(NO_DEVICE))?;
         let mac = first.mac().map_err(|failure| context.failed(failure))?;
-        let steering = spread(first, config, &plan, capabilities.reta_size, workers);
+        let (steering, ownership) = rss::deal_flows(first, config, &plan, &capabilities.driver, workers);
         let count = u16::try_from(devices.len()).unwrap_or(u16::MAX);
         let port = Self {
             id,
@@ -127,12 +110,13 @@ impl Port {
             rx_queues: plan.settings.rx_queues * count,
             tx_queues: plan.settings.tx_queues * count,
             steering,
+            ownership,
             offloads: plan::offload_names(&plan.settings, steering),
             devices: devices.into(),
         };
         port.check_mtu(config);
         port.wait_for_link(config)?;
-        let queues = port.deal(&plan, workers);
+        let queues = port.deal(&plan, workers, habits(config));
         Ok((port, queues))
     }
 
@@ -166,9 +150,14 @@ impl Port {
         self.tx_queues
     }
 
-    /// How packets find their worker.
+    /// How a client's packets find their worker.
     pub fn steering(&self) -> Steering {
         self.steering
+    }
+
+    /// How answers to local addresses find their worker.
+    pub fn ownership(&self) -> &PortOwnership {
+        &self.ownership
     }
 
     /// Offloads in use, by name.
@@ -193,6 +182,8 @@ impl Port {
         let mut link = Link { up: !self.devices.is_empty(), speed_mbps: 0 };
         for device in self.devices.iter() {
             let (up, speed_mbps) = device.link(self.interface).map_err(|failure| self.failed(failure))?;
+            let members = device.members();
+            let up = up && (members.is_empty() || members.iter().any(EthDevice::has_link));
             link = Link { up: link.up && up, speed_mbps };
         }
         Ok(link)
@@ -236,7 +227,11 @@ impl Port {
         Ok(())
     }
 
-    fn failed(&self, failure: Failure) -> PortError {
+    pub(super) fn devices(&self) -> &[EthDevice] {
+        &self.devices
+    }
+
+    pub(super) fn failed(&self, failure: Failure) -> PortError {
         let device = self.devices.first().map_or("", EthDevice::name).to_owned();
         let Failure { operation, errno } = failure;
         PortError::Device { port: self.name.clone(), device, operation, errno, hint: "", log: RecentLog::default() }
@@ -267,7 +262,7 @@ impl Port {
     }
 
     /// Deals the device queues to the workers. Called once.
-    fn deal(&self, plan: &Plan, workers: u16) -> Vec<Queue> {
+    fn deal(&self, plan: &Plan, workers: u16, habits: Habits) -> Vec<Queue> {
         let all = |queues: u16| -> Vec<DeviceQueue> {
             let of = |device: &EthDevice| {
                 let device = device.id();
@@ -279,7 +274,7 @@ impl Port {
         let deal = |(worker, sink): (usize, &DeviceQueue)| {
             let sources = sources.iter().copied().skip(worker).step_by(usize::from(workers)).collect();
             // SAFETY: the devices are started; each source goes to one worker and so does each sink.
-            unsafe { Queue::new(sources, *sink, Arc::clone(&self.devices)) }
+            unsafe { Queue::new(sources, *sink, habits, Arc::clone(&self.devices)) }
         };
         sinks.iter().take(usize::from(workers)).enumerate().map(deal).collect()
     }
@@ -293,7 +288,7 @@ struct Running {
 }
 
 /// Claims, configures and starts the devices of a port.
-fn start(context: &Context<'_>, workers: u16, pool: &MemPool) -> Result<Running, PortError> {
+fn start(context: &Context<'_>, workers: u16, pool: &MemPool, key: &RssKey) -> Result<Running, PortError> {
     let config = context.port;
     let failed = |failure| context.failed(failure);
     let sources = device::eal_devices(config, workers);
@@ -303,12 +298,20 @@ fn start(context: &Context<'_>, workers: u16, pool: &MemPool) -> Result<Running,
     let capabilities = first.capabilities().map_err(failed)?;
     let own_mtu = kernel_mtu(first, capabilities.interface).map_err(failed)?;
     let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
-    let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room())?;
+    let plan = plan::plan(config, &capabilities, own_mtu, workers, count, pool.room(), key)?;
     let driver = &capabilities.driver;
     let devices = claimed.into_iter().zip(&sources);
     let devices = devices.map(|(device, source)| bring_up_patiently(device, source, config, &plan, driver, pool));
     let devices = devices.collect::<Result<_, _>>().map_err(failed)?;
     Ok(Running { devices, capabilities, plan })
+}
+
+fn habits(config: &PortConfig) -> Habits {
+    Habits {
+        // The kernel takes tags off before it gives frames to a packet socket, and the driver passes them on beside.
+        strips_tags: device::is_vdev_of(config, device::AF_PACKET),
+        speaks_lacp: device::speaks_lacp(config),
+    }
 }
 
 /// The MTU of the kernel interface behind the device; none where there is none.
@@ -320,7 +323,7 @@ fn kernel_mtu(device: &EthDevice, interface: u32) -> Result<Option<u16>, Failure
 fn bring_up(device: &EthDevice, config: &PortConfig, plan: &Plan) -> Result<(), Failure> {
     device.configure(&plan.settings)?;
     device.start()?;
-    if let Some(mtu) = config.mtu {
+    if let Some(mtu) = plan.set_mtu {
         device.set_mtu(mtu)?;
     }
     device.accept_addresses(config.promiscuous)
@@ -346,30 +349,4 @@ fn bring_up_patiently(
         device = EthDevice::claim(source, pool)?;
     }
     bring_up(&device, config, plan).map(|()| device)
-}
-
-/// Spreads flows over the receive queues where the device can, and says how packets find their worker: as the
-/// configuration has it, where that vouches for a device that somebody else has set up.
-fn spread(device: &EthDevice, config: &PortConfig, plan: &Plan, reta_size: u16, workers: u16) -> Steering {
-    if plan.settings.rss_flows != 0 {
-        match device.spread(reta_size, plan.settings.rx_queues) {
-            Ok(()) if workers > 1 => return Steering::Rss,
-            Ok(()) => {}
-            Err(failure) => tracing::warn!("device {}: could not {failure}; the driver's stays", device.name()),
-        }
-    }
-    match config.steering {
-        _ if workers == 1 => Steering::Single,
-        PortSteering::Rss => {
-            if plan.settings.rx_queues < workers {
-                tracing::warn!(
-                    "port {}: steering = \"rss\" with {} receive queues for {workers} workers: the others get no new sessions",
-                    config.name,
-                    plan.settings.rx_queues
-                );
-            }
-            Steering::Rss
-        }
-        PortSteering::Auto => Steering::Software,
-    }
 }

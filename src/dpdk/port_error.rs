@@ -39,7 +39,7 @@ pub enum PortError {
     /// Frames larger than a buffer, on a device that cannot split them.
     #[error(
         "port {port:?}: frames of MTU {mtu} do not fit packet buffers of {room} bytes, and device {device:?} cannot \
-         receive into several: set `mtu` of this port"
+         receive into, or send from, several: set `mtu` of this port, and let no other port be AF_XDP"
     )]
     FramesTooLarge {
         /// The port.

@@ -29,16 +29,33 @@ pub struct Queue {
     /// Which of them is asked first, so that none is starved.
     next: usize,
     sink: DeviceQueue,
+    /// See [`PortQueue::strips_tags`].
+    strips_tags: bool,
+    /// A bond's LACP frames leave with a transmission, of nothing if need be, ten times a second at least.
+    speaks_lacp: bool,
     /// Keeps the devices running.
     _devices: Arc<[EthDevice]>,
     not_sync: PhantomData<Cell<()>>,
 }
 
+/// What a device does unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Habits {
+    pub(super) strips_tags: bool,
+    pub(super) speaks_lacp: bool,
+}
+
 impl Queue {
     /// # Safety
     /// The devices must be started and have these queues, and no other `Queue` may be given them.
-    pub(super) unsafe fn new(sources: Box<[DeviceQueue]>, sink: DeviceQueue, devices: Arc<[EthDevice]>) -> Self {
-        Self { sources, next: 0, sink, _devices: devices, not_sync: PhantomData }
+    pub(super) unsafe fn new(
+        sources: Box<[DeviceQueue]>,
+        sink: DeviceQueue,
+        habits: Habits,
+        devices: Arc<[EthDevice]>,
+    ) -> Self {
+        let Habits { strips_tags, speaks_lacp } = habits;
+        Self { sources, next: 0, sink, strips_tags, speaks_lacp, _devices: devices, not_sync: PhantomData }
     }
 
     /// Whether the worker receives from this port at all.
@@ -54,6 +71,9 @@ impl PortQueue for Queue {
     #[inline]
     fn receive(&mut self, into: &mut Vec<Mbuf>) -> usize {
         let wanted = (into.capacity() - into.len()).min(BURST_SIZE);
+        if self.speaks_lacp {
+            transmit_burst(self.sink, &mut []);
+        }
         if let [source] = *self.sources {
             return receive_from(source, into, wanted);
         }
@@ -67,6 +87,10 @@ impl PortQueue for Queue {
             }
         }
         received
+    }
+
+    fn strips_tags(&self) -> bool {
+        self.strips_tags
     }
 
     /// Sends `frames` from the front and removes those that the device took; returns how many. A device that is full

@@ -1,6 +1,8 @@
 //! Flows: the key of a packet's transport conversation, its hash, and which worker it belongs to.
 
 mod address;
+pub mod ownership;
+pub mod rss;
 pub mod toeplitz;
 
 use std::fmt;
@@ -184,7 +186,8 @@ impl FlowHash {
     }
 }
 
-/// The worker that a packet to a local address belongs to: local ports are dealt out to workers in turn.
+/// The worker that a packet to a local address belongs to where RSS does not say: local ports are dealt out to workers in
+/// turn. (Receive queues are, too.)
 #[inline]
 #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u8")]
 pub fn local_port_owner(port: u16, workers: u8) -> WorkerId {
@@ -223,7 +226,8 @@ mod tests {
         even(key);
         even(|n| key(n).mapped());
         even(|n| {
-            let client = Ipv6Addr::from_bits((0x2001_0db8 << 96) + u128::from(n >> 8) << 64 | u128::from(n & 0xff));
+            let network = (0x2001_0db8_u128 << 96) + (u128::from(n >> 8) << 64);
+            let client = Ipv6Addr::from_bits(network | u128::from(n & 0xff));
             FlowKey::new(Protocol::Udp, (client, 4000), ("2001:db8::64".parse().unwrap(), 53))
         });
     }

@@ -17,7 +17,7 @@ impl Forwarder {
         packet: &Packet<impl Address>,
         now: Now,
     ) {
-        self.count(found.direction, server, packet);
+        self.count(found.direction, server, packet.total_len);
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let before = session.state();
         let after = match packet.key.protocol() {
@@ -39,7 +39,7 @@ impl Forwarder {
         packet: &Packet<impl Address>,
         now: Now,
     ) {
-        self.count(found.direction, server, packet);
+        self.count(found.direction, server, packet.total_len);
         let state = A::table(&self.sessions).session(found.index).state();
         A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(state)));
     }
@@ -60,15 +60,16 @@ impl Forwarder {
         }
     }
 
+    /// Counts a forwarded packet of so many bytes.
     #[inline(always)]
-    fn count(&self, direction: Direction, server: RealServerSlot, packet: &Packet<impl Address>) {
+    pub(super) fn count(&self, direction: Direction, server: RealServerSlot, total_len: u16) {
         let Some(counters) = self.counters.real_servers.get(server.0 as usize) else { return };
         let traffic = match direction {
             Direction::Inbound => &counters.inbound,
             Direction::Outbound => &counters.outbound,
         };
         traffic.packets.add(1);
-        traffic.bytes.add(packet.total_len.into());
+        traffic.bytes.add(total_len.into());
     }
 
     /// Moves a session between its real server's active and inactive connections.

@@ -1,7 +1,8 @@
 //! Answers that the gateway gives itself, made in place of the packet that they answer: TCP resets and ICMP errors.
 //!
-//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does) and go back to the
-//! machine that handed the packet over, so that they need no route.
+//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does), ICMP errors only if that is
+//! the gateway's: what a real server in NAT mode sent to a client is answered from the port's own address. They go back to the machine
+//! that handed the packet over, so that they need no route.
 
 use std::net::IpAddr;
 
@@ -59,12 +60,36 @@ impl Forwarder {
         otherwise: DropReason,
         now: Now,
     ) -> Verdict {
-        if self.may_answer(frame, packet) && self.icmp_errors.take(now.nanoseconds) && icmp_error(frame, packet, error)
+        if self.may_answer(frame, packet)
+            && self.icmp_errors.take(now.nanoseconds)
+            && self.make_icmp_error(port, frame, packet, error)
         {
             self.counters.icmp_errors_sent.add(1);
             return Verdict::Transmit(port);
         }
         Verdict::Drop(otherwise)
+    }
+
+    /// Turns a packet into the error about it; see [`icmp_error`]. Apart, so that the hits that may end here stay short.
+    #[cold]
+    #[inline(never)]
+    fn make_icmp_error<A: Plane, F: Frame>(
+        &self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        error: icmp::Error,
+    ) -> bool {
+        icmp_error(frame, packet, error, self.own_address(port, packet))
+    }
+
+    /// The gateway's address that a packet speaks to, or that of the port that it came in by.
+    fn own_address<A: Plane>(&self, port: PortId, packet: &Packet<A>) -> A {
+        let destination = packet.key.destination();
+        if self.routes.is_local(destination) || self.services.is_balanced(destination.into()) {
+            return destination;
+        }
+        self.routes.interface(port).and_then(A::own_address).unwrap_or(destination)
     }
 
     /// A packet larger than the outgoing link takes: its sender is told if it asked not to have it cut (RFC 1191), else it is cut.
@@ -123,7 +148,7 @@ fn reset<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>) -> bool {
 
 /// Turns a packet into the ICMP error about it, quoting as much of it as such an error may. False, and the frame is of
 /// no use any more, where that cannot be done.
-fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp::Error) -> bool {
+fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp::Error, from: A) -> bool {
     let front = A::HEADER_LEN + icmp::ERROR_LEN;
     let in_first_segment = frame.bytes().len().saturating_sub(ethernet::LEN);
     let quoted = usize::from(packet.total_len).min(A::MAX_ICMP_PACKET - front).min(in_first_segment);
@@ -136,9 +161,9 @@ fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp
     *front = ethernet_header;
     let Some((header, message)) = packet_out.split_at_mut_checked(A::HEADER_LEN) else { return false };
     let Ok(payload_len) = u16::try_from(icmp::ERROR_LEN + quoted) else { return false };
-    let ends = (packet.key.destination(), packet.key.source());
+    let ends = (from, packet.key.source());
     A::write_header(header, payload_len, TTL, A::ICMP, ends);
-    A::write_icmp_error(error, message, ends);
+    A::write_icmp(A::error_header(error), message, ends);
     ethernet::swap_addresses(frame.bytes_mut());
     true
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::flow::HashSeed;
+use crate::flow::ownership::Ownership;
 use crate::port::{MacAddress, WorkerId};
 use crate::session::Capacity;
 use crate::telemetry::counters::WorkerCounters;
 
-/// How packets of one flow come to one worker on a port.
+/// How a client's packets of one flow come to one worker on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steering {
     /// The device keeps a flow on one queue: a client's packets belong to the worker that they arrive at.
@@ -40,6 +41,8 @@ pub struct ForwarderConfig {
     pub session_capacity: Capacity,
     /// The gateway's secret, the same for all workers.
     pub seed: HashSeed,
+    /// Whose packets to local addresses are, the same for all workers.
+    pub ownership: Ownership,
     /// Every worker's counters; its own are at its index.
     pub counters: Arc<[Arc<WorkerCounters>]>,
 }

@@ -11,6 +11,7 @@
 use std::net::IpAddr;
 
 use super::datagrams::{Datagram, Fate, Memory, tag};
+use super::icmp_error::Of;
 use super::parse::{Fragment, Packet};
 use super::plane::Plane;
 use super::{DatagramTag, DropReason, Forwarder, Now, Origin, PuntClass, Verdict, Way, cut_trailer};
@@ -80,7 +81,7 @@ impl Forwarder {
             Verdict::Cut(_) => return verdict,
             Verdict::HandOver(owner) => Fate::HandedOn(owner),
             Verdict::Punt(class) => Fate::Punted(class),
-            _ if self.find_session(&fragment.packet).is_some() => Fate::Forwarded(key.protocol(), key.wire_ports()),
+            _ if self.session_of(&fragment.packet.key).is_some() => Fate::Forwarded(key.protocol(), key.wire_ports()),
             _ => Fate::Dropped(DropReason::FragmentNotForwarded),
         };
         if matches!(fate, Fate::Forwarded(..)) {
@@ -125,9 +126,9 @@ impl Forwarder {
             Fate::Forwarded(protocol, ports) => {
                 let key = FlowKey::from_wire(protocol, fragment.packet.key.wire_addresses(), ports);
                 let packet = Packet { key, ..fragment.packet };
-                match self.find_session(&packet) {
-                    Some(Session::Own(found)) => self.forward_later(port, frame, &packet, found, now),
-                    Some(Session::Mixed(found)) => self.forward_mixed::<true, A, F>(port, frame, &packet, found, now),
+                match self.session_of(&packet.key) {
+                    Some(Of::Own(found)) => self.forward_later(port, frame, &packet, found, now),
+                    Some(Of::Mixed(found)) => self.forward_mixed::<true, A, F>(port, frame, &packet, found, now),
                     None => Verdict::Drop(DropReason::FragmentNotForwarded),
                 }
             }
@@ -140,17 +141,6 @@ impl Forwarder {
             memory.went(fragment, now);
         }
         verdict
-    }
-
-    /// The session that a packet belongs to.
-    fn find_session<A: Plane>(&self, packet: &Packet<A>) -> Option<Session> {
-        let own = A::table(&self.sessions).find(self.sessions.hash(&packet.key), &packet.key);
-        match own {
-            Some(found) if A::table(&self.sessions).session(found.index).is_mixed() => Some(Session::Mixed(found)),
-            Some(found) => Some(Session::Own(found)),
-            None if self.sessions.mixed > 0 => self.find_mixed(packet).map(Session::Mixed),
-            None => None,
-        }
     }
 
     /// Forwards a fragment that is not the first: `packet` has the ports that the first one had.
@@ -169,16 +159,16 @@ impl Forwarder {
         if packet.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExpired);
         }
-        let (hop, mtu, header) = match self.find_way::<A>(found) {
-            Ok(way) => way,
+        let (hop, entry) = match self.find_way::<A>(found) {
+            Ok(found) => found,
             Err(reason) => return Verdict::Drop(reason),
         };
-        let way = Way::new((hop, mtu), header.as_ref());
+        let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
             return self.forward_tunnelled::<true, A, A, F>(port, frame, packet, found, &way, now);
         }
-        if packet.total_len > mtu {
-            return self.too_big(port, frame, packet, mtu, now);
+        if packet.total_len > way.mtu {
+            return self.too_big(port, frame, packet, way.mtu, now);
         }
         cut_trailer(frame, packet.total_len);
         // Behind the headers there are no ports: nothing of that is shown to what changes them.
@@ -186,9 +176,9 @@ impl Forwarder {
             return Verdict::Drop(DropReason::Truncated);
         };
         if session.mode().is_one_way() {
-            A::rewrite::<true>(headers, packet, header.as_ref(), &session, found.direction);
+            A::rewrite::<true>(headers, packet, way.header, &session, found.direction);
         } else {
-            A::rewrite::<false>(headers, packet, header.as_ref(), &session, found.direction);
+            A::rewrite::<false>(headers, packet, way.header, &session, found.direction);
         }
         self.account_later::<A>(found, session.real_server(), packet, now);
         way.verdict()
@@ -205,14 +195,6 @@ impl Forwarder {
     pub fn arrived(&mut self) -> impl Iterator<Item = DatagramTag> {
         self.arrived.drain(..)
     }
-}
-
-/// A session, and the table that it is in.
-enum Session {
-    /// That of the packet's family.
-    Own(Found),
-    /// One of both families.
-    Mixed(Found),
 }
 
 /// What becomes of a fragment of a datagram that something is remembered of: its fate, or none if it begins another datagram of the same

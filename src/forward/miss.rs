@@ -8,7 +8,7 @@ use super::plane::Plane;
 use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
-use crate::flow::{FlowKey, local_port_owner};
+use crate::flow::FlowKey;
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
@@ -29,6 +29,8 @@ impl Forwarder {
             Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
             Parsed::Ipv4Fragment => self.fragment::<Ipv4Addr, F>(port, frame, origin, now),
             Parsed::Ipv6Fragment => self.fragment::<Ipv6Addr, F>(port, frame, origin, now),
+            Parsed::IcmpError(error) => self.icmp_error(port, frame, &error, origin),
+            Parsed::Icmp6Error(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
             Parsed::Decided(verdict) => verdict,
         }
@@ -54,17 +56,14 @@ impl Forwarder {
             };
         }
         if self.sessions.mixed > 0
-            && let Some(found) = self.find_mixed(packet)
+            && let Some(found) = self.find_mixed(&packet.key)
             && !self.end_for::<Ipv6Addr>(packet, found)
         {
             return self.forward_mixed::<false, A, F>(port, frame, packet, found, now);
         }
         let destination = packet.key.destination().into();
         if self.services.local_addresses.contains_key(&destination) {
-            return match self.hand_over(local_port_owner(packet.key.destination_port(), self.workers), origin) {
-                Some(verdict) => verdict,
-                None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
-            };
+            return self.stray_answer(port, frame, packet, origin);
         }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
@@ -122,16 +121,32 @@ impl Forwarder {
         gives_way
     }
 
+    /// A packet to a local address that this worker has no session for.
+    #[cold]
+    fn stray_answer<A: Plane, F: Frame>(
+        &self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        origin: Origin,
+    ) -> Verdict {
+        let stands_on = self.services.local_address_port(packet.key.destination().into()).unwrap_or(port);
+        match self.hand_over(self.ownership.of_answer(stands_on, &packet.key), origin) {
+            Some(verdict) => verdict,
+            None => self.answer_reset(port, frame, packet, DropReason::LocalAddressNoSession),
+        }
+    }
+
     /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays. (A fragment
     /// is handed over once to be brought together with the others, and once more.)
-    fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
+    pub(super) fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
         let may_go = matches!(origin, Origin::Queue | Origin::Gathered);
         (owner != self.worker && may_go).then_some(Verdict::HandOver(owner))
     }
 
     /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
     /// a device makes of it.
-    fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
+    pub(super) fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
         self.seed.hash(&FlowKey::new(protocol, client, client)).owner(self.workers)
     }
 

@@ -10,15 +10,16 @@ use super::plane::Plane;
 use super::translate::{self, grown};
 use super::{DropReason, Forwarder, Hop, Now, Resolved, Verdict, Way};
 use crate::balance::ForwardingMode;
-use crate::flow::Direction;
+use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, PortId};
+use crate::route::HopEntry;
 use crate::session::{Found, Session};
 use crate::wire::{ethernet, icmp};
 
 impl Forwarder {
     /// The session of both families that a packet of either belongs to.
-    pub(super) fn find_mixed<P: Plane>(&self, packet: &Packet<P>) -> Option<Found> {
-        let key = P::widened(packet.key);
+    pub(super) fn find_mixed<P: Plane>(&self, key: &FlowKey<P>) -> Option<Found> {
+        let key = P::widened(*key);
         let found = self.sessions.ipv6.find(self.sessions.ipv6.hash(&key), &key)?;
         self.sessions.ipv6.session(found.index).is_mixed().then_some(found)
     }
@@ -40,31 +41,28 @@ impl Forwarder {
         if packet.ttl <= 1 {
             return self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now);
         }
-        let (hop, mtu, header) = match self.find_way::<Ipv6Addr>(found) {
-            Ok(way) => way,
+        let (hop, entry) = match self.find_way::<Ipv6Addr>(found) {
+            Ok(found) => found,
             Err(reason) => return Verdict::Drop(reason),
         };
-        let way = Way::new((hop, mtu), header.as_ref());
+        let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
             return self.forward_tunnelled::<LATER, P, Ipv6Addr, F>(port, frame, packet, found, &way, now);
         }
         self.forward_translated::<LATER, P, F>(port, frame, packet, (found, &session), &way, now)
     }
 
-    /// The next hop of a session's packets, the largest packet that goes there, and the Ethernet header, if that is known.
-    pub(super) fn find_way<T: Plane>(
-        &mut self,
-        found: Found,
-    ) -> Result<(Hop, u16, Option<[u8; ethernet::LEN]>), DropReason> {
-        match self.find_hop::<T>(found)? {
+    /// The hop of a session's packets and what it takes at once, and, once that has answered, all that is known of it.
+    pub(super) fn find_way<T: Plane>(&mut self, found: Found) -> Result<((Hop, u16), Option<HopEntry>), DropReason> {
+        let (hop, entry) = match self.find_hop::<T>(found)? {
             Resolved::Now(index) => {
-                let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
-                Ok((entry.hop, entry.mtu, Some(entry.header)))
+                let entry = *self.routes.hop(index).ok_or(DropReason::NoRoute)?;
+                (entry.hop, Some(entry))
             }
-            Resolved::Later(hop) => {
-                Ok((hop, self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu), None))
-            }
-        }
+            Resolved::Later(hop) => (hop, None),
+        };
+        let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
+        Ok(((hop, mtu), entry))
     }
 
     /// The same in FULLNAT mode: the packet becomes one of the other family.

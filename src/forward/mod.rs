@@ -19,6 +19,10 @@ pub mod early;
 mod flows;
 mod fragment;
 mod fullnat;
+mod icmp_change;
+mod icmp_error;
+mod icmp_plane;
+mod icmp_tunnel;
 mod miss;
 mod mixed;
 mod nat;
@@ -50,6 +54,7 @@ use self::plane::{Plane, routed};
 use self::way::Way;
 use crate::balance::ForwardingMode;
 use crate::balance::ServiceTable;
+use crate::flow::ownership::Ownership;
 use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 use crate::route::{HopIndex, Resolution, RouteTable};
@@ -110,6 +115,7 @@ pub struct Forwarder {
     worker: WorkerId,
     workers: u8,
     ports: Vec<PortView>,
+    ownership: Ownership,
     services: Arc<ServiceTable>,
     routes: Arc<RouteTable>,
     sessions: Tables,
@@ -145,6 +151,7 @@ impl Forwarder {
             worker: config.worker,
             workers,
             ports: config.ports,
+            ownership: config.ownership,
             timeouts: TimeoutTable::new(&services.timeouts),
             services,
             routes: Arc::default(),
@@ -173,6 +180,9 @@ impl Forwarder {
             self.local_turns.resize(services.cursor_count, 0);
         }
         self.timeouts = TimeoutTable::new(&services.timeouts);
+        for (port, view) in (0..).map(PortId).zip(&mut self.ports) {
+            view.mac = routes.interface(port).map_or(view.mac, |interface| interface.mac);
+        }
         (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes))
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::icmp_plane::Errors;
 use super::parse::{self, Fragment, Packet, Parsed};
 use super::{DropReason, rewrite};
 use crate::flow::{Direction, FlowKey};
@@ -13,7 +14,9 @@ use crate::wire::ipv4::Ipv4;
 use crate::wire::{checksum, ethernet, icmp, icmp6, ipv4, ipv6};
 
 /// An address family that packets are forwarded in.
-pub(super) trait Plane: Tabled {
+pub(super) trait Plane: Tabled + Errors {
+    /// The other family.
+    type Other: Plane;
     /// Bytes of an IP header without options or extensions.
     const HEADER_LEN: usize;
     /// Its EtherType.
@@ -77,14 +80,12 @@ pub(super) trait Plane: Tabled {
     /// The sum of the pseudo-header of TCP, UDP or, in IPv6, ICMP; `len` is that of header and payload.
     fn pseudo_header(ends: (Self, Self), protocol: u8, len: u16) -> u32;
 
-    /// Writes header and checksum of an ICMP error in front of the quotation, which stands in `message` already.
-    fn write_icmp_error(error: icmp::Error, message: &mut [u8], ends: (Self, Self));
-
     /// What sessions in its table are counted by.
     fn sessions(counters: &WorkerCounters) -> &Counter;
 }
 
 impl Plane for Ipv4Addr {
+    type Other = Ipv6Addr;
     const HEADER_LEN: usize = ipv4::MIN_LEN;
     const ETHERTYPE: u16 = ethernet::IPV4;
     const IN_IP: u8 = ipv4::IN_IP;
@@ -162,16 +163,13 @@ impl Plane for Ipv4Addr {
         checksum::pseudo_header(from, to, protocol, len)
     }
 
-    fn write_icmp_error(error: icmp::Error, message: &mut [u8], _: (Self, Self)) {
-        error.write(message);
-    }
-
     fn sessions(counters: &WorkerCounters) -> &Counter {
         &counters.sessions
     }
 }
 
 impl Plane for Ipv6Addr {
+    type Other = Ipv4Addr;
     const HEADER_LEN: usize = ipv6::LEN;
     const ETHERTYPE: u16 = ethernet::IPV6;
     const IN_IP: u8 = ipv6::IN_IP;
@@ -247,10 +245,6 @@ impl Plane for Ipv6Addr {
 
     fn pseudo_header((from, to): (Self, Self), protocol: u8, len: u16) -> u32 {
         ipv6::pseudo_header(from, to, protocol, len)
-    }
-
-    fn write_icmp_error(error: icmp::Error, message: &mut [u8], ends: (Self, Self)) {
-        icmp6::write_error(error, message, ends);
     }
 
     fn sessions(counters: &WorkerCounters) -> &Counter {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::fullnat::take_local_port;
+use super::fullnat::{Answers, take_local_port};
 use super::nat::claim_answers;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now};
@@ -64,7 +64,8 @@ impl Forwarder {
                 let pool =
                     service.pool.and_then(|pool| table.pools.get(pool)).ok_or(DropReason::LocalPortsExhausted)?;
                 let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
-                take_local_port(&self.sessions, &mut self.local_ports, pool, turn, protocol, real, now.tick)?
+                let from = Answers { real, protocol };
+                take_local_port(&self.sessions, &mut self.local_ports, &self.ownership, pool, turn, from, now.tick)?
             }
             ForwardingMode::Nat => (client, claim_answers(&self.sessions, protocol, real, client)?),
             // No answer passes here.

@@ -18,8 +18,9 @@ use crate::wire::checksum::{fold, sum};
 use crate::wire::fragment::{self, Piece};
 use crate::wire::{ethernet, ipv4, ipv6, udp};
 
-/// Packets of IPv6 up to here say nothing of whether they may be fragmented once they are of IPv4 (RFC 7915, 5.1).
-const MAY_BE_FRAGMENTED: u16 = 1260;
+/// Packets of IPv4 up to here that were of IPv6 may be fragmented: no sender of IPv6 makes its own smaller
+/// (RFC 7915, 5.1).
+pub(super) const MAY_BE_FRAGMENTED: u16 = 1260;
 
 /// Bytes in front of the transport header, now and in the other family; of a fragment, in front of its data.
 pub(super) fn grown<P: Plane>(packet: &Packet<P>, is_fragment: bool) -> (u16, u16) {
@@ -61,7 +62,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
     let moved = if after > before {
         frame.prepend(usize::from(after - before))
     } else {
-        before == after || frame.advance(usize::from(before - after))
+        before == after || frame.trim_front(usize::from(before - after))
     };
     if !moved {
         return Err(DropReason::NoHeadroom);
@@ -127,7 +128,7 @@ fn to_ipv4<P: Plane>(
     let of = |address: Ipv6Addr| std::net::Ipv4Addr::of(routed(address)).ok_or(DropReason::NoRoute);
     let ends = (of(to.source())?, of(to.destination())?);
     let len = packet.l4_len() + 20;
-    let dont_fragment = piece.is_none() && packet.total_len > MAY_BE_FRAGMENTED;
+    let dont_fragment = piece.is_none() && len > MAY_BE_FRAGMENTED;
     let class_and_ttl = (P::traffic_class(header), packet.ttl.wrapping_sub(1));
     let id = if dont_fragment { 0 } else { id };
     let mut made = ipv4::header(len, class_and_ttl, packet.key.protocol() as u8, ends, (id, dont_fragment));

@@ -71,6 +71,8 @@ named_enum! {
         NotOurMac = "not_our_mac",
         /// An EtherType that the gateway does not speak.
         UnknownEthertype = "unknown_ethertype",
+        /// Tagged for a VLAN that no port is for, without a tag where only tagged frames are taken, or with several tags.
+        UnknownVlan = "unknown_vlan",
         /// IPv4 version, header length or total length is wrong.
         BadIpv4Header = "bad_ipv4_header",
         /// IPv6 version, length or extension headers are wrong, or these are more than the gateway looks behind.
@@ -81,6 +83,9 @@ named_enum! {
         BadL4Checksum = "bad_l4_checksum",
         /// TCP or UDP header lengths are wrong.
         BadL4Header = "bad_l4_header",
+        /// An ICMP error about a session's packet that quotes too little of it or has a wrong checksum, or that the
+        /// other family has no words for.
+        BadIcmpError = "bad_icmp_error",
         /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped.
         MartianSource = "martian_source",
         /// A fragment to a virtual or local address, neither of TCP nor of UDP.
@@ -120,8 +125,6 @@ named_enum! {
         RealServerNotOnLink = "real_server_not_on_link",
         /// In TUN mode: the port towards the real server has no address to send from.
         NoSourceAddress = "no_source_address",
-        /// In TUN mode: no room in the buffer for the outer headers.
-        NoHeadroom = "no_headroom",
         /// Every local port towards this real server is in use.
         LocalPortsExhausted = "local_ports_exhausted",
         /// The session table is full.
@@ -136,6 +139,8 @@ named_enum! {
         TooBig = "too_big",
         /// No packet buffer was free for the pieces of a packet larger than the outgoing port's MTU.
         NoBuffer = "no_buffer",
+        /// No room in the packet's buffer for a header that goes in front.
+        NoHeadroom = "no_headroom",
         /// The outgoing queue stayed full.
         TransmitFull = "transmit_full",
         /// The ring to the owning worker was full.

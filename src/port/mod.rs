@@ -2,11 +2,14 @@
 //! implements (`dpdk::Mbuf` in the gateway, [`memory::MemoryFrame`] in tests). No device is known here.
 
 pub mod memory;
+mod vlan;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::vlan::{PortPlace, VlanId};
 
 /// Index of a port in the order of the configuration's `[[port]]` entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,11 +142,18 @@ pub trait Frame: Sized {
     /// headroom is too small.
     fn prepend(&mut self, count: usize) -> bool;
 
-    /// Takes `count` bytes off the packet's front; false, and nothing changed, where its first segment is not longer.
-    fn advance(&mut self, count: usize) -> bool;
+    /// Takes `count` bytes off the packet's front; false, and nothing changed, where the first segment is shorter.
+    fn trim_front(&mut self, count: usize) -> bool;
 
-    /// Cuts a packet of one segment to `len` bytes; false, and nothing changed, where it is shorter or has more
-    /// than one segment.
+    /// Control information of a VLAN tag that the packet had on the wire and that the device took off.
+    fn stripped_tag(&self) -> Option<u16> {
+        None
+    }
+
+    /// Appends the whole packet, over all its segments.
+    fn copy_to(&self, into: &mut Vec<u8>);
+
+    /// Cuts the packet to `len` bytes; false, and nothing changed, where it is shorter.
     fn truncate(&mut self, len: usize) -> bool;
 
     /// Another packet, of these two parts, in a buffer of the same pool; none where the pool is empty or a buffer too small.
@@ -160,13 +170,19 @@ pub trait Frame: Sized {
     }
 }
 
-/// One worker's queue pair on one port.
+/// One worker's queue pair on one port's device.
 pub trait PortQueue {
     /// What it receives and sends.
     type Frame: Frame;
 
     /// Appends up to [`BURST_SIZE`] received frames to `into`, never beyond its capacity; gives how many.
     fn receive(&mut self, into: &mut Vec<Self::Frame>) -> usize;
+
+    /// Whether the device takes VLAN tags off though nobody asked it to, so that what seems to have none may have had one:
+    /// see [`Frame::stripped_tag`].
+    fn strips_tags(&self) -> bool {
+        false
+    }
 
     /// Sends from the front of `frames`, takes out what the device took, and gives how many that were. What is left
     /// may be tried again.

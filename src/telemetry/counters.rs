@@ -84,6 +84,8 @@ pub struct PortCounters {
     pub received: Traffic,
     /// Handed to the device.
     pub transmitted: Traffic,
+    /// Of those received, given to another worker.
+    pub handed_over: Counter,
 }
 
 /// How many slots there are: real servers and local addresses that exist or still have sessions.

@@ -66,6 +66,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("fullgate_port_bytes_total", "Bytes of IP packets received or sent by the workers, by port."),
     ("fullgate_port_errors_total", "Packets that the device received with errors or failed to send."),
     ("fullgate_port_missed_total", "Packets that the device missed for want of descriptors."),
+    ("fullgate_port_handovers_total", "Packets received here and handed to the worker that owns them, by port."),
     ("fullgate_worker_bursts_total", "Bursts that held at least one packet."),
     ("fullgate_worker_handovers_total", "Packets handed to other workers."),
     ("fullgate_worker_handovers_received_total", "Packets taken over from other workers."),
@@ -153,6 +154,7 @@ fn record_port(row: &PortRow) {
         count("fullgate_port_errors_total", &labels, errors);
     }
     count("fullgate_port_missed_total", std::slice::from_ref(&port), row.rx_missed);
+    count("fullgate_port_handovers_total", std::slice::from_ref(&port), row.handovers);
     show("fullgate_port_link_up", &[port], u64::from(row.link_up));
 }
 
@@ -286,7 +288,7 @@ mod tests {
     fn a_pools_ceiling_and_its_fullest_real_server_can_be_compared() {
         let real_server = |address: &str, active: u64| {
             serde_json::json!({
-                "address": address, "weight": 1, "upper": 0, "lower": 0, "active_connections": active,
+                "address": address, "mode": "fullnat", "weight": 1, "upper": 0, "lower": 0, "active_connections": active,
                 "inactive_connections": 2, "traffic": TrafficTotals::default(),
             })
         };

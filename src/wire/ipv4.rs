@@ -59,6 +59,12 @@ impl<'a> Ipv4<'a> {
         Piece::of_ipv4(self.0, u8::try_from(self.header_len()).unwrap_or(u8::MAX))
     }
 
+    /// Where what it carries stands in the whole of a fragmented packet, in units of 8 bytes.
+    #[inline]
+    pub fn fragment_offset(self) -> u16 {
+        be16!(self.0, 6) & 0x1fff
+    }
+
     /// Time to live.
     #[inline]
     pub fn ttl(self) -> u8 {

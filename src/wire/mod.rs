@@ -10,10 +10,12 @@ pub mod gre;
 pub mod gue;
 pub mod icmp;
 pub mod icmp6;
+pub mod icmp_translation;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
 pub mod udp;
+pub mod vlan;
 
 /// Reads two bytes in network order at a constant offset of a fixed-size header.
 macro_rules! be16 {

@@ -12,6 +12,7 @@ pub mod link;
 mod outgoing;
 pub mod thread;
 mod turns;
+mod vlan;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,11 +23,12 @@ use crossbeam::queue::ArrayQueue;
 use self::link::{Event, Punt, SessionQuery, Snapshot, WorkerLink};
 use self::outgoing::Outgoing;
 use self::turns::Turns;
+use self::vlan::Receiver;
 use crate::config::{Idle, PuntRates};
 use crate::forward::early::{self, Early};
 use crate::forward::pending::{self, Pending};
 use crate::forward::{DropReason, Forwarder, Hop, Now, Origin, PuntClass, TokenBucket, Verdict};
-use crate::port::{BURST_SIZE, Frame, PortId, PortQueue, WorkerId};
+use crate::port::{BURST_SIZE, Frame, PortId, PortPlace, PortQueue, WorkerId};
 use crate::session::Tick;
 use crate::telemetry::counters::WorkerCounters;
 
@@ -80,8 +82,10 @@ pub struct WorkerParts<Q: PortQueue, E, C> {
     pub worker: WorkerId,
     /// Its forwarding.
     pub forwarder: Forwarder,
-    /// Its queue pair on each port, by port index.
+    /// Its queue pair on each device.
     pub queues: Vec<Q>,
+    /// Where each port is, by port index.
+    pub places: Vec<PortPlace>,
     /// Its link to the control thread.
     pub link: Arc<WorkerLink<Q::Frame, E>>,
     /// The rings between all workers.
@@ -101,13 +105,17 @@ pub struct WorkerParts<Q: PortQueue, E, C> {
 pub struct Worker<Q: PortQueue, E, C> {
     worker: WorkerId,
     forwarder: Forwarder,
+    /// By device.
     queues: Vec<Q>,
+    /// By device, too.
+    receivers: Vec<Receiver<Q::Frame>>,
     link: Arc<WorkerLink<Q::Frame, E>>,
     rings: HandOverRings<Q::Frame>,
     turns: Turns<C>,
     idle: Idle,
     counters: Arc<WorkerCounters>,
     snapshot: Arc<Snapshot>,
+    /// By port.
     outgoing: Vec<Outgoing<Q::Frame>>,
     pending: Pending<Q::Frame>,
     /// Where the look through the waiting packets goes on; none: all have been looked at.
@@ -137,11 +145,16 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         for (limit, rate) in punt_limits.iter_mut().zip(parts.punt_rates.0) {
             *limit = TokenBucket::new(rate);
         }
+        let receiver = |(device, queue): (usize, &Q)| Receiver::of(device, &parts.places, queue.strips_tags());
+        let receivers = parts.queues.iter().enumerate().map(receiver).collect();
+        let outgoing = |(index, place): (usize, &PortPlace)| Outgoing::new(port_id(index), *place);
+        let outgoing = parts.places.iter().enumerate().map(outgoing).collect();
         parts.forwarder.adopt(Arc::clone(&parts.first.services), Arc::clone(&parts.first.routes));
         Self {
             worker: parts.worker,
             forwarder: parts.forwarder,
-            outgoing: parts.queues.iter().map(|_| Outgoing::default()).collect(),
+            outgoing,
+            receivers,
             queues: parts.queues,
             counters: Arc::clone(&parts.link.counters),
             link: parts.link,
@@ -206,7 +219,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         worked
     }
 
-    /// A burst from every port.
+    /// A burst from every device.
     fn receive_all(&mut self, now: Now) -> bool {
         let mut worked = false;
         for index in 0..self.queues.len() {
@@ -214,10 +227,14 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             if self.queues[index].receive(&mut burst) > 0 {
                 worked = true;
                 self.counters.bursts.add(1);
-                let received = &self.counters.ports[index].received;
+                let owner = self.receivers[index].owner();
+                let received = &self.counters.ports[owner.index()].received;
                 received.packets.add(burst.len() as u64);
                 received.bytes.add(burst.iter().map(|frame| frame.packet_len() as u64).sum());
-                self.process(port_id(index), &mut burst, Origin::Queue, now);
+                match self.receivers[index] {
+                    Receiver::Port(port) => self.process(port, &mut burst, Origin::Queue, now),
+                    Receiver::Vlans(_) => self.process_by_vlan(index, &mut burst, now),
+                }
             }
             self.burst = burst;
         }
@@ -255,10 +272,10 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         let mut verdicts = [Verdict::Drop(DropReason::NotLocal); BURST_SIZE];
         self.forwarder.process(port, burst, origin, now, &mut verdicts);
         if let Some(out) = sole_port(&verdicts[..burst.len()])
-            && let (Some(outgoing), Some(queue)) =
-                (self.outgoing.get_mut(out.index()), self.queues.get_mut(out.index()))
+            && let Some(outgoing) = self.outgoing.get_mut(out.index())
+            && let Some(queue) = self.queues.get_mut(outgoing.device())
         {
-            outgoing.append(burst, queue, &self.counters, out.index());
+            outgoing.append(burst, queue, &self.counters);
             self.release_early();
             return;
         }
@@ -278,18 +295,25 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     }
 
     fn transmit(&mut self, port: PortId, frame: Q::Frame) {
-        let index = port.index();
-        let (Some(outgoing), Some(queue)) = (self.outgoing.get_mut(index), self.queues.get_mut(index)) else {
+        if let Some(outgoing) = self.outgoing.get_mut(port.index())
+            && let Some(queue) = self.queues.get_mut(outgoing.device())
+        {
+            outgoing.push(frame, queue, &self.counters);
+        } else {
             self.counters.drop_packets(DropReason::NoRoute, 1);
-            return;
-        };
-        outgoing.push(frame, queue, &self.counters, index);
+        }
     }
 
     fn hand_over(&self, owner: WorkerId, packet: HandOver<Q::Frame>) {
         let ring = self.rings.get(self.worker.index()).and_then(|row| row.get(owner.index()));
+        let port = packet.port.index();
         match ring.map(|ring| ring.push(packet)) {
-            Some(Ok(())) => self.counters.handovers.add(1),
+            Some(Ok(())) => {
+                self.counters.handovers.add(1);
+                if let Some(port) = self.counters.ports.get(port) {
+                    port.handed_over.add(1);
+                }
+            }
             _ => self.counters.drop_packets(DropReason::HandOverFull, 1),
         }
     }
@@ -341,8 +365,10 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     }
 
     fn flush(&mut self) {
-        for (index, (outgoing, queue)) in self.outgoing.iter_mut().zip(&mut self.queues).enumerate() {
-            outgoing.flush(queue, &self.counters, index);
+        for outgoing in &mut self.outgoing {
+            if let Some(queue) = self.queues.get_mut(outgoing.device()) {
+                outgoing.flush(queue, &self.counters);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use fullgate::config::DpdkConfig;
 use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue, Steering, clock, free_all, register_current_thread};
 use fullgate::port::{BURST_SIZE, ChecksumStatus, Frame, PortId, PortQueue};
 
-use crate::lab::{self, Hugepages, Peer, contents, flows, open, poll, port, receive, transmit, veth, wait_until};
+use crate::lab::{self, Hugepages, Peer, contents, flows, key, open, poll, port, receive, transmit, veth, wait_until};
 
 /// Frames from one peer through both ports, received by the first and sent by the second, to the other.
 fn forward(devices: [&str; 2], peers: [&str; 2], driver: &str) {
@@ -18,7 +18,7 @@ fn forward(devices: [&str; 2], peers: [&str; 2], driver: &str) {
     let (mut lan, mut lan_queues) = opened.pop().unwrap();
     let (mut wan, mut wan_queues) = opened.pop().unwrap();
     assert_eq!(wan.driver(), driver);
-    assert_eq!(wan.steering(), Steering::Single);
+    assert_eq!((wan.steering(), wan.ownership().name()), (Steering::Single, "single"));
     assert!(wan.link().unwrap().up);
 
     let (mut client, server) = (Peer::on(peers[0]), Peer::on(peers[1]));
@@ -70,7 +70,9 @@ fn two_queues(device: &str) {
     let (_eal, pool) = lab::eal(&ports, 2);
     let (wan, mut queues) = open(&ports, 2, &pool).pop().unwrap();
     assert_eq!((wan.rx_queues(), wan.tx_queues(), queues.len()), (2, 2, 2));
-    assert_eq!(wan.steering(), Steering::Software);
+    assert_eq!((wan.steering(), wan.ownership().name()), (Steering::Software, "software"));
+    let reason = wan.ownership().reason().map(ToString::to_string);
+    assert_eq!(reason, Some(format!("driver {} has no RSS with a redirection table", wan.driver())));
     assert_eq!(wan.mac().to_string(), lab::mac("a0"));
 
     let mut peer = Peer::on("a1");
@@ -305,6 +307,29 @@ pub fn pcap_queues_are_dealt() {
     }
 }
 
+/// A packet of three buffers: read whole, cut anywhere, changed at its front.
+fn in_several_buffers(pool: &MemPool) {
+    let room = usize::from(pool.room());
+    let packet: Vec<u8> = (0..2 * room + 100).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let whole = |frame: &Mbuf| {
+        let mut bytes = Vec::new();
+        frame.copy_to(&mut bytes);
+        assert_eq!(bytes.len(), frame.packet_len());
+        bytes
+    };
+    for len in [2 * room + 99, 2 * room + 1, 2 * room, room + 1, room, 60, 0] {
+        let mut frame = pool.copy_from(&packet).unwrap();
+        assert_eq!((frame.bytes(), frame.packet_len()), (&packet[..room], packet.len()));
+        assert_eq!(whole(&frame), packet);
+        assert!(!frame.truncate(packet.len() + 1));
+        assert!(frame.truncate(len));
+        assert_eq!((whole(&frame), frame.bytes().len()), (packet[..len].to_vec(), len.min(room)));
+        assert!(frame.prepend(4) && frame.trim_front(4.min(frame.bytes().len())));
+        assert_eq!(whole(&frame), packet[..len]);
+        assert!(!frame.trim_front(room + 1), "more than the first buffer has");
+    }
+}
+
 pub fn buffers() {
     let ports = [port("wan", "net_null0")];
     let (_eal, pool) = lab::eal(&ports, 1);
@@ -321,8 +346,8 @@ pub fn buffers() {
     assert_eq!((frame.packet_len(), frame.bytes().len()), (20, 20));
     drop(frame);
     assert!(pool.copy_from(&vec![0; usize::from(pool.room())]).is_some());
-    assert!(pool.copy_from(&vec![0; usize::from(pool.room()) + 1]).is_none());
-    assert_eq!(pool.available(), pool.size());
+    in_several_buffers(&pool);
+    assert_eq!(pool.available(), pool.size(), "each buffer is back");
 
     let mut all: Vec<Mbuf> = std::iter::from_fn(|| pool.copy_from(&packet)).collect();
     assert_eq!(all.len(), pool.size() as usize);
@@ -384,7 +409,7 @@ pub fn process_is_left_as_it_was() {
     }
     let (elapsed, wall) = (last - from, 200_000_000);
     assert!(elapsed.abs_diff(wall) < wall / 20, "{elapsed} ns instead of {wall}");
-    let opened = Port::open(&ports[0], PortId(0), 1, &pool).unwrap();
+    let opened = Port::open(&ports[0], PortId(0), 1, &pool, &key()).unwrap();
     drop((opened, eal));
     assert!(std::path::Path::new(&folder).exists(), "the pool keeps the EAL up");
     drop(pool);

@@ -4,14 +4,14 @@ use fullgate::config::{DpdkConfig, PortConfig};
 use fullgate::dpdk::{Eal, MemPool, Port};
 use fullgate::port::PortId;
 
-use crate::lab::{self, dpdk, port, veth, workers};
+use crate::lab::{self, dpdk, key, port, veth, workers};
 
 fn init_error(dpdk: &DpdkConfig, ports: &[PortConfig]) -> String {
     Eal::init(dpdk, ports, &workers(1)).unwrap_err().to_string()
 }
 
 fn open_error(config: &PortConfig, workers: u16, pool: &MemPool) -> String {
-    Port::open(config, PortId(0), workers, pool).unwrap_err().to_string()
+    Port::open(config, PortId(0), workers, pool, &key()).unwrap_err().to_string()
 }
 
 fn assert_says(error: &str, parts: &[&str]) {
@@ -42,7 +42,7 @@ pub fn of_ports() {
     assert_says(&open_error(&wan, 2, &pool), &["port \"wan\"", "1 transmit queues at most", "2 workers", "qpairs="]);
     let jumbo = PortConfig { mtu: Some(9000), ..wan.clone() };
     assert_says(&open_error(&jumbo, 1, &pool), &["port \"wan\"", "MTU 9000", "mtu"]);
-    let _open = Port::open(&wan, PortId(0), 1, &pool).unwrap();
+    let _open = Port::open(&wan, PortId(0), 1, &pool, &key()).unwrap();
     assert_says(&open_error(&wan, 1, &pool), &["port \"wan\"", "busy"]);
 
     veth("b0", "b1", 1);
@@ -50,7 +50,7 @@ pub fn of_ports() {
     let lan = PortConfig { link_timeout_milliseconds: 50, ..port("lan", "net_af_packet1,iface=b0") };
     assert_says(&open_error(&lan, 1, &pool), &["port \"lan\" without link", "50 ms"]);
     lab::run("ip link set b1 up");
-    assert!(Port::open(&lan, PortId(1), 1, &pool).is_ok());
+    assert!(Port::open(&lan, PortId(1), 1, &pool, &key()).is_ok());
     lab::run("ip link del b0");
     let gone = port("lan", "net_af_xdp2,iface=b0");
     assert_says(&open_error(&gone, 1, &pool), &["port \"lan\"", "net_af_xdp2", "DPDK says"]);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use fullgate::config::{Device, DpdkConfig, Idle, PortConfig, PortSteering, WorkerConfig};
 use fullgate::dpdk::{Eal, Mbuf, MemPool, Port, Queue};
+use fullgate::flow::rss::RssKey;
 use fullgate::port::{BURST_SIZE, Frame, PortId, PortQueue};
 
 /// How long a condition may take to come true.
@@ -135,6 +136,9 @@ pub fn port(name: &str, device: &str) -> PortConfig {
     PortConfig {
         name: name.to_owned(),
         device: Device::Vdev(device.to_owned()),
+        members: Vec::new(),
+        vlan: None,
+        mac: None,
         tap: format!("fg-{name}"),
         addresses: Vec::new(),
         routes: Vec::new(),
@@ -149,6 +153,11 @@ pub fn port(name: &str, device: &str) -> PortConfig {
 }
 
 /// `[dpdk]` without hugepages.
+/// An RSS key, which no virtual device takes.
+pub fn key() -> RssKey {
+    RssKey::draw(|| 0x0123_4567_89ab_cdef)
+}
+
 pub fn dpdk(megabytes: u32) -> DpdkConfig {
     DpdkConfig { eal_args: vec!["--no-huge".to_owned(), "-m".to_owned(), megabytes.to_string()], mbufs: None }
 }
@@ -199,7 +208,9 @@ pub fn eal(ports: &[PortConfig], count: u16) -> (Eal, MemPool) {
 pub fn open(ports: &[PortConfig], count: u16, pool: &MemPool) -> Vec<(Port, Vec<Queue>)> {
     (0u8..)
         .zip(ports)
-        .map(|(id, config)| Port::open(config, PortId(id), count, pool).unwrap_or_else(|error| panic!("{error}")))
+        .map(|(id, config)| {
+            Port::open(config, PortId(id), count, pool, &key()).unwrap_or_else(|error| panic!("{error}"))
+        })
         .collect()
 }
 

@@ -4,6 +4,7 @@
 //! which vanishes with it. Needs root. Says `test result: ...` as the usual harness does.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod bonds;
 mod cases;
 mod errors;
 mod lab;
@@ -33,6 +34,8 @@ const CASES: &[Case] = &[
     ("pcap_to_null", cases::pcap_to_null),
     ("pcap_queues_are_dealt", cases::pcap_queues_are_dealt),
     ("buffers", cases::buffers),
+    ("active_backup_uses_a_member_with_a_link", bonds::active_backup_uses_a_member_with_a_link),
+    ("lacp_brings_two_bonds_together", bonds::lacp_brings_two_bonds_together),
     ("hugepages_are_used_and_given_back", cases::hugepages_are_used_and_given_back),
     ("process_is_left_as_it_was", cases::process_is_left_as_it_was),
     ("errors_before_the_eal", errors::before_the_eal),

@@ -10,6 +10,7 @@ use fullgate::balance::{
     SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
 };
 use fullgate::flow::HashSeed;
+use fullgate::flow::ownership::Ownership;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
@@ -63,6 +64,7 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
         real_server_present: vec![true; 8],
         pools: vec![LocalPool { name: "lan".into(), port: LAN, ports, ipv4: vec![lip], ipv6: vec![] }],
         local_addresses: [(LIP.into(), LocalAddressSlot(0))].into_iter().collect(),
+        local_address_ports: vec![LAN],
         ..ServiceTable::default()
     }
 }
@@ -105,15 +107,25 @@ impl Gateway {
     }
 
     pub fn with(services: ServiceTable, workers: u8, worker: WorkerId, session_capacity: u32) -> Self {
-        Self::steered(services, workers, worker, session_capacity, Steering::Software)
+        Self::built((Ownership::in_turn(workers), Steering::Software), services, workers, worker, session_capacity)
     }
 
-    pub fn steered(
+    pub fn owning(
+        ownership: Ownership,
         services: ServiceTable,
         workers: u8,
         worker: WorkerId,
         session_capacity: u32,
-        steering: Steering,
+    ) -> Self {
+        Self::built((ownership, Steering::Software), services, workers, worker, session_capacity)
+    }
+
+    pub fn built(
+        (ownership, steering): (Ownership, Steering),
+        services: ServiceTable,
+        workers: u8,
+        worker: WorkerId,
+        session_capacity: u32,
     ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
@@ -124,6 +136,7 @@ impl Gateway {
             workers,
             ports: vec![view(WAN_MAC), view(LAN_MAC)],
             session_capacity: Capacity { ipv4: session_capacity, ipv6: session_capacity },
+            ownership,
             seed: HashSeed([11, 12]),
             counters: Arc::clone(&counters),
         };
@@ -139,6 +152,17 @@ impl Gateway {
     /// Sends one packet in and gives the verdict and the bytes as they are then.
     pub fn send(&mut self, port: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.send_burst(port, &[packet.to_vec()]).remove(0)
+    }
+
+    /// The same with only the first `first` bytes in the packet's first buffer; what it is then, put together.
+    pub fn send_scattered(&mut self, port: PortId, packet: &[u8], first: usize) -> (Verdict, Vec<u8>) {
+        let mut frames = [MemoryFrame::scattered(packet, first)];
+        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
+        self.forwarder.process(port, &mut frames, Origin::Queue, self.now, &mut verdicts);
+        let mut whole = Vec::new();
+        frames[0].copy_to(&mut whole);
+        assert_eq!(whole.len(), frames[0].packet_len());
+        (verdicts[0], whole)
     }
 
     pub fn send_burst(&mut self, port: PortId, packets: &[Vec<u8>]) -> Vec<(Verdict, Vec<u8>)> {

@@ -85,6 +85,9 @@ fn port_config(name: &str, addresses: &[&str], routes: &[RouteConfig]) -> PortCo
     PortConfig {
         name: name.to_owned(),
         device: Device::Vdev(format!("net_null_{name}")),
+        members: Vec::new(),
+        vlan: None,
+        mac: None,
         tap: format!("fg-{name}"),
         addresses: addresses.iter().map(|text| with_prefix(text)).collect(),
         routes: routes.to_vec(),
@@ -143,10 +146,10 @@ impl Lab {
     fn pump(twin: Twin, links: &Links, counters: &Arc<WorkerCounters>, waker: Arc<Waker<EventFd>>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let source = Arc::new(|bytes: &[u8]| Some(MemoryFrame::new(bytes)));
-        for (port, tap, _) in twin.taps() {
+        for (port, tap, mtu) in twin.taps() {
             let (tap, links, counters) = (Arc::clone(tap), Arc::clone(links), Arc::clone(counters));
             let source = Arc::clone(&source);
-            tasks.spawn(async move { drop(pump::inject(tap, port, links, source, counters).await) });
+            tasks.spawn(async move { drop(pump::inject(tap, port, mtu, links, source, counters).await) });
         }
         let taps: Vec<_> = twin.taps().map(|(_, tap, _)| Arc::clone(tap)).collect();
         let (links, counters) = (Arc::clone(links), Arc::clone(counters));
@@ -557,6 +560,21 @@ fn the_kernel_answers_pings_and_arp_for_its_addresses() {
         let answer = lab.sent(WAN, SOON, |frame| frame[12..14] == [8, 6] && frame[20..22] == [0, 2]).await.unwrap();
         assert_eq!(answer[28..32], ipv4("10.0.0.100").octets());
         assert_eq!(answer[6..12], WAN_MAC.0);
+
+        // A frame in several buffers arrives whole.
+        let request = echo_request(WAN_MAC, client, Ipv4Addr::new(10, 0, 0, 1));
+        let in_parts = Punt { port: WAN, class: PuntClass::Icmp, frame: MemoryFrame::scattered(&request, 40) };
+        lab.links[0].punts.push(in_parts).unwrap();
+        lab.links[0].waker.wake();
+        let reply = lab.sent(WAN, SOON, |frame| frame[12..14] == [8, 0] && frame[23] == 1).await.unwrap();
+        assert_eq!(reply[26..30], Ipv4Addr::new(10, 0, 0, 1).octets());
+
+        // A TAP may be given a larger MTU than its port; what it sends then does not fit.
+        ip("link set fg-wan mtu 4000");
+        ip("neigh replace 10.0.0.77 lladdr 02:0a:00:00:00:09 dev fg-wan nud permanent");
+        let _unanswered = Command::new("ping").args(["-c1", "-W1", "-s3000", "10.0.0.77"]).output().unwrap();
+        let counted = || (lab.counters.drops[DropReason::TooBig as usize].get() == 1).then_some(());
+        until_some(SOON, counted).await.expect("it is counted");
 
         // What the kernel does not take is counted.
         ip("link set fg-wan down");

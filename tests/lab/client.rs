@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -13,8 +13,8 @@ use super::Namespace;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects with a deadline.
-pub fn connect(target: SocketAddrV4) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::V4(target), TIMEOUT)?;
+pub fn connect(target: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&target.into(), TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     stream.set_nodelay(true)?;
@@ -43,7 +43,7 @@ pub fn answer(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// One request on a connection of its own. The calling thread must be in the client's namespace.
-pub fn get(target: SocketAddrV4, path: &str) -> io::Result<String> {
+pub fn get(target: impl Into<SocketAddr>, path: &str) -> io::Result<String> {
     let mut stream = connect(target)?;
     ask(&mut stream, path)?;
     Ok(String::from_utf8_lossy(&answer(&mut stream)?).into_owned())
@@ -52,9 +52,10 @@ pub fn get(target: SocketAddrV4, path: &str) -> io::Result<String> {
 /// The answers of `count` requests one after the other, counted: by real server's name, and by the source it saw.
 pub fn get_many(
     client: &Namespace,
-    target: SocketAddrV4,
+    target: impl Into<SocketAddr>,
     count: usize,
 ) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
+    let target = target.into();
     client.enter(|| {
         let (mut names, mut sources) = (BTreeMap::new(), BTreeMap::new());
         for number in 0..count {
@@ -76,7 +77,8 @@ pub struct Load {
 
 impl Load {
     /// Starts `threads` of them in the client's namespace.
-    pub fn start(client: &Namespace, target: SocketAddrV4, threads: usize) -> Self {
+    pub fn start(client: &Namespace, target: impl Into<SocketAddr>, threads: usize) -> Self {
+        let target = target.into();
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let one = |_| {
             let (stop, done) = (stop.clone(), done.clone());

@@ -43,6 +43,14 @@ impl Configuration {
         Self { ports: lan, balance: pool("lan", "10.0.0.200-10.0.0.203"), ..Self::bare() }
     }
 
+    /// For [`Lab::trunk`], with this device: the VLANs as ports of their own, and what has no tag as a third one.
+    pub fn trunk(device: &str) -> Self {
+        let wan = vlan("wan", 100, &["10.0.0.1/24", "10.0.0.100/32"]);
+        let lan = vlan("lan", 200, &["10.1.0.1/24"]);
+        let trunk = port("trunk", device, &["10.9.0.1/24"]);
+        Self { ports: wan + &trunk + &lan, balance: pool("lan", "10.1.0.200-10.1.0.203"), ..Self::bare() }
+    }
+
     /// Without ports.
     pub fn bare() -> Self {
         Self {
@@ -88,6 +96,11 @@ impl Configuration {
 /// A `[[port]]`.
 pub fn port(name: &str, device: &str, addresses: &[&str]) -> String {
     format!("[[port]]\nname = \"{name}\"\ndevice = \"{device}\"\ntap = \"fg-{name}\"\naddresses = {addresses:?}\n\n")
+}
+
+/// A `[[port]]` that is a VLAN of port `trunk`.
+pub fn vlan(name: &str, vlan: u16, addresses: &[&str]) -> String {
+    format!("[[port]]\nname = \"{name}\"\nparent = \"trunk\"\nvlan = {vlan}\naddresses = {addresses:?}\n\n")
 }
 
 /// A `[[local_pool]]` on the port of the same name.

@@ -9,6 +9,7 @@ pub mod frames;
 pub mod gateway;
 pub mod namespace;
 pub mod servers;
+pub mod trunk;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -18,6 +19,7 @@ pub use client::{Load, get};
 pub use gateway::{Configuration, Gateway};
 pub use namespace::{Namespace, cable, run};
 pub use servers::{Nginx, UdpEcho};
+pub use trunk::TrunkSwitch;
 
 /// How long a condition may take that should hold at once, on a machine that does other things too.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,13 +56,10 @@ impl Lab {
     pub fn two_arm(reals: usize, queues: usize) -> Self {
         let lab = Self::without_cables(reals);
         cable(&lab.client, "eth0", &lab.gateway, "veth-wan", queues);
-        for host in 10..30 {
-            lab.client.ip(&format!("addr add 10.0.0.{host}/24 dev eth0"));
-        }
         lab.plug("gateway", &lab.gateway, "veth-lan", queues);
-        for (index, real) in lab.reals.iter().enumerate() {
-            lab.plug(&format!("rs{index}"), real, "eth0", 1);
-            real.ip(&format!("addr add 10.1.0.{}/24 dev eth0", 11 + index));
+        lab.add_addresses();
+        for index in 0..lab.reals.len() {
+            lab.plug_real(index);
         }
         lab
     }
@@ -83,6 +82,37 @@ impl Lab {
         lab
     }
 
+    /// One cable, `veth-trunk`, for all: clients in VLAN 100, real servers in VLAN 200, and without a tag the switch
+    /// itself, 10.9.0.2.
+    pub fn trunk(reals: usize, queues: usize) -> (Self, TrunkSwitch) {
+        let lab = Self::without_cables(reals);
+        let trunk = TrunkSwitch::start(&lab.switch, "tap-trunk", &[("tap-100", 100), ("tap-200", 200)]);
+        cable(&lab.switch, "cable", &lab.gateway, "veth-trunk", queues);
+        for (namespace, interface) in [(&lab.switch, "cable"), (&lab.gateway, "veth-trunk")] {
+            // Tags in the frame, as on a wire, and not beside it.
+            for feature in ["txvlan", "rxvlan", "tx-vlan-stag-hw-insert", "rx-vlan-stag-hw-parse"] {
+                run(namespace.command("ethtool").args(["-K", interface, feature, "off"]));
+            }
+        }
+        for bridge in ["trunk", "clients"] {
+            lab.switch.ip(&format!("link add {bridge} type bridge"));
+            lab.switch.ip(&format!("link set {bridge} up"));
+        }
+        lab.switch.ip("addr add 10.9.0.2/24 dev trunk");
+        for (socket, bridge) in
+            [("cable", "trunk"), ("tap-trunk", "trunk"), ("tap-100", "clients"), ("tap-200", "switch")]
+        {
+            lab.switch.ip(&format!("link set {socket} master {bridge} up"));
+        }
+        cable(&lab.switch, "client", &lab.client, "eth0", 1);
+        lab.switch.ip("link set client master clients");
+        lab.add_addresses();
+        for index in 0..lab.reals.len() {
+            lab.plug_real(index);
+        }
+        (lab, trunk)
+    }
+
     fn without_cables(reals: usize) -> Self {
         let switch = Namespace::new("switch");
         switch.ip("link add switch type bridge");
@@ -94,6 +124,19 @@ impl Lab {
             reals: (0..reals).map(|index| Namespace::new(&format!("rs{index}"))).collect(),
             directory: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// The clients', where they are alone.
+    fn add_addresses(&self) {
+        for host in 10..30 {
+            self.client.ip(&format!("addr add 10.0.0.{host}/24 dev eth0"));
+        }
+    }
+
+    /// A real server of its number in 10.1.0.0/24.
+    fn plug_real(&self, index: usize) {
+        self.plug(&format!("rs{index}"), &self.reals[index], "eth0", 1);
+        self.reals[index].ip(&format!("addr add 10.1.0.{}/24 dev eth0", 11 + index));
     }
 
     /// A cable from the switch's new port `socket` to `interface` of `namespace`.

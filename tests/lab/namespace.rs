@@ -66,6 +66,8 @@ impl Namespace {
             for (key, value) in [("accept_dad", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
                 std::fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{key}"), value).unwrap();
             }
+            // A host speaks to its own addresses over its loopback.
+            std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").unwrap();
         });
         self.ip(&format!("-6 addr add {address} dev {interface} nodad"));
     }

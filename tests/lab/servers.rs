@@ -1,7 +1,7 @@
 //! Real servers: nginx for HTTP, an echo of our own for UDP.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub struct Nginx {
 
 impl Nginx {
     /// Starts one on `address`; `/name.bin` and the like come from its directory.
-    pub fn start(namespace: &Namespace, directory: &Path, name: &str, address: SocketAddrV4) -> Self {
-        let directory = directory.join(name);
+    pub fn start(namespace: &Namespace, directory: &Path, name: &str, address: impl Into<SocketAddr>) -> Self {
+        let (directory, address) = (directory.join(name), address.into());
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("nginx.conf");
         std::fs::write(&file, configuration(&directory.display().to_string(), name, address)).unwrap();
@@ -27,7 +27,7 @@ impl Nginx {
         command.arg("-c").arg(&file).arg("-e").arg(directory.join("error.log")).args(["-g", "daemon off;"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let server = Self { child };
-        wait_for("nginx to answer", PATIENCE, || namespace.enter(|| get(address, "/")).ok());
+        wait_for(&format!("nginx to answer at {address}"), PATIENCE, || namespace.enter(|| get(address, "/")).ok());
         server
     }
 }
@@ -42,7 +42,7 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(directory: &str, name: &str, address: SocketAddrV4) -> String {
+fn configuration(directory: &str, name: &str, address: SocketAddr) -> String {
     format!(
         "user root;
         pid {directory}/nginx.pid;
@@ -73,7 +73,8 @@ pub struct UdpEcho {
 
 impl UdpEcho {
     /// Starts one on `address`.
-    pub fn start(namespace: &Namespace, address: SocketAddrV4) -> Self {
+    pub fn start(namespace: &Namespace, address: impl Into<SocketAddr>) -> Self {
+        let address = address.into();
         let socket = namespace.enter(|| UdpSocket::bind(address)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -122,5 +123,28 @@ impl Drop for UdpEcho {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Takes tunnelled packets apart in a real server; ended when dropped.
+pub struct Decapsulation(Child);
+
+impl Decapsulation {
+    /// Starts it; GUE comes at port 6080.
+    pub fn start(namespace: &Namespace) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
+        let mut command = namespace.command("python3");
+        let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Decapsulation {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

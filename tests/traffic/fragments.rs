@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::lab::gateway::port;
+use crate::lab::servers::Decapsulation;
 use crate::lab::{Configuration, Gateway, Lab, Namespace, PATIENCE, wait_for};
 
 /// What is sent: in one piece, in a few, in many.
@@ -200,7 +201,7 @@ fn dr() {
 fn tun() {
     for cores in CORES {
         let (lab, configuration, _) = one_arm(&IPV4, cores, "tun");
-        let _tunnel = super::modes::Decapsulation::start(&lab.reals[0]);
+        let _tunnel = Decapsulation::start(&lab.reals[0]);
         let _echo = Echo::start(&lab.reals[0], IPV4.vip());
         let gateway = Gateway::start(&lab, &configuration);
         exchange(&lab, &gateway, IPV4.client(), IPV4.vip());

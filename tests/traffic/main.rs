@@ -7,17 +7,24 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod announcements;
+mod bond;
 mod changes;
 mod counts;
 mod fragments;
 mod garbage;
 mod http;
 mod hugepages;
+mod icmp;
 mod ipv6;
+mod jumbo;
+mod links;
 mod modes;
 mod packets;
+mod path_mtu;
 mod restart;
 mod routing;
 mod start;
 mod udp;
+mod vlan;
 mod workers;

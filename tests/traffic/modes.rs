@@ -1,26 +1,74 @@
-//! NAT, DR and TUN with real clients and real servers, over TCP and UDP, with one worker and two.
+//! Every mode with real clients and real servers: over TCP and UDP, IPv4, IPv6 and between them, with one worker and two.
+//!
+//! FULLNAT over IPv4 is what all other tests run.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use fullgate::control::protocol::SessionRow;
+
 use crate::lab::client::get_many;
-use crate::lab::gateway::{real, vip};
-use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, UdpEcho, VIP, wait_for};
+use crate::lab::gateway::{port, vip};
+use crate::lab::servers::Decapsulation;
+use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, UdpEcho, wait_for};
 
 const CORES: [&str; 2] = ["[0]", "[0, 1]"];
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+
+/// The families of the clients and of the real servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Families {
+    client: Family,
+    server: Family,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+const IPV4: Families = Families { client: Family::Ipv4, server: Family::Ipv4 };
+const IPV6: Families = Families { client: Family::Ipv6, server: Family::Ipv6 };
+const NAT64: Families = Families { client: Family::Ipv6, server: Family::Ipv4 };
+const NAT46: Families = Families { client: Family::Ipv4, server: Family::Ipv6 };
+
+impl Families {
+    fn vip(self, port: u16) -> SocketAddr {
+        match self.client {
+            Family::Ipv4 => vip(port).into(),
+            Family::Ipv6 => SocketAddr::new(VIP6.into(), port),
+        }
+    }
+
+    fn client(self) -> IpAddr {
+        match self.client {
+            Family::Ipv4 => Ipv4Addr::new(10, 0, 0, 10).into(),
+            Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10).into(),
+        }
+    }
+
+    /// Real server `index` in network `10.NETWORK.0.0/24` or `2001:db8:NETWORK::/64`.
+    fn real(self, network: u8, index: u8, port: u16) -> SocketAddr {
+        match self.server {
+            Family::Ipv4 => SocketAddrV4::new(Ipv4Addr::new(10, network, 0, 11 + index), port).into(),
+            Family::Ipv6 => {
+                let address = Ipv6Addr::new(0x2001, 0xdb8, network.into(), 0, 0, 0, 0, 0x11 + u16::from(index));
+                SocketAddr::new(address.into(), port)
+            }
+        }
+    }
+}
 
 /// An HTTP and a UDP service on two real servers at `address`, in this mode, as a file has it.
-fn services(mode: &str, address: impl Fn(u8, u16) -> SocketAddrV4, tunnel: &str) -> String {
+fn services(families: Families, mode: &str, address: impl Fn(u8, u16) -> SocketAddr, tunnel: &str) -> String {
     let real_server =
         |index, port| format!("[[service.real_server]]\naddress = \"{}\"\n{tunnel}\n", address(index, port));
     let service = |protocol, port| {
         let service = format!(
             "[[service]]\nvip = \"{}\"\nprotocol = \"{protocol}\"\nscheduler = \"rr\"\nmode = \"{mode}\"\n",
-            vip(port)
+            families.vip(port)
         );
         service + &real_server(0, port) + &real_server(1, port)
     };
@@ -28,15 +76,24 @@ fn services(mode: &str, address: impl Fn(u8, u16) -> SocketAddrV4, tunnel: &str)
 }
 
 /// Sends HTTP requests and UDP packets, and looks at who answered, to whom, and what the gateway counted.
-fn exchange(lab: &Lab, gateway: &Gateway, mode: &str) {
-    let (names, sources) = get_many(&lab.client, vip(80), 20);
+fn exchange(lab: &Lab, gateway: &Gateway, families: Families, mode: &str) {
+    let (names, sources) = get_many(&lab.client, families.vip(80), 20);
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names.values().all(|&count| count >= 5), "{names:?}");
-    assert_eq!(sources, BTreeMap::from([("10.0.0.10".into(), 20)]), "real servers see the client itself");
+    if mode == "fullnat" {
+        let is_local = |source: &String| source.starts_with("10.1.0.20") || source.starts_with("2001:db8:1::20");
+        assert!(sources.keys().all(is_local), "{sources:?}");
+    } else {
+        assert_eq!(
+            sources,
+            BTreeMap::from([(families.client().to_string(), 20)]),
+            "real servers see the client itself"
+        );
+    }
     lab.client.enter(|| {
         for number in 0..20_u8 {
-            let socket = UdpSocket::bind((Ipv4Addr::new(10, 0, 0, 10), 0)).unwrap();
-            socket.connect(vip(53)).unwrap();
+            let socket = UdpSocket::bind((families.client(), 0)).unwrap();
+            socket.connect(families.vip(53)).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             socket.send(&[number]).unwrap();
             let mut buffer = [0; 16];
@@ -45,112 +102,115 @@ fn exchange(lab: &Lab, gateway: &Gateway, mode: &str) {
         }
     });
     let sessions = gateway.sessions();
-    assert!(sessions.iter().all(|session| session.mode.name() == mode && session.local.is_none()), "{sessions:?}");
+    let is_right = |row: &SessionRow| row.mode.name() == mode && row.local.is_some() == (mode == "fullnat");
+    assert!(sessions.iter().all(is_right), "{sessions:?}");
     let stats = gateway.stats();
     assert_eq!(stats.services.iter().map(|service| service.traffic.connections).collect::<Vec<_>>(), [20, 20]);
-    let one_way = mode != "nat";
+    let one_way = matches!(mode, "dr" | "tun");
     assert!(stats.services.iter().all(|service| (service.traffic.out_packets == 0) == one_way), "{:?}", stats.services);
     let list = gateway.command("service list");
     assert_eq!(list.matches(&format!(" {mode} ")).count(), 4, "{list}");
 }
 
+/// A two-arm lab of both families and servers in it, with its configuration but for the services.
+fn two_arm(cores: &str, address: impl Fn(u8, u16) -> SocketAddr) -> (Lab, Vec<(Nginx, UdpEcho)>, Configuration) {
+    let lab = Lab::two_arm(2, if cores == CORES[0] { 1 } else { 2 });
+    lab.client.ipv6("eth0", "2001:db8::10/64");
+    let start = |(index, real): (u8, &Namespace)| {
+        real.ipv6("eth0", &format!("2001:db8:1::{:x}/64", 0x11 + index));
+        real.ip("route add default via 10.1.0.1");
+        real.ip("-6 route add default via 2001:db8:1::1");
+        let nginx = Nginx::start(real, lab.path(), &format!("rs{index}"), address(index, 80));
+        (nginx, UdpEcho::start(real, address(index, 53)))
+    };
+    let servers = (0..).zip(&lab.reals).map(start).collect();
+    let wan = ["10.0.0.1/24", "10.0.0.100/32", "2001:db8::1/64", "2001:db8::100/128"];
+    let wan = port("wan", "net_af_xdp0,iface=veth-wan", &wan);
+    let lan = port("lan", "net_af_xdp1,iface=veth-lan", &["10.1.0.1/24", "2001:db8:1::1/64"]);
+    let pool = "[[local_pool]]\nname = \"lan\"\nport = \"lan\"\naddresses = [\"10.1.0.200-10.1.0.203\", \"2001:db8:1::200-2001:db8:1::203\"]\n\n";
+    let configuration =
+        Configuration { cores: cores.into(), ports: wan + &lan, balance: pool.into(), ..Configuration::bare() };
+    (lab, servers, configuration)
+}
+
 #[test]
-fn nat_over_one_worker_and_two() {
-    for cores in CORES {
-        let lab = Lab::two_arm(2, if cores == CORES[0] { 1 } else { 2 });
-        lab.reals.iter().for_each(|real| {
-            real.ip("route add default via 10.1.0.1");
-        });
-        // Another port than the service's: NAT maps it.
-        let address = |index, port| real(index, if port == 80 { 8000 } else { port });
-        let _servers: Vec<_> = (0..2_u8)
-            .map(|index| {
-                let namespace = &lab.reals[usize::from(index)];
-                let nginx = Nginx::start(namespace, lab.path(), &format!("rs{index}"), address(index, 80));
-                (nginx, UdpEcho::start(namespace, address(index, 53)))
-            })
-            .collect();
-        let mut configuration = Configuration { cores: cores.into(), ..Configuration::two_arm() };
-        configuration.balance = services("nat", address, "");
-        exchange(&lab, &Gateway::start(&lab, &configuration), "nat");
+fn fullnat_over_ipv6_and_between_the_families() {
+    for (families, cores) in [(IPV6, CORES[0]), (IPV6, CORES[1]), (NAT64, CORES[1]), (NAT46, CORES[0])] {
+        let address = |index, port| families.real(1, index, port);
+        let (lab, _servers, mut configuration) = two_arm(cores, address);
+        configuration.balance += &services(families, "fullnat", address, "");
+        let gateway = Gateway::start(&lab, &configuration);
+        exchange(&lab, &gateway, families, "fullnat");
     }
 }
 
-/// Real servers on the clients' switch that have the VIP on their loopback and do not say so.
-fn one_arm_with_vip(lab: &Lab) -> Vec<(Nginx, UdpEcho)> {
-    let start = |(index, real): (usize, &Namespace)| {
+#[test]
+fn nat_over_one_worker_and_two() {
+    for (families, cores) in [(IPV4, CORES[0]), (IPV4, CORES[1]), (IPV6, CORES[1])] {
+        // Another port than the service's: NAT maps it.
+        let address = |index, port| families.real(1, index, if port == 80 { 8000 } else { port });
+        let (lab, _servers, mut configuration) = two_arm(cores, address);
+        configuration.balance = services(families, "nat", address, "");
+        exchange(&lab, &Gateway::start(&lab, &configuration), families, "nat");
+    }
+}
+
+/// A lab of both families in which real servers are on the clients' switch, and have the VIP on their loopback without
+/// saying so; with its configuration but for the services.
+fn one_arm(families: Families, cores: &str) -> (Lab, Vec<(Nginx, UdpEcho)>, Configuration) {
+    let lab = Lab::one_arm_with_queues(2, if cores == CORES[0] { 1 } else { 2 });
+    lab.client.ipv6("eth0", "2001:db8::10/64");
+    let start = |(index, real): (u8, &Namespace)| {
         real.enter(|| {
             for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
                 std::fs::write(format!("/proc/sys/net/ipv4/conf/all/{key}"), value).unwrap();
             }
         });
+        real.ipv6("eth0", &format!("2001:db8::{:x}/64", 0x11 + index));
         real.ip("addr add 10.0.0.100/32 dev lo");
-        let nginx = Nginx::start(real, lab.path(), &format!("rs{index}"), SocketAddrV4::new(VIP, 80));
-        (nginx, UdpEcho::start(real, SocketAddrV4::new(VIP, 53)))
+        real.ipv6("lo", "2001:db8::100/128");
+        let nginx = Nginx::start(real, lab.path(), &format!("rs{index}"), families.vip(80));
+        (nginx, UdpEcho::start(real, families.vip(53)))
     };
-    lab.reals.iter().enumerate().map(start).collect()
-}
-
-fn one_arm_address(index: u8, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 11 + index), port)
+    let servers = (0..).zip(&lab.reals).map(start).collect();
+    let addresses = ["10.0.0.1/24", "10.0.0.100/32", "2001:db8::1/64", "2001:db8::100/128"];
+    let ports = port("lan", "net_af_xdp0,iface=veth-lan", &addresses);
+    (lab, servers, Configuration { cores: cores.into(), ports, ..Configuration::bare() })
 }
 
 #[test]
 fn dr_over_one_worker_and_two() {
-    for cores in CORES {
-        let lab = Lab::one_arm_with_queues(2, if cores == CORES[0] { 1 } else { 2 });
-        let _servers = one_arm_with_vip(&lab);
-        let mut configuration = Configuration { cores: cores.into(), ..Configuration::one_arm() };
-        configuration.balance = services("dr", one_arm_address, "");
-        exchange(&lab, &Gateway::start(&lab, &configuration), "dr");
-    }
-}
-
-/// Takes tunnelled packets apart in a real server; ended when dropped.
-pub struct Decapsulation(Child);
-
-impl Decapsulation {
-    pub fn start(namespace: &Namespace) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
-        let mut command: Command = namespace.command("python3");
-        let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-}
-
-impl Drop for Decapsulation {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    for (families, cores) in [(IPV4, CORES[0]), (IPV4, CORES[1]), (IPV6, CORES[1])] {
+        let (lab, _servers, mut configuration) = one_arm(families, cores);
+        configuration.balance = services(families, "dr", |index, port| families.real(0, index, port), "");
+        exchange(&lab, &Gateway::start(&lab, &configuration), families, "dr");
     }
 }
 
 #[test]
 fn tun_by_each_encapsulation_over_one_worker_and_two() {
     let gue = "mode = \"tun\"\ntunnel = \"gue\"\ntunnel_port = 6080";
-    for (cores, tunnel) in [
-        (CORES[0], ""),
-        (CORES[1], "tunnel = \"gre\"\ntunnel_checksum = true"),
-        (CORES[0], gue),
-        (CORES[1], &format!("{gue}\ntunnel_checksum = true")),
+    for (families, cores, tunnel) in [
+        (IPV4, CORES[0], ""),
+        (IPV4, CORES[1], "tunnel = \"gre\"\ntunnel_checksum = true"),
+        (IPV4, CORES[0], gue),
+        (IPV4, CORES[1], &format!("{gue}\ntunnel_checksum = true")),
+        (IPV6, CORES[1], ""),
+        (IPV6, CORES[0], &format!("{gue}\ntunnel_checksum = true")),
+        (NAT64, CORES[1], ""),
+        (NAT46, CORES[0], "tunnel = \"gre\""),
     ] {
-        let lab = Lab::one_arm_with_queues(2, if cores == CORES[0] { 1 } else { 2 });
-        let _servers = one_arm_with_vip(&lab);
+        let (lab, _servers, mut configuration) = one_arm(families, cores);
         let _tunnels: Vec<_> = lab.reals.iter().map(Decapsulation::start).collect();
-        let mut configuration = Configuration { cores: cores.into(), ..Configuration::one_arm() };
-        configuration.balance = services("tun", one_arm_address, tunnel);
-        exchange(&lab, &Gateway::start(&lab, &configuration), "tun");
+        configuration.balance = services(families, "tun", |index, port| families.real(0, index, port), tunnel);
+        exchange(&lab, &Gateway::start(&lab, &configuration), families, "tun");
     }
 }
 
 #[test]
 fn modes_are_given_and_changed_at_run_time() {
-    let lab = Lab::one_arm(2);
-    let _servers = one_arm_with_vip(&lab);
-    let gateway = Gateway::start(&lab, &Configuration::one_arm());
+    let (lab, _servers, configuration) = one_arm(IPV4, CORES[0]);
+    let gateway = Gateway::start(&lab, &configuration);
     gateway.command("service add -t 10.0.0.100:80 -s rr --mode dr");
     gateway.command("real add -t 10.0.0.100:80 -r 10.0.0.11");
     gateway.command("real add -t 10.0.0.100:80 -r 10.0.0.12 -g");
@@ -167,6 +227,16 @@ fn modes_are_given_and_changed_at_run_time() {
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 --tun-type gre", "the real server is in mode dr");
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 -i --tun-type gue", "tunnel_port: missing or 0");
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 -i --tun-csum", "a tunnel by ipip has no checksum");
+
+    lab.gateway.ip("route add 172.16.0.0/16 via 10.0.0.11");
+    wait_for("the route to be followed", PATIENCE, || {
+        let output = gateway.cli("real add -t 10.0.0.100:80 -r 172.16.0.1");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            gateway.command("real del -t 10.0.0.100:80 -r 172.16.0.1");
+        }
+        said.contains("dr needs it on a link of the gateway, and it is behind router 10.0.0.11").then_some(())
+    });
 
     let _tunnel = Decapsulation::start(&lab.reals[1]);
     let said = gateway.command("real edit -t 10.0.0.100:80 -r 10.0.0.12 -i --tun-type gre");

@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <net/if.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,9 +52,36 @@ char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count)
 	return rte_pktmbuf_adj(frame, count);
 }
 
-int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count)
+void dpdk_shim_mbuf_truncate(struct rte_mbuf *frame, uint32_t length)
 {
-	return rte_pktmbuf_trim(frame, count);
+	struct rte_mbuf *segment = frame, *rest;
+	uint32_t left = length;
+
+	frame->nb_segs = 1;
+	frame->pkt_len = length;
+	while (left > segment->data_len && segment->next != NULL) {
+		left -= segment->data_len;
+		segment = segment->next;
+		frame->nb_segs++;
+	}
+	segment->data_len = (uint16_t)left;
+	rest = segment->next;
+	segment->next = NULL;
+	if (rest != NULL)
+		rte_pktmbuf_free(rest);
+}
+
+void dpdk_shim_mbuf_copy(const struct rte_mbuf *frame, uint32_t length, char *into)
+{
+	const char *bytes = rte_pktmbuf_read(frame, 0, length, into);
+
+	if (bytes != NULL && bytes != into)
+		memcpy(into, bytes, length);
+}
+
+int dpdk_shim_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
+{
+	return rte_pktmbuf_chain(head, tail);
 }
 
 uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool)
@@ -121,6 +149,52 @@ int dpdk_shim_interface_running(unsigned int index)
 	if (result < 0)
 		return result;
 	return (request.ifr_flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
+}
+
+static int find_bonding(struct dl_phdr_info *object, size_t size, void *found)
+{
+	(void)size;
+	if (strstr(object->dlpi_name, "librte_net_bond.so") == NULL)
+		return 0;
+	*(const char **)found = object->dlpi_name;
+	return 1;
+}
+
+/* A function of the bonding driver, which the EAL loads by itself: the gateway is not linked with it. */
+static void *bonding_function(const char *name)
+{
+	void *function = dlsym(RTLD_DEFAULT, name), *handle;
+	const char *path = NULL;
+
+	if (function != NULL || dl_iterate_phdr(find_bonding, &path) == 0)
+		return function;
+	handle = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+	if (handle == NULL)
+		return NULL;
+	function = dlsym(handle, name);
+	dlclose(handle);
+	return function;
+}
+
+int dpdk_shim_bond_primary(uint16_t bond)
+{
+	/* BONDING_MODE_ACTIVE_BACKUP */
+	const int active_backup = 1;
+	int (*mode)(uint16_t), (*primary)(uint16_t);
+
+	*(void **)&mode = bonding_function("rte_eth_bond_mode_get");
+	*(void **)&primary = bonding_function("rte_eth_bond_primary_get");
+	if (mode == NULL || primary == NULL || mode(bond) != active_backup)
+		return -ENOTSUP;
+	return primary(bond);
+}
+
+int dpdk_shim_bond_primary_set(uint16_t bond, uint16_t member)
+{
+	int (*set)(uint16_t, uint16_t);
+
+	*(void **)&set = bonding_function("rte_eth_bond_primary_set");
+	return set == NULL ? -ENOTSUP : set(bond, member);
 }
 
 static ssize_t log_write(void *cookie, const char *message, size_t length)

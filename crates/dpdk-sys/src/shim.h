@@ -26,8 +26,10 @@ static const size_t DPDK_SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags
 static const size_t DPDK_SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);     /* uint32_t */
 static const size_t DPDK_SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);   /* uint16_t */
 static const size_t DPDK_SHIM_MBUF_POOL = offsetof(struct rte_mbuf, pool);           /* struct rte_mempool * */
+static const size_t DPDK_SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);   /* uint16_t */
 static const size_t DPDK_SHIM_MBUF_SIZE = sizeof(struct rte_mbuf);
 
+static const uint64_t DPDK_SHIM_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t DPDK_SHIM_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
@@ -44,6 +46,11 @@ static const uint64_t DPDK_SHIM_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI
 static const uint64_t DPDK_SHIM_RSS_IPV4 = RTE_ETH_RSS_IPV4;
 static const uint64_t DPDK_SHIM_RSS_NONFRAG_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
 static const uint64_t DPDK_SHIM_RSS_NONFRAG_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t DPDK_SHIM_RSS_NONFRAG_IPV4_SCTP = RTE_ETH_RSS_NONFRAG_IPV4_SCTP;
+static const uint64_t DPDK_SHIM_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t DPDK_SHIM_RSS_NONFRAG_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t DPDK_SHIM_RSS_NONFRAG_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+static const uint64_t DPDK_SHIM_RSS_NONFRAG_IPV6_SCTP = RTE_ETH_RSS_NONFRAG_IPV6_SCTP;
 static const uint32_t DPDK_SHIM_MQ_RX_NONE = RTE_ETH_MQ_RX_NONE;
 static const uint32_t DPDK_SHIM_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 static const uint16_t DPDK_SHIM_RETA_GROUP_SIZE = RTE_ETH_RETA_GROUP_SIZE;
@@ -66,8 +73,12 @@ char *dpdk_shim_mbuf_append(struct rte_mbuf *frame, uint16_t count);
 char *dpdk_shim_mbuf_prepend(struct rte_mbuf *frame, uint16_t count);
 /* rte_pktmbuf_adj */
 char *dpdk_shim_mbuf_adj(struct rte_mbuf *frame, uint16_t count);
-/* rte_pktmbuf_trim */
-int dpdk_shim_mbuf_trim(struct rte_mbuf *frame, uint16_t count);
+/* Cuts a packet to so many bytes, which it has, and gives segments back that are left empty; the first stays. */
+void dpdk_shim_mbuf_truncate(struct rte_mbuf *frame, uint32_t length);
+/* Copies the `length` bytes of a packet, over all its segments. */
+void dpdk_shim_mbuf_copy(const struct rte_mbuf *frame, uint32_t length, char *into);
+/* rte_pktmbuf_chain */
+int dpdk_shim_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 /* rte_pktmbuf_data_room_size */
 uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool);
 /* Objects that the pool was made with. */
@@ -82,6 +93,11 @@ int dpdk_shim_link(uint16_t port, uint32_t *speed);
 int dpdk_shim_interface_mtu(unsigned int index);
 /* Whether that interface is up and has a carrier: 1 or 0; negative errno on failure. */
 int dpdk_shim_interface_running(unsigned int index);
+
+/* The member that an active-backup bond uses; -ENOTSUP for a bond of another mode and without a bonding driver. */
+int dpdk_shim_bond_primary(uint16_t bond);
+/* rte_eth_bond_primary_set; -ENOTSUP without a bonding driver. */
+int dpdk_shim_bond_primary_set(uint16_t bond, uint16_t member);
 
 /* Takes one message of DPDK's log: its level (RTE_LOG_*), its bytes, how many. */
 typedef void (*dpdk_shim_log_sink)(uint32_t level, const char *message, size_t length);

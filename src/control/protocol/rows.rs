@@ -149,8 +149,17 @@ pub struct SessionCount {
 pub struct PortRow {
     /// Its name.
     pub name: String,
-    /// Its device string.
+    /// Its device string; of a VLAN the parent's name.
     pub device: String,
+    /// The VLAN of the device that it is; none: what has no tag.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// The port that has the device; none: this one.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// Of a bond, its members and whether each has a link.
+    #[serde(default)]
+    pub members: Vec<(String, bool)>,
     /// Its PMD.
     pub driver: String,
     /// Its TAP.
@@ -171,11 +180,15 @@ pub struct PortRow {
     pub rx_queues: u16,
     /// Transmit queues.
     pub tx_queues: u16,
-    /// How packets find their worker: `rss`, `software` or `single`.
+    /// How a client's packets find their worker: `rss`, `software` or `single`.
     pub steering: String,
+    /// How answers to local addresses find it: `rss`, `software` or `single`.
+    pub ownership: String,
+    /// Why the ownership is software, where it is.
+    pub ownership_reason: Option<String>,
     /// Offloads in use.
     pub offloads: Vec<String>,
-    /// Received by the workers.
+    /// Received by the workers. The port that has a device counts its VLANs' packets too, with their tags.
     pub rx_packets: u64,
     /// Received by the workers.
     pub rx_bytes: u64,
@@ -189,6 +202,8 @@ pub struct PortRow {
     pub rx_errors: u64,
     /// Packets that the device failed to send.
     pub tx_errors: u64,
+    /// Packets received here that the workers handed over to each other.
+    pub handovers: u64,
     /// The device's own counters, by its names, those that are not 0.
     pub xstats: Vec<(String, u64)>,
 }

@@ -11,7 +11,7 @@ use std::io;
 use super::TwinError;
 
 /// IPv4, by device.
-const IPV4: [(&str, &str); 3] = [
+const IPV4: [(&str, &str); 5] = [
     // Answer ARP only for addresses of the TAP that was asked. Two ports may be on one wire: both TAPs would answer
     // for each other's addresses otherwise, and neighbours would learn the wrong port.
     ("arp_ignore", "1"),
@@ -21,6 +21,10 @@ const IPV4: [(&str, &str); 3] = [
     // Loose: clients may come in by one port and have their route out of another (two arms, ECMP). The strict
     // check, 1, which some distributions set for `all`, would drop their pings and ARP; the larger of both counts.
     ("rp_filter", "2"),
+    // No route of the kernel's own traffic through a port without link: the TAP's carrier says which those are.
+    ("ignore_routes_with_linkdown", "1"),
+    // Tell the neighbours when the TAP is set up or gets another link-layer address.
+    ("arp_notify", "1"),
 ];
 
 /// Neighbours of both families, by device. Forwarded packets do not refresh the kernel's neighbours, the mirror does when
@@ -35,13 +39,16 @@ const NEIGHBOUR: [(&str, &str); 2] = [
 ];
 
 /// IPv6, by device.
-const IPV6: [(&str, &str); 3] = [
+const IPV6: [(&str, &str); 5] = [
     // The TAP is a router's port: addresses and routes come from the configuration or a routing daemon, not from
     // whoever sends router advertisements.
     ("accept_ra", "0"),
     ("autoconf", "0"),
     // `ip link set TAP down` and `up` again leaves the addresses there, as it does those of IPv4.
     ("keep_addr_on_down", "1"),
+    // As for IPv4. `ndisc_notify` tells of new addresses too.
+    ("ignore_routes_with_linkdown", "1"),
+    ("ndisc_notify", "1"),
 ];
 
 /// Makes all settings for the TAP of a port.

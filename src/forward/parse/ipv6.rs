@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Fragment, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -66,6 +66,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     let Some(upper) = ipv6::upper(&packet[..packet.len().min(total_len.into())]) else {
         return dropped(DropReason::BadIpv6Header);
     };
+    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
     let protocol = match Protocol::from_number(upper.protocol) {
         Some(_) if upper.piece.is_some() => return Parsed::Ipv6Fragment,
         Some(protocol) => protocol,
@@ -73,12 +74,23 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         None if upper.piece.is_some_and(Piece::is_later) && upper.protocol != icmp6::PROTOCOL => {
             return Parsed::Ipv6Fragment;
         }
+        None if upper.protocol == icmp6::PROTOCOL
+            && upper.piece.is_none()
+            && l4.first().is_some_and(|&kind| icmp6::is_error(kind)) =>
+        {
+            return Parsed::Icmp6Error(IcmpError {
+                ends: (source, destination),
+                total_len,
+                header_len: upper.offset,
+                ttl: header.hop_limit(),
+                dont_fragment: true,
+            });
+        }
         None => {
             let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
             return Parsed::Other { destination: destination.into(), class, fragment: upper.piece.is_some() };
         }
     };
-    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
     let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
     match ports_and_flags(frame, protocol, l4, l4_len) {
         Ok((source_port, destination_port, flags)) => Parsed::Ipv6(Packet {

@@ -15,7 +15,7 @@ use crate::flow::{Address, FlowKey};
 use crate::port::{ChecksumStatus, Frame, MacAddress};
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::tcp::{self, Flags, Tcp};
-use crate::wire::udp::Udp;
+use crate::wire::udp::{self, Udp};
 
 pub use fragment::Fragment;
 pub use ipv4::{fragment as ipv4_fragment, plain};
@@ -62,6 +62,21 @@ impl<A: Address> Packet<A> {
     }
 }
 
+/// An ICMP error; what it quotes has not been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError<A: Address> {
+    /// From whom, to whom.
+    pub ends: (A, A),
+    /// Bytes of the IP packet.
+    pub total_len: u16,
+    /// Bytes in front of the ICMP header.
+    pub header_len: u8,
+    /// Its time to live, or hop limit, on arrival.
+    pub ttl: u8,
+    /// Whether it may not be fragmented on its way.
+    pub dont_fragment: bool,
+}
+
 /// What a frame turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -74,6 +89,10 @@ pub enum Parsed {
     Ipv4Fragment,
     /// The same over IPv6: see [`ipv6_fragment`].
     Ipv6Fragment,
+    /// An ICMP error, which may be about a session's packet.
+    IcmpError(IcmpError<Ipv4Addr>),
+    /// The same of ICMPv6.
+    Icmp6Error(IcmpError<Ipv6Addr>),
     /// Another unicast packet: the kernel's if the address is the gateway's, else a drop for this reason.
     Other {
         /// To whom.
@@ -129,7 +148,16 @@ fn ports_and_flags<F: Frame>(
     match found {
         Some(_) if frame.l4_checksum() == ChecksumStatus::Bad => Err(DropReason::BadL4Checksum),
         Some(found) => Ok(found),
+        // The rest of the header is in another buffer.
+        None if l4.len() < len && l4.len() < min_len(protocol) => Err(DropReason::Truncated),
         None => Err(DropReason::BadL4Header),
+    }
+}
+
+fn min_len(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => tcp::MIN_LEN,
+        Protocol::Udp => udp::LEN,
     }
 }
 
