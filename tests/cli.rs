@@ -656,7 +656,8 @@ fn stats(packets: u64, seconds: u64) -> Value {
     json!({ "at_nanoseconds": nanoseconds, "ports": [port("wan", packets), port("lan", 2 * packets)],
             "workers": [worker(0, packets, nanoseconds)], "services": services,
             "drops": [["truncated", 0], ["no_route", packets / 2]], "punts": [["arp", 3], ["icmp", 0]],
-            "resets_sent": 1, "icmp_errors_sent": 2, "injected": 3 })
+            "resets_sent": 1, "icmp_errors_sent": 2, "injected": 3,
+            "fragments": { "forwarded": 4, "created": 5, "waiting": 6, "datagrams_forgotten": 7 } })
 }
 
 #[test]
@@ -689,10 +690,13 @@ no_route      500
 Punt  Packets
 arp         3
 
-Other             Total
-resets_sent           1
-icmp_errors_sent      2
-injected              3
+Other                Total
+resets_sent              1
+icmp_errors_sent         2
+injected                 3
+fragments_forwarded      4
+fragments_created        5
+fragments_waiting        6
 ",
     );
     assert_json(&["stats", "--json"], json!({ "stats": stats(1000, 10) }));

@@ -13,6 +13,7 @@ use crate::balance::Protocol;
 use crate::port::{Frame, PortId};
 use crate::wire::checksum::{fold, sum};
 use crate::wire::ethernet::Ethernet;
+use crate::wire::fragment::Piece;
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::{ethernet, icmp};
 
@@ -20,14 +21,17 @@ use crate::wire::{ethernet, icmp};
 const TTL: u8 = 64;
 
 impl Forwarder {
-    /// Nobody is answered whose address, or link-layer address, stands for many (RFC 1122, 3.2.2).
+    /// Nobody is answered whose address, or link-layer address, stands for many, nor for an IPv4 fragment that is not the first
+    /// (RFC 1122, 3.2.2).
     fn may_answer<A: Plane, F: Frame>(&self, frame: &F, packet: &Packet<A>) -> bool {
         let from_group = Ethernet::new(frame.bytes()).is_none_or(|ethernet| ethernet.source().is_group());
         let is_broadcast = match packet.key.source().into() {
             IpAddr::V4(source) => self.routes.is_broadcast(source),
             IpAddr::V6(_) => false,
         };
-        !from_group && !is_broadcast
+        let ip = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+        let is_later = !A::HAS_MIXED && A::piece(ip, packet.header_len).is_some_and(Piece::is_later);
+        !from_group && !is_broadcast && !is_later
     }
 
     /// Answers a TCP segment of no session with a RST, but never a RST with one.
@@ -88,7 +92,7 @@ impl Forwarder {
         self.routes.interface(port).and_then(A::own_address).unwrap_or(destination)
     }
 
-    /// A packet larger than the outgoing link takes: its sender is told, if it asked not to have it cut (RFC 1191).
+    /// A packet larger than the outgoing link takes: its sender is told if it asked not to have it cut (RFC 1191), else it is cut.
     pub(super) fn too_big<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
@@ -101,7 +105,7 @@ impl Forwarder {
             let error = icmp::Error::FragmentationNeeded { mtu };
             return self.answer_icmp(port, frame, packet, error, DropReason::TooBig, now);
         }
-        Verdict::Drop(DropReason::TooBig)
+        Verdict::Cut(mtu)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::balance::Protocol;
 use crate::flow::{Address, FlowKey};
 use crate::route::Interface;
 use crate::wire::checksum::Delta;
+use crate::wire::fragment::Piece;
 use crate::wire::icmp::{self, Header};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
@@ -165,7 +166,7 @@ impl Errors for Ipv6Addr {
             header_len: upper.offset,
             payload_len: header.payload_len().saturating_sub(extensions),
             ttl: header.hop_limit(),
-            is_fragment: upper.fragment,
+            is_fragment: upper.piece.is_some_and(Piece::is_later),
         })
     }
 

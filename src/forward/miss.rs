@@ -1,7 +1,7 @@
 //! What becomes of a packet without a session: one is found after all or set up, another worker owns it, the gateway
 //! answers it, the kernel gets it, or it is a counted drop.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
@@ -27,6 +27,8 @@ impl Forwarder {
         match plain.unwrap_or_else(|| parse::parse(frame, view.mac, view.promiscuous)) {
             Parsed::Ipv4(packet) => self.unmatched(port, frame, &packet, origin, now),
             Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
+            Parsed::Ipv4Fragment => self.fragment::<Ipv4Addr, F>(port, frame, origin, now),
+            Parsed::Ipv6Fragment => self.fragment::<Ipv6Addr, F>(port, frame, origin, now),
             Parsed::IcmpError(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Icmp6Error(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
@@ -49,7 +51,7 @@ impl Forwarder {
             && !self.end_for::<A>(packet, found)
         {
             return match A::table(&self.sessions).session(found.index).is_mixed() {
-                true => self.forward_mixed(port, frame, packet, found, now),
+                true => self.forward_mixed::<false, A, F>(port, frame, packet, found, now),
                 false => self.forward(port, frame, packet, found, now),
             };
         }
@@ -57,7 +59,7 @@ impl Forwarder {
             && let Some(found) = self.find_mixed(&packet.key)
             && !self.end_for::<Ipv6Addr>(packet, found)
         {
-            return self.forward_mixed(port, frame, packet, found, now);
+            return self.forward_mixed::<false, A, F>(port, frame, packet, found, now);
         }
         let destination = packet.key.destination().into();
         if self.services.local_addresses.contains_key(&destination) {
@@ -77,16 +79,22 @@ impl Forwarder {
             }
             return self.other(destination, PuntClass::Local, false);
         };
-        let by_client =
-            self.ports[port.index()].steering == Steering::Software || self.services.services[service].owned_by_client;
+        // RSS brings fragments elsewhere than whole packets, since they have no ports.
+        let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
+        let by_software = || self.ports[port.index()].steering == Steering::Software;
+        let by_client = || by_software() || self.services.services[service].owned_by_client || is_fragment();
         let owner = || self.owner_of_client(protocol, (packet.key.source(), packet.key.source_port()));
         if self.workers > 1
-            && by_client
+            && by_client()
             && let Some(verdict) = self.hand_over(owner(), origin)
         {
             return verdict;
         }
         if protocol == Protocol::Tcp && !is_opening(packet.flags) {
+            if self.workers > 1 && is_fragment() && !by_software() {
+                // Another worker may well have its session.
+                return Verdict::Drop(DropReason::NoSession);
+            }
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
         match self.set_up(service, &packet.key, hash, now) {
@@ -95,7 +103,7 @@ impl Forwarder {
                 let _ = self.find_hop::<A>(found);
                 self.forward(port, frame, packet, found, now)
             }
-            Ok(SetUp::Mixed(found)) => self.forward_mixed(port, frame, packet, found, now),
+            Ok(SetUp::Mixed(found)) => self.forward_mixed::<false, A, F>(port, frame, packet, found, now),
             // The client asks again elsewhere, or gives up, at once (IPVS answers so, too).
             Err(DropReason::NoRealServer) => {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
@@ -129,9 +137,11 @@ impl Forwarder {
         }
     }
 
-    /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
+    /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays. (A fragment
+    /// is handed over once to be brought together with the others, and once more.)
     pub(super) fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
-        (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
+        let may_go = matches!(origin, Origin::Queue | Origin::Gathered);
+        (owner != self.worker && may_go).then_some(Verdict::HandOver(owner))
     }
 
     /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
@@ -141,6 +151,7 @@ impl Forwarder {
     }
 
     /// A packet that no service is for: the host's, or nobody's.
+    #[inline(always)]
     pub(super) fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
         if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
             return Verdict::Drop(DropReason::Fragment);

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::icmp_plane::Errors;
-use super::parse::{self, Packet};
-use super::rewrite;
+use super::parse::{self, Fragment, Packet, Parsed};
+use super::{DropReason, rewrite};
 use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, MacAddress};
 use crate::session::{Session, Tabled};
 use crate::telemetry::counters::{Counter, WorkerCounters};
+use crate::wire::fragment::Piece;
+use crate::wire::ipv4::Ipv4;
 use crate::wire::{checksum, ethernet, icmp, icmp6, ipv4, ipv6};
 
 /// An address family that packets are forwarded in.
@@ -36,6 +38,15 @@ pub(super) trait Plane: Tabled + Errors {
 
     /// Whether a packet goes from one machine to one other, neither of them this host by an address that stays in a host.
     fn is_unicast(key: &FlowKey<Self>) -> bool;
+
+    /// A fragment; see [`parse::ipv4_fragment`].
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason>;
+
+    /// A packet as parsing gives it.
+    fn parsed(packet: Packet<Self>) -> Parsed;
+
+    /// The place of a packet in its datagram, if it is a fragment; its headers have `header_len` bytes.
+    fn piece(packet: &[u8], header_len: u8) -> Option<Piece>;
 
     /// See [`rewrite::ipv4`].
     fn rewrite<const ONE_WAY: bool>(
@@ -93,6 +104,18 @@ impl Plane for Ipv4Addr {
         let destination = key.destination();
         let to_one = !destination.is_multicast() && !destination.is_broadcast() && !destination.is_loopback();
         to_one && !ipv4::is_martian_source(key.source())
+    }
+
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason> {
+        parse::ipv4_fragment(frame)
+    }
+
+    fn parsed(packet: Packet<Self>) -> Parsed {
+        Parsed::Ipv4(packet)
+    }
+
+    fn piece(packet: &[u8], _: u8) -> Option<Piece> {
+        Ipv4::new(packet).and_then(Ipv4::piece)
     }
 
     #[inline(always)]
@@ -163,6 +186,20 @@ impl Plane for Ipv6Addr {
     #[inline]
     fn is_unicast(key: &FlowKey<Self>) -> bool {
         !ipv6::is_never_unicast(key.destination()) && !ipv6::is_martian_source(key.source())
+    }
+
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason> {
+        parse::ipv6_fragment(frame)
+    }
+
+    fn parsed(packet: Packet<Self>) -> Parsed {
+        Parsed::Ipv6(packet)
+    }
+
+    fn piece(packet: &[u8], header_len: u8) -> Option<Piece> {
+        // One without extension headers needs no walk.
+        let has_extensions = usize::from(header_len) > ipv6::LEN;
+        has_extensions.then(|| ipv6::upper(packet)).flatten().and_then(|upper| upper.piece)
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod gre;
 pub mod gue;
 pub mod icmp;

@@ -11,6 +11,7 @@ mod announcements;
 mod bond;
 mod changes;
 mod counts;
+mod fragments;
 mod garbage;
 mod http;
 mod hugepages;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -87,7 +87,8 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     let l4 = packet.get(header_len..).unwrap_or_default();
     let protocol = match Protocol::from_number(header.protocol()) {
         Some(protocol) if !header.is_fragment() => protocol,
-        _ if header.protocol() == icmp::PROTOCOL
+        Some(_) => return Parsed::Ipv4Fragment,
+        None if header.protocol() == icmp::PROTOCOL
             && !header.is_fragment()
             && l4.first().is_some_and(|&kind| icmp::is_error(kind)) =>
         {
@@ -99,7 +100,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
                 dont_fragment: header.dont_fragment(),
             });
         }
-        _ => {
+        None => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
             let destination = destination.into();
             return Parsed::Other { destination, class, fragment: header.is_fragment() };
@@ -118,6 +119,23 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         flags,
         dont_fragment: header.dont_fragment(),
     })
+}
+
+/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv4, or what is wrong with it.
+pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv4Addr>, DropReason> {
+    let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+    let header = Ipv4::new(packet).ok_or(DropReason::Truncated)?;
+    let protocol = Protocol::from_number(header.protocol()).ok_or(DropReason::Fragment)?;
+    let piece = header.piece().ok_or(DropReason::BadIpv4Header)?;
+    let whole = Packet {
+        key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
+        total_len: header.total_len(),
+        header_len: piece.data_at,
+        ttl: header.ttl(),
+        flags: tcp::Flags::default(),
+        dont_fragment: header.dont_fragment(),
+    };
+    Fragment::new(whole, piece, header.header_len(), packet)
 }
 
 /// The header, if it and the length that it gives are sound.

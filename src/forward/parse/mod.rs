@@ -3,6 +3,7 @@
 //! Whatever the bytes, this never fails otherwise; after it every offset that it gives lies in the frame's first
 //! segment.
 
+mod fragment;
 mod ipv4;
 mod ipv6;
 
@@ -16,8 +17,9 @@ use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::{self, Udp};
 
-pub use ipv4::plain;
-pub use ipv6::plain as plain_ipv6;
+pub use fragment::Fragment;
+pub use ipv4::{fragment as ipv4_fragment, plain};
+pub use ipv6::{fragment as ipv6_fragment, plain as plain_ipv6};
 
 /// A TCP or UDP packet, whole, with sound headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,11 @@ pub enum Parsed {
     Ipv4(Packet<Ipv4Addr>),
     /// The same over IPv6.
     Ipv6(Packet<Ipv6Addr>),
+    /// A fragment of such a thing over IPv4: see [`ipv4_fragment`]. (What that gives would make this twice as large, which whole
+    /// packets would pay for.)
+    Ipv4Fragment,
+    /// The same over IPv6: see [`ipv6_fragment`].
+    Ipv6Fragment,
     /// An ICMP error, which may be about a session's packet.
     IcmpError(IcmpError<Ipv4Addr>),
     /// The same of ICMPv6.
