@@ -35,6 +35,8 @@ def main():
     device, gue_port = sys.argv[1], int(sys.argv[2])
     tun = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
+    with open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "w", encoding="ascii") as setting:
+        setting.write("0")
     subprocess.run(["ip", "link", "set", device, "up"], check=True)
     for name in (device, "all"):
         with open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w", encoding="ascii") as setting:
