@@ -8,7 +8,7 @@ use super::plane::Plane;
 use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
-use crate::flow::FlowKey;
+use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
@@ -46,20 +46,8 @@ impl Forwarder {
         now: Now,
     ) -> Verdict {
         let hash = self.sessions.hash(&packet.key);
-        // An earlier packet of this burst may have set the session up, or another session has the same tag.
-        if let Some(found) = A::table(&self.sessions).find(hash, &packet.key)
-            && !self.end_for::<A>(packet, found)
-        {
-            return match A::table(&self.sessions).session(found.index).is_mixed() {
-                true => self.forward_mixed::<false, A, F>(port, frame, packet, found, now),
-                false => self.forward(port, frame, packet, found, now),
-            };
-        }
-        if self.sessions.mixed > 0
-            && let Some(found) = self.find_mixed(&packet.key)
-            && !self.end_for::<Ipv6Addr>(packet, found)
-        {
-            return self.forward_mixed::<false, A, F>(port, frame, packet, found, now);
+        if let Some(verdict) = self.forward_found(port, frame, packet, hash, now) {
+            return verdict;
         }
         let destination = packet.key.destination().into();
         if self.services.local_addresses.contains_key(&destination) {
@@ -67,18 +55,7 @@ impl Forwarder {
         }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
-        let Some(service) = self.services.index_of(&key) else {
-            // What a real server in NAT mode answers is its client's, whose session another worker may have.
-            let owner = || self.owner_of_client(protocol, (packet.key.destination(), destination_port));
-            if self.workers > 1
-                && self.services.has_nat
-                && !self.routes.is_local(destination)
-                && let Some(verdict) = self.hand_over(owner(), origin)
-            {
-                return verdict;
-            }
-            return self.other(destination, PuntClass::Local, false);
-        };
+        let Some(service) = self.services.index_of(&key) else { return self.serviceless(packet, origin) };
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
         let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
         let by_software = || self.ports[port.index()].steering == Steering::Software;
@@ -110,6 +87,50 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    /// Forwards a packet whose session the look-up of its burst did not give, if it has one after all.
+    #[inline(always)]
+    fn forward_found<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        hash: FlowHash,
+        now: Now,
+    ) -> Option<Verdict> {
+        // An earlier packet of this burst may have set the session up, or another session has the same tag.
+        if let Some(found) = A::table(&self.sessions).find(hash, &packet.key)
+            && !self.end_for::<A>(packet, found)
+        {
+            return Some(match A::table(&self.sessions).session(found.index).is_mixed() {
+                true => self.forward_mixed::<false, A, F>(port, frame, packet, found, now),
+                false => self.forward(port, frame, packet, found, now),
+            });
+        }
+        if self.sessions.mixed > 0
+            && let Some(found) = self.find_mixed(&packet.key)
+            && !self.end_for::<Ipv6Addr>(packet, found)
+        {
+            return Some(self.forward_mixed::<false, A, F>(port, frame, packet, found, now));
+        }
+        None
+    }
+
+    /// A TCP or UDP packet to no service: what a real server in NAT mode answers is its client's, whose session another
+    /// worker may have.
+    #[inline(always)]
+    fn serviceless<A: Plane>(&self, packet: &Packet<A>, origin: Origin) -> Verdict {
+        let destination = packet.key.destination();
+        let owner = || self.owner_of_client(packet.key.protocol(), (destination, packet.key.destination_port()));
+        if self.workers > 1
+            && self.services.has_nat
+            && !self.routes.is_local(destination)
+            && let Some(verdict) = self.hand_over(owner(), origin)
+        {
+            return verdict;
+        }
+        self.other(destination.into(), PuntClass::Local, false)
     }
 
     /// Ends a session that gives way to the packet that belongs to it, and says whether it did.

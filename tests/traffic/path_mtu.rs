@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::lab::gateway::{pool, port};
-use crate::lab::{Configuration, Gateway, Lab, Namespace, PATIENCE, cable, wait_for};
 use crate::lab::servers::Decapsulation;
+use crate::lab::{Configuration, Gateway, Lab, Namespace, PATIENCE, cable, wait_for};
 
 /// Bytes that the link on the sender's side takes, and that on the receiver's.
 const WIDER: u32 = 1440;

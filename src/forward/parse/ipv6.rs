@@ -8,7 +8,7 @@ use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
 use crate::wire::fragment::{self, Piece};
-use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::ipv6::{self, Ipv6, Upper};
 use crate::wire::{ethernet, icmp6, tcp, udp};
 
 /// Bytes of the headers of a plain packet up to the ports, and of whole headers.
@@ -74,22 +74,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         None if upper.piece.is_some_and(Piece::is_later) && upper.protocol != icmp6::PROTOCOL => {
             return Parsed::Ipv6Fragment;
         }
-        None if upper.protocol == icmp6::PROTOCOL
-            && upper.piece.is_none()
-            && l4.first().is_some_and(|&kind| icmp6::is_error(kind)) =>
-        {
-            return Parsed::Icmp6Error(IcmpError {
-                ends: (source, destination),
-                total_len,
-                header_len: upper.offset,
-                ttl: header.hop_limit(),
-                dont_fragment: true,
-            });
-        }
-        None => {
-            let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
-            return Parsed::Other { destination: destination.into(), class, fragment: upper.piece.is_some() };
-        }
+        None => return other(header, upper, total_len, l4),
     };
     let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
     match ports_and_flags(frame, protocol, l4, l4_len) {
@@ -103,6 +88,22 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         }),
         Err(reason) => dropped(reason),
     }
+}
+
+/// A packet that is neither of TCP nor of UDP: an ICMP error, if it is whole, or something else.
+fn other(header: Ipv6<'_>, upper: Upper, total_len: u16, l4: &[u8]) -> Parsed {
+    let (is_icmp, is_fragment) = (upper.protocol == icmp6::PROTOCOL, upper.piece.is_some());
+    if is_icmp && !is_fragment && l4.first().is_some_and(|&kind| icmp6::is_error(kind)) {
+        return Parsed::Icmp6Error(IcmpError {
+            ends: (header.source(), header.destination()),
+            total_len,
+            header_len: upper.offset,
+            ttl: header.hop_limit(),
+            dont_fragment: true,
+        });
+    }
+    let class = if is_icmp { PuntClass::Ipv6 } else { PuntClass::Local };
+    Parsed::Other { destination: header.destination().into(), class, fragment: is_fragment }
 }
 
 /// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv6, or what is wrong with it.
