@@ -30,7 +30,7 @@ pub fn set_checksum(header: &mut [u8], payload: &[u8]) {
 }
 
 /// The EtherType of what a packet carries, and the bytes in front of that. None for headers other than those that
-/// [`write`] makes.
+/// [`write()`] makes.
 pub fn read(packet: &[u8]) -> Option<(u16, usize)> {
     let &[flags, version, high, low] = packet.first_chunk::<LEN>()?;
     let len = match [flags, version] {
