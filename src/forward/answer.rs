@@ -29,6 +29,15 @@ impl Forwarder {
         !from_group && !is_broadcast
     }
 
+    /// Addresses an answer, whose addresses are still those of the packet that it answers, to the machine that sent that; from
+    /// this port, whoever that was for: a promiscuous port takes frames for others, and switches believe what they see.
+    fn send_back<F: Frame>(&self, port: PortId, frame: &mut F) {
+        ethernet::swap_addresses(frame.bytes_mut());
+        if let Some(view) = self.ports.get(port.index()) {
+            ethernet::set_source(frame.bytes_mut(), view.mac);
+        }
+    }
+
     /// Answers a TCP segment of no session with a RST, but never a RST with one.
     pub(super) fn answer_reset<A: Plane, F: Frame>(
         &self,
@@ -40,6 +49,7 @@ impl Forwarder {
         let is_tcp = packet.key.protocol() == Protocol::Tcp;
         if is_tcp && !packet.flags.has(Flags::RST) && self.may_answer(frame, packet) && reset(frame, packet) {
             self.counters.resets_sent.add(1);
+            self.send_back(port, frame);
             return Verdict::Transmit(port);
         }
         Verdict::Drop(otherwise)
@@ -58,6 +68,7 @@ impl Forwarder {
         if self.may_answer(frame, packet) && self.icmp_errors.take(now.nanoseconds) && icmp_error(frame, packet, error)
         {
             self.counters.icmp_errors_sent.add(1);
+            self.send_back(port, frame);
             return Verdict::Transmit(port);
         }
         Verdict::Drop(otherwise)
@@ -96,9 +107,8 @@ fn reset<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>) -> bool {
     if !frame.truncate(ethernet::LEN + A::HEADER_LEN + tcp::MIN_LEN) {
         return false;
     }
-    let bytes = frame.bytes_mut();
-    ethernet::swap_addresses(bytes);
-    let Some((header, segment)) = bytes.get_mut(ethernet::LEN..).and_then(|ip| ip.split_at_mut_checked(A::HEADER_LEN))
+    let Some((header, segment)) =
+        frame.bytes_mut().get_mut(ethernet::LEN..).and_then(|ip| ip.split_at_mut_checked(A::HEADER_LEN))
     else {
         return false;
     };
@@ -135,6 +145,5 @@ fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp
     let ends = (packet.key.destination(), packet.key.source());
     A::write_header(header, payload_len, TTL, A::ICMP, ends);
     A::write_icmp_error(error, message, ends);
-    ethernet::swap_addresses(frame.bytes_mut());
     true
 }
