@@ -279,6 +279,32 @@ fn nat64_tells_a_path_mtu_in_the_senders_terms() {
 }
 
 #[test]
+fn nothing_longer_than_a_packet_can_say_becomes_one_of_the_other_family() {
+    let families = ALL[3];
+    let mut gateway = gateway(services(Protocol::Udp, ForwardingMode::Fullnat, families, Tunnel::default()));
+    // With the header of IPv6 it has 20 bytes more.
+    let (verdict, out) = gateway.send(WAN, &families.question(&[1; 65_535 - 28]).udp());
+    assert_eq!((verdict, &out[34..36]), (Verdict::Transmit(WAN), &[3, 4][..]), "fragmentation needed");
+}
+
+#[test]
+fn a_tunnel_sends_nothing_longer_than_its_link_takes() {
+    // Where the link takes no more than every link must of IPv6, nothing of that size can go through a tunnel.
+    let families = ALL[1];
+    let services = services(Protocol::Udp, ForwardingMode::Tun, families, Tunnel::default());
+    let mut gateway = gateway(services.clone());
+    let mut input = both_routes();
+    input.interfaces.iter_mut().for_each(|interface| interface.mtu = 1280);
+    gateway.adopt(services, &input);
+    let fits = vec![1; 1280 - 40 - 48];
+    let (verdict, out) = gateway.send(WAN, &families.question(&fits).udp());
+    assert_eq!((verdict, out.len()), (Verdict::Transmit(LAN), 14 + 1280));
+    let (verdict, out) = gateway.send(WAN, &families.question(&[fits, vec![1]].concat()).udp());
+    assert_eq!((verdict, &out[54..56]), (Verdict::Transmit(WAN), &[2, 0][..]), "packet too big");
+    assert_eq!(out[58..62], 1280u32.to_be_bytes(), "no less may be told");
+}
+
+#[test]
 fn local_ports_are_apart_over_both_tables() {
     // One local port: a session of IPv4 has it, and one of IPv6 to the same real server must not get it.
     let one = fullgate::balance::PortRange { first: 5000, last: 5000 };

@@ -66,7 +66,8 @@ impl Forwarder {
         now: Now,
     ) -> Verdict {
         let (before, after) = grown(packet);
-        if packet.total_len - before + after > way.mtu {
+        // The longest packet of IPv4 is none of IPv6.
+        if u32::from(packet.total_len - before) + u32::from(after) > way.mtu.into() {
             // What the sender may send is what becomes as long as the next link takes.
             let mtu = (way.mtu - after + before).max(P::MIN_MTU);
             return self.too_big(port, frame, packet, mtu, now);

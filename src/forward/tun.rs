@@ -40,9 +40,9 @@ impl Forwarder {
         // for GUE over IPv6, where only tunnels that both ends know of may do without (RFC 6935, 5): this is one.
         tunnel.checksum &= frame.packet_len() == frame.bytes().len();
         let overhead = overhead(tunnel, to);
-        let mtu = way.mtu.saturating_sub(overhead).max(P::MIN_MTU);
-        if packet.total_len > mtu {
-            return self.too_big(port, frame, packet, mtu, now);
+        let room = way.mtu.saturating_sub(overhead);
+        if packet.total_len > room {
+            return self.too_big(port, frame, packet, room.max(P::MIN_MTU), now);
         }
         let Some(interface) = self.routes.interface(way.hop.port) else { return Verdict::Drop(DropReason::NoRoute) };
         // Only GUE's source port tells flows apart.
