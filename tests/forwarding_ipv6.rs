@@ -261,6 +261,13 @@ fn nat64_makes_the_checksum_that_ipv6_wants() {
     question[40..42].fill(0);
     let (verdict, out) = gateway.send(WAN, &question);
     assert_eq!((verdict, read(&out).payload), (Verdict::Transmit(LAN), b"unchecked".to_vec()));
+    // The datagram may be shorter than what the packet says to carry: the checksum is the datagram's.
+    question[38..40].copy_from_slice(&(8u16 + 5).to_be_bytes());
+    let (verdict, out) = gateway.send(WAN, &question);
+    assert_eq!((verdict, out.len()), (Verdict::Transmit(LAN), 14 + 40 + 8 + 9));
+    let sum = etherparse::UdpHeader::from_slice(&out[54..]).unwrap().0;
+    let ends = [&out[22..38], &out[38..54]].map(|address| <[u8; 16]>::try_from(address).unwrap());
+    assert_eq!(sum.checksum, sum.calc_checksum_ipv6_raw(ends[0], ends[1], b"unche").unwrap());
 }
 
 #[test]

@@ -14,7 +14,8 @@ use crate::flow::{Address, Direction, FlowKey};
 use crate::port::Frame;
 use crate::session::Session;
 use crate::wire::checksum::{fold, sum};
-use crate::wire::{ethernet, ipv4, ipv6, udp};
+use crate::wire::udp::{self, Udp};
+use crate::wire::{ethernet, ipv4, ipv6};
 
 /// Packets of IPv6 up to here say nothing of whether they may be fragmented once they are of IPv4 (RFC 7915, 5.1).
 const MAY_BE_FRAGMENTED: u16 = 1260;
@@ -35,7 +36,6 @@ pub(super) fn translate<P: Plane, F: Frame>(
     id: u16,
 ) -> Result<(), DropReason> {
     let to = session.rewritten_key(direction);
-    let l4_len = packet.l4_len();
     let frame_len = ethernet::LEN + usize::from(packet.total_len);
     if frame.packet_len() > frame_len {
         frame.truncate(frame_len);
@@ -64,7 +64,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
     }
     rewrite::transport(l4, packet.key.protocol(), to.wire_ports(), session.deltas(direction)[1]);
     if needs_checksum {
-        make_udp_checksum(l4, l4_len, &to);
+        make_udp_checksum(l4, &to);
     }
     ethernet::set_ethertype_of_packet(frame.bytes_mut());
     Ok(())
@@ -76,7 +76,9 @@ fn lacks_checksum<P: Plane>(bytes: &[u8], packet: &Packet<P>) -> bool {
     packet.key.protocol() == Protocol::Udp && header.is_some_and(|header| header[udp::CHECKSUM_AT..] == [0, 0])
 }
 
-fn make_udp_checksum(l4: &mut [u8], len: u16, to: &FlowKey<Ipv6Addr>) {
+/// The length is the header's own: what follows in the packet is no part of the datagram.
+fn make_udp_checksum(l4: &mut [u8], to: &FlowKey<Ipv6Addr>) {
+    let len = Udp::new(l4).map_or(0, Udp::len);
     let payload = fold(sum(l4.get(..len.into()).unwrap_or_default()));
     let pseudo = ipv6::pseudo_header(to.source(), to.destination(), udp::PROTOCOL, len);
     if let Some(header) = l4.first_chunk_mut() {
