@@ -13,14 +13,18 @@ LOCKED := --locked
 # Two labs at a time: each has a gateway with workers of its own.
 LAB_THREADS ?= 2
 
+# What `make fuzz` fuzzes, and for how many seconds.
+TARGET   ?= process
+DURATION ?= 60
+
 PREFIX  ?= /usr/local
 SYSCONF ?= /etc/fullgate
 UNITS   ?= /etc/systemd/system
 DESTDIR ?=
 
-SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh) tests/vm/image tests/vm/init
+SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh) tests/fuzz/run tests/vm/image tests/vm/init
 
-.PHONY: help build demo demo-end test test-unit test-pure test-root instructions bench lint fmt perf install uninstall packages
+.PHONY: help build demo demo-end test test-unit test-pure test-root instructions fuzz bench lint fmt perf install uninstall packages
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +57,9 @@ test-root:
 
 instructions: packages ## compare instructions per packet with perf/instructions/baseline.json (UPDATE=1 writes it)
 	perf/instructions/check $(if $(UPDATE),--update)
+
+fuzz: packages ## fuzz a target under libFuzzer: TARGET=parse|process|config|control, DURATION=seconds, MINIMISE=1 renews its corpus
+	tests/fuzz/run $(if $(MINIMISE),--minimise $(TARGET),$(TARGET) $(DURATION))
 
 bench: packages ## criterion benches of the pure core (BENCH="--bench session -- lookup": some; FULLGATE_BENCH_LARGE=1: 16M sessions too)
 	$(CARGO) bench $(LOCKED) --no-default-features $(BENCH)

@@ -261,6 +261,13 @@ fn nat64_makes_the_checksum_that_ipv6_wants() {
     question[40..42].fill(0);
     let (verdict, out) = gateway.send(WAN, &question);
     assert_eq!((verdict, read(&out).payload), (Verdict::Transmit(LAN), b"unchecked".to_vec()));
+    // The datagram may be shorter than what the packet says to carry: the checksum is the datagram's.
+    question[38..40].copy_from_slice(&(8u16 + 5).to_be_bytes());
+    let (verdict, out) = gateway.send(WAN, &question);
+    assert_eq!((verdict, out.len()), (Verdict::Transmit(LAN), 14 + 40 + 8 + 9));
+    let sum = etherparse::UdpHeader::from_slice(&out[54..]).unwrap().0;
+    let ends = [&out[22..38], &out[38..54]].map(|address| <[u8; 16]>::try_from(address).unwrap());
+    assert_eq!(sum.checksum, sum.calc_checksum_ipv6_raw(ends[0], ends[1], b"unche").unwrap());
 }
 
 #[test]
@@ -276,6 +283,32 @@ fn nat64_tells_a_path_mtu_in_the_senders_terms() {
         assert_eq!(icmp[..2], if families.client_ipv6 { [2, 0] } else { [3, 4] });
         assert_eq!(u16::from_be_bytes([icmp[6], icmp[7]]), told);
     }
+}
+
+#[test]
+fn nothing_longer_than_a_packet_can_say_becomes_one_of_the_other_family() {
+    let families = ALL[3];
+    let mut gateway = gateway(services(Protocol::Udp, ForwardingMode::Fullnat, families, Tunnel::default()));
+    // With the header of IPv6 it has 20 bytes more.
+    let (verdict, out) = gateway.send(WAN, &families.question(&[1; 65_535 - 28]).udp());
+    assert_eq!((verdict, &out[34..36]), (Verdict::Transmit(WAN), &[3, 4][..]), "fragmentation needed");
+}
+
+#[test]
+fn a_tunnel_sends_nothing_longer_than_its_link_takes() {
+    // Where the link takes no more than every link must of IPv6, nothing of that size can go through a tunnel.
+    let families = ALL[1];
+    let services = services(Protocol::Udp, ForwardingMode::Tun, families, Tunnel::default());
+    let mut gateway = gateway(services.clone());
+    let mut input = both_routes();
+    input.interfaces.iter_mut().for_each(|interface| interface.mtu = 1280);
+    gateway.adopt(services, &input);
+    let fits = vec![1; 1280 - 40 - 48];
+    let (verdict, out) = gateway.send(WAN, &families.question(&fits).udp());
+    assert_eq!((verdict, out.len()), (Verdict::Transmit(LAN), 14 + 1280));
+    let (verdict, out) = gateway.send(WAN, &families.question(&[fits, vec![1]].concat()).udp());
+    assert_eq!((verdict, &out[54..56]), (Verdict::Transmit(WAN), &[2, 0][..]), "packet too big");
+    assert_eq!(out[58..62], 1280u32.to_be_bytes(), "no less may be told");
 }
 
 #[test]

@@ -77,7 +77,8 @@ impl Forwarder {
     ) -> Verdict {
         let piece = P::piece(frame.bytes().get(ethernet::LEN..).unwrap_or_default(), packet.header_len);
         let (before, after) = grown(packet, piece.is_some());
-        if packet.total_len - before + after > way.mtu {
+        // The longest packet of IPv4 is none of IPv6.
+        if u32::from(packet.total_len - before) + u32::from(after) > way.mtu.into() {
             // What the sender may send is what becomes as long as the next link takes; pieces of it have a header more.
             let after = if packet.dont_fragment { after } else { grown(packet, true).1 };
             let mtu = (way.mtu - after + before).max(P::MIN_MTU);

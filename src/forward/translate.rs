@@ -16,7 +16,8 @@ use crate::port::Frame;
 use crate::session::Session;
 use crate::wire::checksum::{fold, sum};
 use crate::wire::fragment::{self, Piece};
-use crate::wire::{ethernet, ipv4, ipv6, udp};
+use crate::wire::udp::{self, Udp};
+use crate::wire::{ethernet, ipv4, ipv6};
 
 /// Packets of IPv4 up to here that were of IPv6 may be fragmented: no sender of IPv6 makes its own smaller
 /// (RFC 7915, 5.1).
@@ -46,7 +47,6 @@ pub(super) fn translate<P: Plane, F: Frame>(
     }
     let is_later = piece.is_some_and(Piece::is_later);
     let to = session.rewritten_key(direction);
-    let l4_len = packet.l4_len();
     let frame_len = ethernet::LEN + usize::from(packet.total_len);
     if frame.packet_len() > frame_len {
         frame.truncate(frame_len);
@@ -77,7 +77,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
         rewrite::transport(l4, packet.key.protocol(), to.wire_ports(), session.deltas(direction)[1]);
     }
     if needs_checksum {
-        make_udp_checksum(l4, l4_len, &to);
+        make_udp_checksum(l4, &to);
     }
     ethernet::set_ethertype_of_packet(frame.bytes_mut());
     Ok(())
@@ -89,7 +89,9 @@ fn lacks_checksum<P: Plane>(bytes: &[u8], packet: &Packet<P>) -> bool {
     packet.key.protocol() == Protocol::Udp && header.is_some_and(|header| header[udp::CHECKSUM_AT..] == [0, 0])
 }
 
-fn make_udp_checksum(l4: &mut [u8], len: u16, to: &FlowKey<Ipv6Addr>) {
+/// The length is the header's own: what follows in the packet is no part of the datagram.
+fn make_udp_checksum(l4: &mut [u8], to: &FlowKey<Ipv6Addr>) {
+    let len = Udp::new(l4).map_or(0, Udp::len);
     let payload = fold(sum(l4.get(..len.into()).unwrap_or_default()));
     let pseudo = ipv6::pseudo_header(to.source(), to.destination(), udp::PROTOCOL, len);
     if let Some(header) = l4.first_chunk_mut() {

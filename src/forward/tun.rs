@@ -59,9 +59,9 @@ impl Forwarder {
         // for GUE over IPv6, where only tunnels that both ends know of may do without (RFC 6935, 5): this is one.
         tunnel.checksum &= frame.packet_len() == frame.bytes().len();
         let overhead = overhead(tunnel, to);
-        let mtu = way.mtu.saturating_sub(overhead).max(P::MIN_MTU);
-        if packet.total_len > mtu {
-            return Err(NotWrapped::TooBig { mtu });
+        let room = way.mtu.saturating_sub(overhead);
+        if packet.total_len > room {
+            return Err(NotWrapped::TooBig { mtu: room.max(P::MIN_MTU) });
         }
         let Some(interface) = self.routes.interface(way.hop.port) else {
             return Err(NotWrapped::Drop(DropReason::NoRoute));

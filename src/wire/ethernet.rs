@@ -54,6 +54,13 @@ pub fn swap_addresses(frame: &mut [u8]) {
     }
 }
 
+/// Makes a frame one from this address.
+pub fn set_source(frame: &mut [u8], source: MacAddress) {
+    if let Some(field) = frame.get_mut(6..12) {
+        field.copy_from_slice(&source.0);
+    }
+}
+
 /// Makes the EtherType say what the IP packet behind the header says of its version.
 pub fn set_ethertype_of_packet(frame: &mut [u8]) {
     let Some(&version) = frame.get(LEN) else { return };
