@@ -108,6 +108,9 @@ impl Model {
     fn plan_service_edit(&self, entry: &ServiceEntry, to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
         let needs = entry.modes().chain([to.mode]).any(|mode| mode == ForwardingMode::Fullnat);
         self.known_pool_of(entry.key, &to.local_pool, needs)?;
+        if let Some(pool) = self.pools.iter().find(|pool| pool.name == to.local_pool) {
+            self.pool_serves(entry, &pool.name, || pool.addresses.iter().map(|local| local.address))?;
+        }
         if to == entry.settings {
             return Ok(Vec::new());
         }
@@ -195,6 +198,10 @@ impl Model {
             );
             return refuse(ErrorKind::Conflict, message);
         }
+        let using = self.services.values().filter(|service| service.settings.local_pool == pool);
+        for service in using {
+            self.pool_serves(service, pool, || left.iter().copied())?;
+        }
         let remove = |&address| Change::LocalRemove { pool: pool.to_owned(), address };
         Ok(addresses.iter().map(remove).collect())
     }
@@ -209,6 +216,21 @@ impl Model {
         let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
         check(ErrorKind::Invalid, subject, lacks_pool)?;
         check(ErrorKind::Invalid, subject, self.pool_speaks_to(config, settings.mode, &settings.local_pool))
+    }
+
+    /// Whether a pool of these addresses has one for each real server of a service.
+    fn pool_serves<I: Iterator<Item = IpAddr>>(
+        &self,
+        service: &ServiceEntry,
+        pool: &str,
+        addresses: impl Fn() -> I,
+    ) -> Result<(), Refusal> {
+        for real in &service.real_servers {
+            let subject = format_args!("service {}: real server {}", service.key, real.config.address);
+            let fault = rules::pool_speaks_to(&real.config, service.settings.mode, pool, addresses());
+            check(ErrorKind::Conflict, subject, fault)?;
+        }
+        Ok(())
     }
 
     fn pool_speaks_to(&self, config: &RealServerConfig, mode: ForwardingMode, pool: &str) -> Option<rules::Fault> {

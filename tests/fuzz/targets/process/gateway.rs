@@ -167,7 +167,7 @@ fn setting() -> &'static Setting {
     })
 }
 
-/// As it is; without every service's first real server; with all weights 0; without local addresses but the first, and
+/// As it is; without every service's first real server; with all weights 0; without local addresses but the first of each family, and
 /// without services that need none.
 fn balances(base: &BalanceConfig) -> [BalanceConfig; VARIANTS] {
     let [mut fewer, mut drained, mut narrow] = [(); 3].map(|()| base.clone());
@@ -178,7 +178,8 @@ fn balances(base: &BalanceConfig) -> [BalanceConfig; VARIANTS] {
         server.weight = Weight(0);
     }
     for pool in &mut narrow.local_pools {
-        pool.addresses.truncate(1);
+        let mut seen = [false; 2];
+        pool.addresses.retain(|address| !std::mem::replace(&mut seen[usize::from(address.is_ipv6())], true));
     }
     narrow.services.retain(|service| service.needs_local_pool());
     [base.clone(), fewer, drained, narrow]
