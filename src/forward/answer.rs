@@ -1,7 +1,8 @@
 //! Answers that the gateway gives itself, made in place of the packet that they answer: TCP resets and ICMP errors.
 //!
-//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does) and go back to the
-//! machine that handed the packet over, so that they need no route.
+//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does), but for errors about
+//! packets to others than the gateway, which come from its own, and go back to the machine that handed the packet over,
+//! so that they need no route.
 
 use std::net::IpAddr;
 
@@ -55,12 +56,29 @@ impl Forwarder {
         otherwise: DropReason,
         now: Now,
     ) -> Verdict {
-        if self.may_answer(frame, packet) && self.icmp_errors.take(now.nanoseconds) && icmp_error(frame, packet, error)
+        let from = self.speaker(port, packet.key.destination());
+        if self.may_answer(frame, packet)
+            && self.icmp_errors.take(now.nanoseconds)
+            && icmp_error(frame, packet, from, error)
         {
             self.counters.icmp_errors_sent.add(1);
             return Verdict::Transmit(port);
         }
         Verdict::Drop(otherwise)
+    }
+
+    /// Who tells about a packet to `destination`: that itself where it is the gateway's, else the port that the packet came
+    /// in by, as of any router (RFC 1812, 4.3.2.4).
+    fn speaker<A: Plane>(&self, port: PortId, destination: A) -> A {
+        let address = destination.into();
+        if self.services.is_balanced(address) || self.routes.is_local(address) {
+            return destination;
+        }
+        let own = self.routes.interface(port).and_then(|interface| match address {
+            IpAddr::V4(_) => interface.address.map(IpAddr::V4),
+            IpAddr::V6(_) => interface.ipv6_address.map(IpAddr::V6),
+        });
+        own.and_then(A::of).unwrap_or(destination)
     }
 
     /// A packet larger than the outgoing link takes: its sender is told, if it asked not to have it cut (RFC 1191).
@@ -117,9 +135,9 @@ fn reset<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>) -> bool {
     true
 }
 
-/// Turns a packet into the ICMP error about it, quoting as much of it as such an error may. False, and the frame is of
+/// Turns a packet into the ICMP error about it, told by `from`, quoting as much of it as such an error may. False, and the frame is of
 /// no use any more, where that cannot be done.
-fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp::Error) -> bool {
+fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, from: A, error: icmp::Error) -> bool {
     let front = A::HEADER_LEN + icmp::ERROR_LEN;
     let in_first_segment = frame.bytes().len().saturating_sub(ethernet::LEN);
     let quoted = usize::from(packet.total_len).min(A::MAX_ICMP_PACKET - front).min(in_first_segment);
@@ -132,7 +150,7 @@ fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp
     *front = ethernet_header;
     let Some((header, message)) = packet_out.split_at_mut_checked(A::HEADER_LEN) else { return false };
     let Ok(payload_len) = u16::try_from(icmp::ERROR_LEN + quoted) else { return false };
-    let ends = (packet.key.destination(), packet.key.source());
+    let ends = (from, packet.key.source());
     A::write_header(header, payload_len, TTL, A::ICMP, ends);
     A::write_icmp_error(error, message, ends);
     ethernet::swap_addresses(frame.bytes_mut());

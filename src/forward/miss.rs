@@ -64,16 +64,7 @@ impl Forwarder {
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
         let Some(service) = self.services.index_of(&key) else {
-            // What a real server in NAT mode answers is its client's, whose session another worker may have.
-            let owner = || self.owner_of_client(protocol, (packet.key.destination(), destination_port));
-            if self.workers > 1
-                && self.services.has_nat
-                && !self.routes.is_local(destination)
-                && let Some(verdict) = self.hand_over(owner(), origin)
-            {
-                return verdict;
-            }
-            return self.other(destination, PuntClass::Local, false);
+            return self.no_service(port, frame, packet, hash, (origin, now));
         };
         let by_client =
             self.ports[port.index()].steering == Steering::Software || self.services.services[service].owned_by_client;
@@ -128,18 +119,18 @@ impl Forwarder {
     }
 
     /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
-    fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
+    pub(super) fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
         (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
     }
 
     /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
     /// a device makes of it.
-    fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
+    pub(super) fn owner_of_client<A: Plane>(&self, protocol: Protocol, client: (A, u16)) -> WorkerId {
         self.seed.hash(&FlowKey::new(protocol, client, client)).owner(self.workers)
     }
 
     /// A packet that no service is for: the host's, or nobody's.
-    fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
+    pub(super) fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
         if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
             return Verdict::Drop(DropReason::Fragment);
         }
