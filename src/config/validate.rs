@@ -353,7 +353,7 @@ mod tests {
         );
         assert_refused(
             |b| b.local_pools[0].ports = PortRange { first: 5, last: 5 },
-            "local pool \"lan\": ports: 5-5 are too few: 1 ports for 2 workers; \
+            "local pool \"lan\": ports: 5 are too few: 1 ports for 2 workers; \
              allowed: at least one port for each worker",
         );
     }

@@ -302,7 +302,7 @@ mod tests {
     fn a_pools_ceiling_and_its_fullest_real_server_can_be_compared() {
         let real_server = |address: &str, active: u64| {
             serde_json::json!({
-                "address": address, "weight": 1, "upper": 0, "lower": 0, "active_connections": active,
+                "address": address, "mode": "fullnat", "weight": 1, "upper": 0, "lower": 0, "active_connections": active,
                 "inactive_connections": 2, "traffic": TrafficTotals::default(),
             })
         };
