@@ -21,6 +21,7 @@ mod modes;
 mod packets;
 mod restart;
 mod routing;
+mod snat;
 mod start;
 mod udp;
 mod vlan;
