@@ -298,7 +298,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "colour = 1\n[worker]",
-            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, port, local_pool, service",
+            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, port, local_pool, service, snat",
         ),
         bad(
             "[worker]",
@@ -1045,6 +1045,9 @@ fn bad_snat() {
     let with = |lines: &str| format!("{GOOD}\n[[snat]]\n{lines}\n");
     const RULE: &str = "name = \"s\"\nlocal_pool = \"lan\"\nsource = \"10.1.0.0/24\"";
     assert_eq!(errors(&with(RULE)), Vec::<String>::new());
+    let ipv6 = Config::parse(&with(&RULE.replace("10.1.0.0/24", "2001:db8::/64")), "f.toml").unwrap();
+    let warning = "snat s: local pool lan has no address of the family of 2001:db8::/64: nothing goes out";
+    assert_eq!(ipv6.warnings(), [warning]);
     let missing = errors(&with(""));
     assert_eq!(
         missing,

@@ -5,15 +5,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::fullnat::{Answers, take_local_port};
 use super::parse::Packet;
 use super::plane::Plane;
+use super::set_up::Target;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId};
 use crate::route::Resolution;
-use crate::session::{Found, Session};
+use crate::session::Found;
 
 impl Forwarder {
     /// A packet without a session that no service is for: an answer of a real server in NAT mode, one that a rule lets out,
@@ -29,7 +29,7 @@ impl Forwarder {
     ) -> Verdict {
         let key = &packet.key;
         let (protocol, destination) = (key.protocol(), key.destination().into());
-        if self.routes.is_local(destination) {
+        if (self.services.snat.is_empty() && !self.services.has_nat) || self.routes.is_local(destination) {
             return self.other(destination, PuntClass::Local, false);
         }
         let rule = self.snat_rule(port, key);
@@ -93,19 +93,16 @@ impl Forwarder {
         hash: FlowHash,
         now: Now,
     ) -> Result<Found, DropReason> {
-        if A::table(&self.sessions).is_full() {
-            return Err(DropReason::SessionTableFull);
-        }
-        let table = &*self.services;
-        let rule = table.snat.get(rule).ok_or(DropReason::NotLocal)?;
-        let pool = table.pools.get(rule.pool).ok_or(DropReason::LocalPortsExhausted)?;
-        let turn = self.local_turns.get_mut(rule.cursor).ok_or(DropReason::LocalPortsExhausted)?;
-        let real = (key.destination(), key.destination_port());
-        let from = Answers { real, protocol: key.protocol() };
-        let (local, outbound) =
-            take_local_port(&self.sessions, &mut self.local_ports, &self.ownership, pool, turn, from, now.tick)?;
-        let session = Session::new(ForwardingMode::Fullnat, key, local, real, rule.slot).with_snat();
-        self.start(session, [hash, outbound], now)
+        let rule = self.services.snat.get(rule).ok_or(DropReason::NotLocal)?;
+        let target = Target {
+            mode: ForwardingMode::Fullnat,
+            slot: rule.slot,
+            real: (key.destination().into(), key.destination_port()),
+            pool: Some(rule.pool),
+            cursor: rule.cursor,
+            snat: true,
+        };
+        self.enter(&target, key, hash, now)
     }
 }
 
