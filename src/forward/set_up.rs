@@ -19,6 +19,13 @@ pub(super) enum SetUp {
     Mixed(Found),
 }
 
+/// What a new session is set up by: an index into the service table's services, or its rules for source NAT.
+#[derive(Clone, Copy)]
+pub(super) enum By {
+    Service(usize),
+    Rule(usize),
+}
+
 /// Whom a new session is to be with, and how.
 pub(super) struct Target {
     pub(super) mode: ForwardingMode,
@@ -34,28 +41,21 @@ pub(super) struct Target {
 }
 
 impl Forwarder {
-    /// Sets up a session for a flow that has none: chooses a real server, takes what its mode needs, enters it.
-    /// `service` is an index into the service table, `hash` the flow's.
+    /// Sets up a session for a flow that has none: finds whom it is to be with, takes what that mode needs, enters it. `hash`
+    /// is the flow's.
     pub(super) fn set_up<A: Plane>(
         &mut self,
-        service: usize,
+        by: By,
         key: &FlowKey<A>,
         hash: FlowHash,
         now: Now,
     ) -> Result<SetUp, DropReason> {
-        let table = &*self.services;
-        let chosen = table.services.get(service).ok_or(DropReason::NoRealServer)?;
-        let server = self.balancer.choose(chosen, table.generation).ok_or(DropReason::NoRealServer)?;
-        let server = chosen.real_servers.get(server).ok_or(DropReason::NoRealServer)?;
-        let target = Target {
-            mode: server.mode,
-            slot: server.slot,
-            real: (server.address, server.port),
-            pool: chosen.pool,
-            cursor: chosen.cursor,
-            snat: false,
+        let target = match by {
+            By::Service(service) => self.real_server(service)?,
+            By::Rule(rule) => self.outside(rule, (key.destination().into(), key.destination_port()))?,
         };
-        if server.address.is_ipv4() == key.source().into().is_ipv4() {
+        let address = target.real.0;
+        if address.is_ipv4() == key.source().into().is_ipv4() {
             return self.enter(&target, key, hash, now).map(SetUp::Plain);
         }
         let key = A::widened(*key);
@@ -64,9 +64,25 @@ impl Forwarder {
         Ok(SetUp::Mixed(found))
     }
 
+    /// The real server that serves a service's next session.
+    #[inline(always)]
+    fn real_server(&mut self, service: usize) -> Result<Target, DropReason> {
+        let table = &*self.services;
+        let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
+        let server = self.balancer.choose(service, table.generation).ok_or(DropReason::NoRealServer)?;
+        let server = service.real_servers.get(server).ok_or(DropReason::NoRealServer)?;
+        Ok(Target {
+            mode: server.mode,
+            slot: server.slot,
+            real: (server.address, server.port),
+            pool: service.pool,
+            cursor: service.cursor,
+            snat: false,
+        })
+    }
+
     /// Enters a session with whom it is to be with into the table of a family that can say both ends.
-    #[inline(never)]
-    pub(super) fn enter<A: Plane>(
+    fn enter<A: Plane>(
         &mut self,
         target: &Target,
         key: &FlowKey<A>,

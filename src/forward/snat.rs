@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::parse::Packet;
 use super::plane::Plane;
-use super::set_up::Target;
+use super::set_up::{By, SetUp, Target};
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId};
 use crate::route::Resolution;
-use crate::session::Found;
 
 impl Forwarder {
     /// A packet without a session that no service is for: an answer of a real server in NAT mode, one that a rule lets out,
@@ -29,7 +28,7 @@ impl Forwarder {
     ) -> Verdict {
         let key = &packet.key;
         let (protocol, destination) = (key.protocol(), key.destination().into());
-        if (self.services.snat.is_empty() && !self.services.has_nat) || self.routes.is_local(destination) {
+        if self.routes.is_local(destination) {
             return self.other(destination, PuntClass::Local, false);
         }
         let rule = self.snat_rule(port, key);
@@ -49,11 +48,12 @@ impl Forwarder {
         if protocol == Protocol::Tcp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up_snat(rule, key, hash, now) {
-            Ok(found) => {
+        match self.set_up(By::Rule(rule), key, hash, now) {
+            Ok(SetUp::Plain(found)) => {
                 let _ = self.find_hop::<A>(found);
                 self.forward(port, frame, packet, found, now)
             }
+            Ok(SetUp::Mixed(found)) => self.forward_mixed(port, frame, packet, found, now),
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -85,24 +85,18 @@ impl Forwarder {
         self.services.nat_servers.contains(&(key.protocol(), source))
     }
 
-    /// Sets up a session by a rule, given by its index.
-    fn set_up_snat<A: Plane>(
-        &mut self,
-        rule: usize,
-        key: &FlowKey<A>,
-        hash: FlowHash,
-        now: Now,
-    ) -> Result<Found, DropReason> {
+    /// Whom a session by a rule, given by its index, is with: its destination.
+    #[cold]
+    pub(super) fn outside(&self, rule: usize, destination: (IpAddr, u16)) -> Result<Target, DropReason> {
         let rule = self.services.snat.get(rule).ok_or(DropReason::NotLocal)?;
-        let target = Target {
+        Ok(Target {
             mode: ForwardingMode::Fullnat,
             slot: rule.slot,
-            real: (key.destination().into(), key.destination_port()),
+            real: destination,
             pool: Some(rule.pool),
             cursor: rule.cursor,
             snat: true,
-        };
-        self.enter(&target, key, hash, now)
+        })
     }
 }
 
