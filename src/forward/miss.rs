@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
-use super::set_up::{By, SetUp};
+use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
 use crate::flow::FlowKey;
@@ -81,7 +81,7 @@ impl Forwarder {
         if protocol == Protocol::Tcp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up(By::Service(service), &packet.key, hash, now) {
+        match self.set_up(service, &packet.key, hash, now) {
             Ok(SetUp::Plain(found)) => {
                 // Now and not on the way, which is for sessions that know their hop. What comes of it is seen there.
                 let _ = self.find_hop::<A>(found);

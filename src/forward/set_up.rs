@@ -1,12 +1,12 @@
 //! Setting sessions up and ending them, in every forwarding mode.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::fullnat::{Answers, take_local_port};
 use super::nat::claim_answers;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now};
-use crate::balance::{ForwardingMode, RealServerSlot};
+use crate::balance::ForwardingMode;
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
@@ -19,86 +19,51 @@ pub(super) enum SetUp {
     Mixed(Found),
 }
 
-/// What a new session is set up by: an index into the service table's services, or its rules for source NAT.
-#[derive(Clone, Copy)]
-pub(super) enum By {
-    Service(usize),
-    Rule(usize),
-}
-
-/// Whom a new session is to be with, and how.
-pub(super) struct Target {
-    pub(super) mode: ForwardingMode,
-    /// What it belongs to and is counted by.
-    pub(super) slot: RealServerSlot,
-    /// The real server's address and port.
-    pub(super) real: (IpAddr, u16),
-    /// In FULLNAT mode: index into the table's pools, and whose turn among its addresses it is.
-    pub(super) pool: Option<usize>,
-    pub(super) cursor: usize,
-    /// Whether it is a session of source NAT.
-    pub(super) snat: bool,
-}
-
 impl Forwarder {
-    /// Sets up a session for a flow that has none: finds whom it is to be with, takes what that mode needs, enters it. `hash`
-    /// is the flow's.
+    /// Sets up a session for a flow that has none: chooses a real server, takes what its mode needs, enters it.
+    /// `service` is an index into the service table, `hash` the flow's.
     pub(super) fn set_up<A: Plane>(
         &mut self,
-        by: By,
+        service: usize,
         key: &FlowKey<A>,
         hash: FlowHash,
         now: Now,
     ) -> Result<SetUp, DropReason> {
-        let target = match by {
-            By::Service(service) => self.real_server(service)?,
-            By::Rule(rule) => self.outside(rule, (key.destination().into(), key.destination_port()))?,
-        };
-        let address = target.real.0;
+        let table = &*self.services;
+        let chosen = table.services.get(service).ok_or(DropReason::NoRealServer)?;
+        let server = self.balancer.choose(chosen, table.generation).ok_or(DropReason::NoRealServer)?;
+        let address = chosen.real_servers.get(server).ok_or(DropReason::NoRealServer)?.address;
         if address.is_ipv4() == key.source().into().is_ipv4() {
-            return self.enter(&target, key, hash, now).map(SetUp::Plain);
+            return self.enter(service, server, key, hash, now).map(SetUp::Plain);
         }
         let key = A::widened(*key);
-        let found = self.enter::<Ipv6Addr>(&target, &key, self.sessions.ipv6.hash(&key), now)?;
+        let found = self.enter::<Ipv6Addr>(service, server, &key, self.sessions.ipv6.hash(&key), now)?;
         self.sessions.mixed += 1;
         Ok(SetUp::Mixed(found))
     }
 
-    /// The real server that serves a service's next session.
-    #[inline(always)]
-    fn real_server(&mut self, service: usize) -> Result<Target, DropReason> {
-        let table = &*self.services;
-        let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
-        let server = self.balancer.choose(service, table.generation).ok_or(DropReason::NoRealServer)?;
-        let server = service.real_servers.get(server).ok_or(DropReason::NoRealServer)?;
-        Ok(Target {
-            mode: server.mode,
-            slot: server.slot,
-            real: (server.address, server.port),
-            pool: service.pool,
-            cursor: service.cursor,
-            snat: false,
-        })
-    }
-
-    /// Enters a session with whom it is to be with into the table of a family that can say both ends.
+    /// Enters a session with a real server, by their indices, into the table of a family that can say both.
     fn enter<A: Plane>(
         &mut self,
-        target: &Target,
+        service: usize,
+        server: usize,
         key: &FlowKey<A>,
         hash: FlowHash,
         now: Now,
     ) -> Result<Found, DropReason> {
+        let table = &*self.services;
+        let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
+        let server = service.real_servers.get(server).ok_or(DropReason::NoRealServer)?;
         if A::table(&self.sessions).is_full() {
             return Err(DropReason::SessionTableFull);
         }
-        let table = &*self.services;
-        let real = (A::of(target.real.0).ok_or(DropReason::NoRealServer)?, target.real.1);
+        let real = (A::of(server.address).ok_or(DropReason::NoRealServer)?, server.port);
         let (protocol, client) = (key.protocol(), (key.source(), key.source_port()));
-        let (local, outbound) = match target.mode {
+        let (local, outbound) = match server.mode {
             ForwardingMode::Fullnat => {
-                let pool = target.pool.and_then(|pool| table.pools.get(pool)).ok_or(DropReason::LocalPortsExhausted)?;
-                let turn = self.local_turns.get_mut(target.cursor).ok_or(DropReason::LocalPortsExhausted)?;
+                let pool =
+                    service.pool.and_then(|pool| table.pools.get(pool)).ok_or(DropReason::LocalPortsExhausted)?;
+                let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
                 let from = Answers { real, protocol };
                 take_local_port(&self.sessions, &mut self.local_ports, &self.ownership, pool, turn, from, now.tick)?
             }
@@ -106,9 +71,20 @@ impl Forwarder {
             // No answer passes here.
             ForwardingMode::Dr | ForwardingMode::Tun => (client, FlowHash(0)),
         };
-        let session = Session::new(target.mode, key, local, real, target.slot).with_snat(target.snat);
+        let session = Session::new(server.mode, key, local, real, server.slot);
+        self.start(session, [hash, outbound], now)
+    }
+
+    /// Enters a session by the hashes of its keys, and counts it.
+    #[inline(always)]
+    pub(super) fn start<A: Plane>(
+        &mut self,
+        session: Session<A>,
+        hashes: [FlowHash; 2],
+        now: Now,
+    ) -> Result<Found, DropReason> {
         let end = now.tick.plus(self.timeouts.of(session.state()));
-        let entered = A::table_mut(&mut self.sessions).insert_hashed(session, [hash, outbound], end);
+        let entered = A::table_mut(&mut self.sessions).insert_hashed(session, hashes, end);
         let index = entered.map_err(|TableFull| DropReason::SessionTableFull)?;
         self.count_start(&session);
         Ok(Found { index, direction: Direction::Inbound })

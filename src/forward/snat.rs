@@ -5,14 +5,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::fullnat::{Answers, take_local_port};
 use super::parse::Packet;
 use super::plane::Plane;
-use super::set_up::{By, SetUp, Target};
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId};
 use crate::route::Resolution;
+use crate::session::{Found, Session};
 
 impl Forwarder {
     /// A packet without a session that no service is for: an answer of a real server in NAT mode, one that a rule lets out,
@@ -48,12 +49,11 @@ impl Forwarder {
         if protocol == Protocol::Tcp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up(By::Rule(rule), key, hash, now) {
-            Ok(SetUp::Plain(found)) => {
+        match self.set_up_snat(rule, key, hash, now) {
+            Ok(found) => {
                 let _ = self.find_hop::<A>(found);
                 self.forward(port, frame, packet, found, now)
             }
-            Ok(SetUp::Mixed(found)) => self.forward_mixed(port, frame, packet, found, now),
             Err(reason) => Verdict::Drop(reason),
         }
     }
@@ -85,18 +85,27 @@ impl Forwarder {
         self.services.nat_servers.contains(&(key.protocol(), source))
     }
 
-    /// Whom a session by a rule, given by its index, is with: its destination.
-    #[cold]
-    pub(super) fn outside(&self, rule: usize, destination: (IpAddr, u16)) -> Result<Target, DropReason> {
-        let rule = self.services.snat.get(rule).ok_or(DropReason::NotLocal)?;
-        Ok(Target {
-            mode: ForwardingMode::Fullnat,
-            slot: rule.slot,
-            real: destination,
-            pool: Some(rule.pool),
-            cursor: rule.cursor,
-            snat: true,
-        })
+    /// Sets up a session by a rule, given by its index.
+    fn set_up_snat<A: Plane>(
+        &mut self,
+        rule: usize,
+        key: &FlowKey<A>,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<Found, DropReason> {
+        if A::table(&self.sessions).is_full() {
+            return Err(DropReason::SessionTableFull);
+        }
+        let table = &*self.services;
+        let rule = table.snat.get(rule).ok_or(DropReason::NotLocal)?;
+        let pool = table.pools.get(rule.pool).ok_or(DropReason::LocalPortsExhausted)?;
+        let turn = self.local_turns.get_mut(rule.cursor).ok_or(DropReason::LocalPortsExhausted)?;
+        let real = (key.destination(), key.destination_port());
+        let from = Answers { real, protocol: key.protocol() };
+        let (local, outbound) =
+            take_local_port(&self.sessions, &mut self.local_ports, &self.ownership, pool, turn, from, now.tick)?;
+        let session = Session::new(ForwardingMode::Fullnat, key, local, real, rule.slot).with_snat();
+        self.start(session, [hash, outbound], now)
     }
 }
 

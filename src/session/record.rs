@@ -92,12 +92,10 @@ impl<A: Address> Session<A> {
         }
     }
 
-    /// Says whether it is one of source NAT: a session in FULLNAT mode whose client is inside, and whose virtual address and
+    /// Says that it is one of source NAT: a session in FULLNAT mode whose client is inside, and whose virtual address and
     /// real server are both the destination.
-    #[inline]
-    pub fn with_snat(mut self, snat: bool) -> Self {
-        self.flags |= if snat { SNAT } else { 0 };
-        self
+    pub fn with_snat(self) -> Self {
+        Self { flags: self.flags | SNAT, ..self }
     }
 
     /// Whether it is one of source NAT.
