@@ -1090,10 +1090,7 @@ fn bad_snat() {
     );
     assert_eq!(added("soruce = \"x\""), "f.toml:29: snat[0].soruce: unknown key \"soruce\"; did you mean \"source\"?");
     assert_eq!(
-        one(
-            "local_pool",
-            &format!("local_pool = \"lan\"\nsource = \"10.1.0.0/24\"\n[[snat]]\nname = \"s\"\nlocal_pool")
-        ),
+        one("local_pool", "local_pool = \"lan\"\nsource = \"10.1.0.0/24\"\n[[snat]]\nname = \"s\"\nlocal_pool"),
         "f.toml:31: snat[1].name: \"s\" is the name of another rule on line 27; allowed: each name once"
     );
 }
