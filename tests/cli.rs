@@ -476,9 +476,9 @@ UDP  10.0.0.100:53          0       0        0        0         0
 ",
     );
     assert_table(&["real", "list"], json!({ "services": services() }), all, "\
-Service            RealServer       Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
-tcp 10.0.0.100:80  10.1.0.11:80          1      0      0           3      12345     10     100      200    10000     20000
-tcp 10.0.0.100:80  10.1.0.112:8080   65535      9      8           0          0     20     300      600    40000     80000
+Service            RealServer       Forward                     Weight  Upper  Lower  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes
+tcp 10.0.0.100:80  10.1.0.11:80     fullnat                          1      0      0           3      12345     10     100      200    10000     20000
+tcp 10.0.0.100:80  10.1.0.112:8080  tun gue:6080 with checksum   65535      9      8           0          0     20     300      600    40000     80000
 ");
     assert_json(&["service", "list", "--json"], json!({ "services": services() }));
 
@@ -712,7 +712,8 @@ fn stats(packets: u64, seconds: u64) -> Value {
     json!({ "at_nanoseconds": nanoseconds, "ports": [port("wan", packets), port("lan", 2 * packets)],
             "workers": [worker(0, packets, nanoseconds)], "services": services,
             "drops": [["truncated", 0], ["no_route", packets / 2]], "punts": [["arp", 3], ["icmp", 0]],
-            "resets_sent": 1, "icmp_errors_sent": 2, "injected": 3 })
+            "resets_sent": 1, "icmp_errors_sent": 2, "injected": 3,
+            "fragments": { "forwarded": 4, "created": 5, "waiting": 6, "datagrams_forgotten": 7 } })
 }
 
 #[test]
@@ -745,10 +746,13 @@ no_route      500
 Punt  Packets
 arp         3
 
-Other             Total
-resets_sent           1
-icmp_errors_sent      2
-injected              3
+Other                Total
+resets_sent              1
+icmp_errors_sent         2
+injected                 3
+fragments_forwarded      4
+fragments_created        5
+fragments_waiting        6
 ",
     );
     assert_json(&["stats", "--json"], json!({ "stats": stats(1000, 10) }));

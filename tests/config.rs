@@ -1242,6 +1242,29 @@ fn forwarding_modes_and_tunnels() {
 }
 
 #[test]
+fn services_and_real_servers_of_both_families() {
+    let with = |vip: &str, mode: &str, real: &str, pool: &str| {
+        let text = changed("vip = \"10.0.0.100:80\"", &format!("vip = \"{vip}\"\nmode = \"{mode}\""));
+        let text = text.replace("address = \"10.1.0.11:80\"", &format!("address = \"{real}\""));
+        errors(&text.replace("\"10.1.0.200-10.1.0.203\"", pool))
+    };
+    let (ipv4, ipv6) = ("\"10.1.0.200\"", "\"2001:db8::200-2001:db8::2ff\"");
+    let both = format!("{ipv4}, {ipv6}");
+    let none = Vec::<String>::new();
+    assert_eq!(with("[2001:db8::100]:80", "fullnat", "[2001:db8::11]:8080", ipv6), none);
+    assert_eq!(with("[2001:db8::100]:80", "fullnat", "10.1.0.11:8080", ipv4), none, "NAT64");
+    assert_eq!(with("10.0.0.100:80", "fullnat", "[2001:db8::11]:8080", &both), none);
+    assert_eq!(with("10.0.0.100:80", "tun", "[2001:db8::11]:80", ipv4), none);
+    assert_eq!(with("[2001:db8::100]:80", "dr", "[2001:db8::11]:80", ipv4), none);
+    let refused = with("10.0.0.100:80", "fullnat", "[2001:db8::11]:8080", ipv4);
+    assert!(refused[0].contains("is of IPv6, of which local pool \"lan\" has no address"), "{refused:?}");
+    for mode in ["dr", "nat"] {
+        let refused = with("10.0.0.100:80", mode, "[2001:db8::11]:80", &both);
+        assert!(refused.len() == 1 && refused[0].contains("is of another family than the service"), "{refused:?}");
+    }
+}
+
+#[test]
 fn ports_may_have_ipv6_addresses_and_routes() {
     let text = r#"
 [worker]

@@ -111,7 +111,7 @@ fn step(link: &Link, sessions: &Mutex<Vec<SessionView>>, current: &Mutex<Arc<Sna
     }
     if let Some(mut query) = link.queries.pop() {
         let sessions = sessions.lock().unwrap();
-        let rest = &sessions[query.next as usize..];
+        let rest = &sessions[usize::try_from(query.next).unwrap()..];
         let part = &rest[..rest.len().min(query.found.capacity()).min(1000)];
         query.found.extend_from_slice(part);
         query.next += part.len() as u64;
@@ -370,7 +370,7 @@ fn status_workers_ports_and_stats_are_told() {
     let Outcome::Ok(Reply::Status(status)) = client.ask(json!({"command": "status"})) else { panic!() };
     assert_eq!(
         (status.pid, status.workers, status.sessions, status.session_capacity),
-        (std::process::id(), 2, 7, 2000)
+        (std::process::id(), 2, 7, 4000)
     );
     let Outcome::Ok(Reply::Workers(workers)) = client.ask(json!({"command": "worker.show"})) else { panic!() };
     assert_eq!((workers[1].core, workers[1].sessions, workers[1].rx_packets), (3, 4, 9));

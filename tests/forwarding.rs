@@ -216,7 +216,7 @@ fn assert_icmp(out: &[u8], quoted: &[u8], kind: u8, code: u8, last_word: [u8; 2]
 }
 
 #[test]
-fn too_big_packets_are_answered_or_dropped() {
+fn too_big_packets_are_answered_or_cut() {
     let mut gateway = udp_gateway();
     open(&mut gateway, &from_client(b"").udp());
     gateway.adopt(table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS), &routes(&NEIGHBOURS, 1000));
@@ -228,7 +228,7 @@ fn too_big_packets_are_answered_or_dropped() {
     assert_icmp(&out, &packet, 3, 4, 1000u16.to_be_bytes());
     packet[20] = 0;
     fix_ipv4_checksum(&mut packet);
-    assert_eq!(gateway.send(WAN, &packet).0, Verdict::Drop(DropReason::TooBig));
+    assert_eq!(gateway.send(WAN, &packet).0, Verdict::Cut(1000));
 }
 
 /// A jumbo frame in several buffers is forwarded as one in a single buffer is, whatever is in the first, as long as
@@ -505,7 +505,7 @@ fn the_rest_is_punted_or_dropped_by_name() {
         ("multicast source", refitted(26, 224), Verdict::Drop(DropReason::MartianSource)),
         ("UDP length too long", broken(39, 99), Verdict::Drop(DropReason::BadL4Header)),
         ("UDP length too short", broken(39, 7), Verdict::Drop(DropReason::BadL4Header)),
-        ("a fragment for the VIP", refitted(20, 0x20), Verdict::Drop(DropReason::Fragment)),
+        ("an odd piece of a datagram", refitted(20, 0x20), Verdict::Drop(DropReason::BadFragment)),
         ("a VIP's port without a service", to(VIP), Verdict::Punt(PuntClass::Virtual)),
         ("the gateway's own address", to(Ipv4Addr::new(10, 0, 0, 1)), Verdict::Punt(PuntClass::Local)),
         ("a LIP without session", to(LIP), Verdict::Drop(DropReason::LocalAddressNoSession)),

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use fullgate::balance::{Protocol, ServiceTable, Timeouts};
 use fullgate::config::{Idle, PuntRates};
+use fullgate::forward::cut::cut;
 use fullgate::forward::{DropReason, PuntClass};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, PortId, PortPlace, PortQueue, VlanId, WorkerId};
@@ -222,6 +223,127 @@ fn packets_find_what_was_published_before_they_came() {
     let published = ServiceTable { generation: 2, ..services(300) };
     let link = run_published(nothing, Some(published), 1_000, [opening(0)], stop_after(2));
     assert_eq!(link.counters.sessions_created.get(), BURST_SIZE as u64);
+}
+
+/// Sends what it is told by its first port, and notes what leaves by the second.
+fn run_noting(
+    bursts: Vec<Vec<MemoryFrame>>,
+    mtu: u16,
+    each_turn: impl Fn(&Link, u32) + 'static,
+) -> (Link, Vec<Vec<u8>>) {
+    let gateway = Gateway::with(services(300), 1, WorkerId(0), 10_000);
+    let link = Arc::new(WorkerLink::new(WorkerId(0), gateway.counters[0].clone(), Arc::new(Waker::new(NoEvent))));
+    let routes = Arc::new(RouteTable::new(&lab::routes(&lab::NEIGHBOURS, mtu), None));
+    let (own, sent) = (link.clone(), Rc::new(RefCell::new(Vec::new())));
+    let wan = Noting {
+        bursts: bursts.into(),
+        turn: 0,
+        each_turn: Box::new(move |turn| each_turn(&own, turn)),
+        sent: Rc::default(),
+    };
+    let lan = Noting { bursts: VecDeque::new(), turn: 0, each_turn: Box::new(|_| {}), sent: sent.clone() };
+    let parts = WorkerParts {
+        worker: WorkerId(0),
+        forwarder: gateway.forwarder,
+        queues: vec![wan, lan],
+        places: vec![PortPlace::whole_device(lab::WAN), PortPlace::whole_device(lab::LAN)],
+        link: link.clone(),
+        rings: hand_over_rings(1),
+        clock: Ticking { now: Rc::new(Cell::new(0)), step: 50_000_000 },
+        idle: Idle::Spin,
+        punt_rates: PuntRates([0; PuntClass::COUNT]),
+        first: Arc::new(Snapshot { services: Arc::new(services(300)), routes }),
+    };
+    Worker::new(parts).run();
+    (link, sent.take())
+}
+
+struct Noting {
+    bursts: VecDeque<Vec<MemoryFrame>>,
+    turn: u32,
+    each_turn: Box<dyn FnMut(u32)>,
+    sent: Rc<RefCell<Vec<Vec<u8>>>>,
+}
+
+impl PortQueue for Noting {
+    type Frame = MemoryFrame;
+
+    fn receive(&mut self, into: &mut Vec<MemoryFrame>) -> usize {
+        self.turn += 1;
+        (self.each_turn)(self.turn);
+        into.extend(self.bursts.pop_front().unwrap_or_default());
+        into.len()
+    }
+
+    fn transmit(&mut self, frames: &mut Vec<MemoryFrame>) -> usize {
+        self.sent.borrow_mut().extend(frames.iter().map(|frame| frame.bytes().to_vec()));
+        frames.drain(..).count()
+    }
+}
+
+/// A packet that may be fragmented, and the pieces that it is cut into for this MTU.
+fn datagram_of(payload: usize, mtu: u16) -> (MemoryFrame, Vec<MemoryFrame>) {
+    let mut whole = lab::from_client(&vec![7; payload]).udp();
+    whole[20] = 0;
+    let header = etherparse::Ipv4Header::from_slice(&whole[14..]).unwrap().0;
+    whole[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    let (whole, mut pieces) = (MemoryFrame::new(&whole), Vec::new());
+    cut(&whole, mtu, |piece| pieces.push(piece)).unwrap();
+    (whole, pieces)
+}
+
+fn datagram(mtu: u16) -> (MemoryFrame, Vec<MemoryFrame>) {
+    datagram_of(1400, mtu)
+}
+
+#[test]
+fn early_fragments_leave_with_their_first_one_or_in_time() {
+    let (_, mut pieces) = datagram(500);
+    pieces.reverse();
+    let first = pieces.pop().unwrap();
+    let burst = |frames: &[MemoryFrame]| frames.to_vec();
+    // Within one burst; in two; never.
+    for (bursts, sent, drops, turns) in [
+        (vec![[burst(&pieces), vec![first.clone()]].concat()], pieces.len() + 1, 0, 3),
+        (vec![burst(&pieces), vec![first.clone()]], pieces.len() + 1, 0, 4),
+        (vec![burst(&pieces)], 0, pieces.len() as u64, 130),
+    ] {
+        let (link, out) = run_noting(bursts, 1500, move |link, turn| link.stop.store(turn >= turns, Ordering::Relaxed));
+        let dropped = link.counters.drops[DropReason::FragmentTimeout as usize].get();
+        assert_eq!((out.len(), dropped, link.counters.fragments_waiting.get()), (sent, drops, 0));
+        assert_eq!(link.counters.fragments_forwarded.get(), sent as u64);
+    }
+}
+
+#[test]
+fn a_packet_too_large_for_its_link_leaves_in_pieces() {
+    let (whole, pieces) = datagram(500);
+    // As one packet, then as two pieces, the second of which fits.
+    let coarse = datagram(1000).1;
+    for (burst, fit) in [(vec![whole], 0), (coarse, 1)] {
+        let (link, out) = run_noting(vec![burst], 500, |link, turn| link.stop.store(turn >= 3, Ordering::Relaxed));
+        assert!(out.len() >= pieces.len() && out.iter().all(|frame| frame.len() <= 514));
+        assert_eq!(link.counters.fragments_created.get(), out.len() as u64 - fit);
+        assert_eq!(link.counters.drops.iter().map(|drops| drops.get()).sum::<u64>(), 0);
+    }
+}
+
+/// Pieces beyond what one turn processes are dropped by name, and the rest passes.
+#[test]
+fn cutting_is_bounded() {
+    let bursts = (0..4).map(|_| (0..BURST_SIZE).map(|_| datagram_of(2800, 500).0).collect()).collect();
+    let (link, out) = run_noting(bursts, 68, |link, turn| link.stop.store(turn >= 10, Ordering::Relaxed));
+    let dropped = link.counters.drops[DropReason::TooBig as usize].get();
+    assert!(dropped > 0);
+    assert_eq!(out.len() as u64 + dropped * 59, 4 * BURST_SIZE as u64 * 59);
+}
+
+#[test]
+fn fragments_that_wait_when_the_worker_stops_are_counted() {
+    let (_, pieces) = datagram(500);
+    let (link, _) =
+        run_noting(vec![pieces[1..].to_vec()], 1500, |link, turn| link.stop.store(turn >= 2, Ordering::Relaxed));
+    assert_eq!(link.counters.drops[DropReason::Stopping as usize].get(), pieces.len() as u64 - 1);
 }
 
 /// A device with two VLANs: gives its bursts, one a turn, and keeps what is sent.

@@ -44,6 +44,8 @@ class Case:
     beside: str = ""
     # The ports' `steering`; none: not said, so that gateways from before that key can be measured too.
     steering: str = ""
+    # Whether all of it is IPv6.
+    ipv6: bool = False
     # The forwarding mode of the services.
     mode: str = "fullnat"
     services: int = 1
@@ -88,6 +90,7 @@ CASES = {
              state="ESTABLISHED"),
         Case("fullnat-tcp-syn", "TCP, SYNs alone, on sessions that are there", pcap.TCP, syn_only, sessions=16_384,
              state="SYN_RECV"),
+        Case("fullnat-udp-ipv6", "UDP over IPv6, client to real server", pcap.UDP, one_pass, ipv6=True),
         Case("nat-udp", "UDP, NAT mode, client to real server", pcap.UDP, one_pass, mode="nat"),
         Case("dr-udp", "UDP, DR mode", pcap.UDP, one_pass, mode="dr"),
         Case("tun-udp", "UDP, TUN mode, IPIP", pcap.UDP, one_pass, mode="tun"),
@@ -117,6 +120,7 @@ TABLE = [
     ("fullnat-udp-both", 1_024), ("fullnat-udp-both", 50_000), ("fullnat-udp-both", 1_000_000),
     ("fullnat-tcp-established", 1_024), ("fullnat-tcp-established", 50_000), ("fullnat-tcp-established", 1_000_000),
     ("fullnat-tcp-syn", 16_384),
+    ("fullnat-udp-ipv6", 1_024), ("fullnat-udp-ipv6", 50_000), ("fullnat-udp-ipv6", 1_000_000),
     ("nat-udp", 1_024), ("nat-udp", 50_000), ("dr-udp", 1_024), ("dr-udp", 50_000), ("tun-udp", 1_024), ("tun-udp", 50_000),
     ("fullnat-udp-two-workers", 2_048), ("fullnat-udp-two-workers", 100_000),
     ("fullnat-udp-handover", 1_024), ("fullnat-udp-handover", 50_000),
@@ -184,7 +188,9 @@ def write_captures(case, run, folder):
     """Writes the captures."""
     numbers = pcap.order_of(run.sessions, run.order, run.seed)
     passes = case.passes(run.sessions)
-    frames = {flags: pcap.Frame(case.protocol, WAN_MAC, run.packet_size, flags) for flags in set(passes)}
+    # The shortest frame has no room for a packet of IPv6.
+    size = max(run.packet_size, pcap.headers_len(case.protocol, True)) if case.ipv6 else run.packet_size
+    frames = {flags: pcap.Frame(case.protocol, WAN_MAC, size, flags, case.ipv6) for flags in set(passes)}
     vips = [vip_of(service, case) for service in range(case.services)]
     captures = Captures([], [], wan_once=case.clients_once)
     for queue in range(run.workers):

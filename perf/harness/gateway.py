@@ -16,6 +16,7 @@ from . import histogram, machine
 from .cases import (
     FIRST_LOCAL_PORT, LOCAL_BASE, REAL_SERVER_PORT, ROUTED_NETWORK, VIP, VIP_ADDRESSES, VIP_BASE, device, devices, pool_of,
     real_servers_of, vip_of)
+from .pcap import IPV6_BASE
 
 PATIENCE_SECONDS = 120
 # Seconds from receiving a burst until it is sent, of all workers.
@@ -31,7 +32,7 @@ cores = {cores}
 idle = "spin"
 
 [session]
-capacity = {capacity}
+{capacity}
 
 [control]
 socket = "{folder}/control.sock"
@@ -73,9 +74,21 @@ METRICS = "127.0.0.1:9469"
 ROUTER, ROUTER_MAC = "10.2.0.254", "02:00:00:00:01:fe"
 
 
-def written(address):
-    """The address in dots."""
-    return str(ipaddress.IPv4Address(address))
+def written(address, ipv6=False):
+    """The address as text."""
+    return str(ipaddress.IPv6Address(IPV6_BASE + address) if ipv6 else ipaddress.IPv4Address(address))
+
+
+def in_family(text, ipv6):
+    """An address of IPv4, or such a network, as what it is in this family."""
+    if not ipv6:
+        return text
+    address, slash, prefix = text.partition("/")
+    return written(int(ipaddress.IPv4Address(address)), True) + (f"/{96 + int(prefix)}" if slash else "")
+
+
+def endpoint(address, port, ipv6):
+    return f"[{written(address, True)}]:{port}" if ipv6 else f"{written(address)}:{port}"
 
 
 def capacity_for(sessions):
@@ -114,11 +127,12 @@ class Gateway:
         eal_args = [] if run.hugepages else ["--no-huge", "-m", str(machine.megabytes_for(mbufs))]
         pool = pool_of(case, run.sessions)
         head = CONFIGURATION.format(
-            eal_args=json.dumps(eal_args), mbufs=mbufs, cores=run.cpus, capacity=capacity,
+            eal_args=json.dumps(eal_args), mbufs=mbufs, cores=run.cpus,
+            capacity=f"capacity = {capacity}" + (f"\nipv6_capacity = {capacity}" if case.ipv6 else ""),
             folder=self.folder, metrics=json.dumps(METRICS if case.burst_times else False),
             timeouts="\n".join(f"{name} = {seconds}" for name, seconds in case.timeouts.items()))
         local = POOL.format(
-            addresses=f"{written(LOCAL_BASE)}-{written(LOCAL_BASE + pool.addresses - 1)}",
+            addresses=f"{written(LOCAL_BASE, case.ipv6)}-{written(LOCAL_BASE + pool.addresses - 1, case.ipv6)}",
             ports=f"{FIRST_LOCAL_PORT}-{FIRST_LOCAL_PORT + pool.ports - 1}")
         return head + self.ports(case, captures) + local + "".join(
             self.service(number, case) for number in range(case.services))
@@ -128,12 +142,13 @@ class Gateway:
         wan, lan = devices(captures)
         far = f'{{ to = "{ROUTED_NETWORK}", via = "{ROUTER}" }}' if case.routed else ""
         port = functools.partial(PORT.format, steering=f'steering = "{case.steering}"\n' if case.steering else "")
-        addresses = ["192.0.2.1/24", f"{written(VIP[0])}/32"]
+        family = functools.partial(in_family, ipv6=case.ipv6)
+        addresses = [family("192.0.2.1/24"), family(f"{written(VIP[0])}/32")]
         # The same whatever it has of these services, so that others can be loaded.
         addresses += [f"{written(VIP_BASE + n)}/32" for n in range(VIP_ADDRESSES)] if case.routed else []
         text = port(name="wan", device=wan, addresses=json.dumps(addresses),
-                    routes='{ to = "198.18.0.0/15", via = "192.0.2.254" }')
-        text += port(name="lan", device=lan, addresses='["10.2.0.1/16"]', routes=far)
+                    routes=f'{{ to = "{family("198.18.0.0/15")}", via = "{family("192.0.2.254")}" }}')
+        text += port(name="lan", device=lan, addresses=json.dumps([family("10.2.0.1/16")]), routes=far)
         if captures.side:
             text += port(name="side", device=device(2, captures.side), addresses='["192.0.3.1/24"]', routes="")
         return text
@@ -141,9 +156,10 @@ class Gateway:
     @staticmethod
     def service(number, case):
         address, port = vip_of(number, case)
-        servers = (f'{{ address = "{written(server)}:{REAL_SERVER_PORT}" }}' for server in real_servers_of(number, case))
+        servers = (f'{{ address = "{endpoint(server, REAL_SERVER_PORT, case.ipv6)}" }}'
+                   for server in real_servers_of(number, case))
         return SERVICE.format(
-            vip=f"{written(address)}:{port}", protocol=case.protocol_name(), mode=case.mode,
+            vip=endpoint(address, port, case.ipv6), protocol=case.protocol_name(), mode=case.mode,
             local_pool='local_pool = "lan"\n' if case.mode == "fullnat" else "", real_servers=", ".join(servers))
 
     def wait_until_it_answers(self):
@@ -163,11 +179,11 @@ class Gateway:
 
     def name_neighbours(self, case):
         """Next hops that never have to be asked for."""
-        hops = [("fgp-wan", "192.0.2.254", "02:00:00:00:00:fe")]
+        hops = [("fgp-wan", in_family("192.0.2.254", case.ipv6), "02:00:00:00:00:fe")]
         if case.routed:
             hops.append(("fgp-lan", ROUTER, ROUTER_MAC))
         else:
-            hops += [("fgp-lan", written(server), f"02:00:00:00:01:{server & 0xFF:02x}")
+            hops += [("fgp-lan", written(server, case.ipv6), f"02:00:00:00:01:{server & 0xFF:02x}")
                      for server in real_servers_of(0, case)]
         for tap, address, mac in hops:
             machine.run("ip", "-n", self.namespace, "neigh", "replace", address, "lladdr", mac, "dev", tap,
@@ -181,8 +197,9 @@ class Gateway:
         stats = json.loads(machine.run(*self.command("stats", "--json")))
         cpu = machine.cpu_nanoseconds(self.process.pid, self.workers)
         workers = stats["workers"]
-        total = {key: sum(worker[key] for worker in workers) for key in
-                 ("sessions", "sessions_created", "sessions_expired", "rx_packets", "tx_packets", "handovers")}
+        total = {key: sum(worker.get(key, 0) for worker in workers) for key in
+                 ("sessions", "ipv6_sessions", "sessions_created", "sessions_expired", "rx_packets", "tx_packets", "handovers")}
+        total["sessions"] += total.pop("ipv6_sessions")
         drops = {reason: count for reason, count in stats["drops"] if count}
         return {**total, "at": stats["at_nanoseconds"], "cpu": cpu, "packets": total["tx_packets"], "drops": drops}
 

@@ -16,8 +16,10 @@ MOST_FLOWS = CLIENT_ADDRESSES * 50_000
 UDP, TCP = 17, 6
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
-ETHERNET_LEN, IPV4_LEN = 14, 20
-HEADERS_LEN = {UDP: ETHERNET_LEN + IPV4_LEN + 8, TCP: ETHERNET_LEN + IPV4_LEN + 20}
+ETHERNET_LEN, IPV4_LEN, IPV6_LEN = 14, 20, 40
+L4_LEN = {UDP: 8, TCP: 20}
+# An address of IPv6 is that of IPv4 in the last bytes of 2001:db8::/96.
+IPV6_BASE = 0x20010DB8 << 96
 
 
 def order_of(flows, order, seed):
@@ -49,14 +51,24 @@ def folded(total):
     return ~total & 0xFFFF
 
 
+def headers_len(protocol, ipv6=False):
+    """Bytes of a frame's headers."""
+    return ETHERNET_LEN + (IPV6_LEN if ipv6 else IPV4_LEN) + L4_LEN[protocol]
+
+
 class Frame:
     """A frame of which only addresses and ports, and the checksums, differ from flow to flow."""
 
-    def __init__(self, protocol, destination_mac, frame_len, flags=0):
-        if frame_len < HEADERS_LEN[protocol]:
-            raise ValueError(f"a packet size of {frame_len} is too small for its headers: {HEADERS_LEN[protocol]} or more")
-        payload = bytes(n & 0xFF for n in range(frame_len - HEADERS_LEN[protocol]))
-        ip = struct.pack("!BBHHHBBHII", 0x45, 0, frame_len - ETHERNET_LEN, 0, 0x4000, 64, protocol, 0, 0, 0)
+    def __init__(self, protocol, destination_mac, frame_len, flags=0, ipv6=False):
+        headers = headers_len(protocol, ipv6)
+        if frame_len < headers:
+            raise ValueError(f"a packet size of {frame_len} is too small for its headers: {headers} or more")
+        payload = bytes(n & 0xFF for n in range(frame_len - headers))
+        self.ipv6 = ipv6
+        if ipv6:
+            ip = struct.pack("!IHBB32x", 0x60000000, L4_LEN[protocol] + len(payload), protocol, 64)
+        else:
+            ip = struct.pack("!BBHHHBBHII", 0x45, 0, frame_len - ETHERNET_LEN, 0, 0x4000, 64, protocol, 0, 0, 0)
         if protocol == UDP:
             l4, self.l4_checksum_at = struct.pack("!HHHH", 0, 0, 8 + len(payload), 0), 6
         else:
@@ -64,20 +76,29 @@ class Frame:
         self.protocol = protocol
         self.ip_sum = ones_complement_sum(ip)
         self.l4_sum = ones_complement_sum(l4 + payload) + protocol + len(l4) + len(payload)
-        ethernet = destination_mac + bytes.fromhex("0200000000fe") + b"\x08\x00"
+        ethernet = destination_mac + bytes.fromhex("0200000000fe") + (b"\x86\xdd" if ipv6 else b"\x08\x00")
         self.template = ethernet + ip + l4 + payload
 
     def of(self, source, destination):
         """The frame between two pairs of address and port."""
         frame = bytearray(self.template)
         (from_address, from_port), (to_address, to_port) = source, destination
+        if self.ipv6:
+            ends = ((IPV6_BASE + from_address) << 128 | IPV6_BASE + to_address).to_bytes(32, "big")
+            frame[22:54] = ends
+            struct.pack_into("!HH", frame, 54, from_port, to_port)
+            self.put_checksum(frame, 54, ones_complement_sum(ends) + from_port + to_port)
+            return frame
         addresses = (from_address >> 16) + (from_address & 0xFFFF) + (to_address >> 16) + (to_address & 0xFFFF)
         struct.pack_into("!HIIHH", frame, 24, folded(self.ip_sum + addresses), from_address, to_address, from_port, to_port)
-        checksum = folded(self.l4_sum + addresses + from_port + to_port)
+        self.put_checksum(frame, 34, addresses + from_port + to_port)
+        return frame
+
+    def put_checksum(self, frame, l4_at, flow_sum):
+        checksum = folded(self.l4_sum + flow_sum)
         if self.protocol == UDP and checksum == 0:
             checksum = 0xFFFF
-        struct.pack_into("!H", frame, 34 + self.l4_checksum_at, checksum)
-        return frame
+        struct.pack_into("!H", frame, l4_at + self.l4_checksum_at, checksum)
 
 
 def write(path, frames):

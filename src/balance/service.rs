@@ -5,6 +5,7 @@
 //! it likes. The control thread hands slots out and takes them back.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -87,7 +88,7 @@ impl Weight {
 }
 
 /// What names a service: protocol, virtual address and port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -95,6 +96,21 @@ pub struct ServiceKey {
     pub address: IpAddr,
     /// The virtual port, 1-65535.
     pub port: u16,
+}
+
+impl Hash for ServiceKey {
+    /// In one word for IPv4: each session's set-up looks a service up.
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let rest = u64::from(self.port) << 8 | self.protocol as u64;
+        match self.address {
+            IpAddr::V4(address) => state.write_u64(u64::from(address.to_bits()) << 32 | rest),
+            IpAddr::V6(address) => {
+                state.write_u128(address.to_bits());
+                state.write_u64(rest);
+            }
+        }
+    }
 }
 
 impl fmt::Display for ServiceKey {

@@ -41,7 +41,7 @@ pub(super) struct Forwarding {
     #[arg(long, group = "tun_checksum")]
     tun_csum: bool,
 
-    /// Mode tun with gre or gue: without one [default]
+    /// Mode tun with gre or gue: without one, as if nothing were said
     #[arg(long, group = "tun_checksum")]
     tun_nocsum: bool,
 }

@@ -4,14 +4,20 @@ use super::stats::{NamedRate, Rates, TrafficRates};
 use super::table::Align::{Left, Right};
 use super::table::Table;
 use super::{snat, worker};
-use crate::control::protocol::{PortRow, ServiceRow, Stats, TrafficTotals};
+use crate::control::protocol::{Fragments, PortRow, ServiceRow, Stats, TrafficTotals};
 
 /// Totals since the start.
 pub(super) fn totals(stats: &Stats) -> String {
     let mut rest = Table::new(&[("Other", Left), ("Total", Right)]);
-    for (name, count) in
-        [("resets_sent", stats.resets_sent), ("icmp_errors_sent", stats.icmp_errors_sent), ("injected", stats.injected)]
-    {
+    let Fragments { forwarded, created, waiting, datagrams_forgotten: _ } = stats.fragments;
+    for (name, count) in [
+        ("resets_sent", stats.resets_sent),
+        ("icmp_errors_sent", stats.icmp_errors_sent),
+        ("injected", stats.injected),
+        ("fragments_forwarded", forwarded),
+        ("fragments_created", created),
+        ("fragments_waiting", waiting),
+    ] {
         rest.row([name.to_owned(), count.to_string()]);
     }
     join([

@@ -101,6 +101,22 @@ fn family_fits(vip: SocketAddr, mode: ForwardingMode, real: &RealServerConfig) -
     vip.is_ipv4() == real.address.is_ipv4() || matches!(mode, ForwardingMode::Fullnat | ForwardingMode::Tun)
 }
 
+/// A real server in FULLNAT mode of a service whose pool has these addresses: one of them must be of its family.
+pub fn pool_speaks_to(
+    real: &RealServerConfig,
+    mode: ForwardingMode,
+    pool: &str,
+    mut addresses: impl Iterator<Item = IpAddr>,
+) -> Option<Fault> {
+    let is_fullnat = real.mode.unwrap_or(mode) == ForwardingMode::Fullnat;
+    let is_ipv4 = real.address.is_ipv4();
+    let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+    Fault::unless(!is_fullnat || addresses.any(|address| address.is_ipv4() == is_ipv4), || {
+        let wrong = format!("{} is of {family}, of which local pool {pool:?} has no address", real.address);
+        Fault::new("address", wrong, format!("a pool with an address of {family}, or another mode"))
+    })
+}
+
 /// A tunnel by itself.
 fn tunnel(tunnel: Tunnel) -> Vec<Fault> {
     let is = |encapsulation| tunnel.encapsulation == encapsulation;

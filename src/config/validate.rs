@@ -254,8 +254,14 @@ impl Check<'_> {
 
     fn real_servers(&mut self, index: usize, service: &ServiceConfig) {
         let mut seen = HashMap::new();
+        let pool = self.balance.local_pools.iter().find(|pool| pool.name == service.local_pool);
         for (at, real) in service.real_servers.iter().enumerate() {
             self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, service.mode, real));
+            if let Some(pool) = pool.filter(|pool| !pool.addresses.is_empty()) {
+                let addresses = pool.addresses.iter().copied();
+                let fault = rules::pool_speaks_to(real, service.mode, &pool.name, addresses);
+                self.faults(|key| Place::RealServer(index, at, key), fault);
+            }
             let place = Place::RealServer(index, at, "address");
             match seen.entry(real.address) {
                 Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_in_service(real.address)),

@@ -18,6 +18,7 @@ mod fullness;
 mod handle;
 pub mod line;
 pub mod model;
+mod on_link;
 #[cfg(feature = "dpdk")]
 pub mod persistence;
 pub mod plan;

@@ -97,6 +97,7 @@ impl Model {
         for real_server in &config.real_servers {
             let subject = format_args!("service {key}: real server {}", real_server.address);
             check(ErrorKind::Invalid, subject, rules::real_server(config.vip, config.mode, real_server))?;
+            check(ErrorKind::Invalid, subject, self.pool_speaks_to(real_server, config.mode, &config.local_pool))?;
             if !seen.insert(real_server.address) {
                 return real_server_twice(ErrorKind::Invalid, key, real_server.address);
             }
@@ -122,7 +123,7 @@ impl Model {
         if entry.real_servers.iter().any(|existing| existing.config.address == address) {
             return real_server_twice(ErrorKind::Exists, *key, address);
         }
-        check_real_server(entry, real_server)?;
+        self.check_real_server(entry, real_server)?;
         self.real_server_not_local(*key, real_server)?;
         let changes = vec![Change::RealAdd { key: *key, real_server: real_server.clone() }];
         self.enough_slots(&changes)?;
@@ -146,7 +147,7 @@ impl Model {
             upper_threshold: edit.upper_threshold.unwrap_or(from.upper_threshold),
             lower_threshold: edit.lower_threshold.unwrap_or(from.lower_threshold),
         };
-        check_real_server(entry, &to)?;
+        self.check_real_server(entry, &to)?;
         Ok(if to == *from { vec![] } else { vec![real_edit(entry.key, from, &to)] })
     }
 
@@ -199,6 +200,23 @@ impl Model {
         }
         let remove = |&address| Change::LocalRemove { pool: pool.to_owned(), address };
         Ok(addresses.iter().map(remove).collect())
+    }
+
+    /// A real server of a service that there is.
+    fn check_real_server(&self, service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
+        let (key, settings) = (service.key, &service.settings);
+        let vip = SocketAddr::new(key.address, key.port);
+        let subject = format_args!("service {key}: real server {}", config.address);
+        check(ErrorKind::Invalid, subject, rules::real_server(vip, settings.mode, config))?;
+        let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
+        let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
+        check(ErrorKind::Invalid, subject, lacks_pool)?;
+        check(ErrorKind::Invalid, subject, self.pool_speaks_to(config, settings.mode, &settings.local_pool))
+    }
+
+    fn pool_speaks_to(&self, config: &RealServerConfig, mode: ForwardingMode, pool: &str) -> Option<rules::Fault> {
+        let pool = self.pools.iter().find(|known| known.name == pool)?;
+        rules::pool_speaks_to(config, mode, &pool.name, pool.addresses.iter().map(|local| local.address))
     }
 
     fn known_service(&self, key: &ServiceKey) -> Result<&ServiceEntry, Refusal> {
@@ -310,17 +328,6 @@ impl Model {
 
 fn removed_address(change: &Change) -> Option<IpAddr> {
     if let Change::LocalRemove { address, .. } = change { Some(*address) } else { None }
-}
-
-/// A real server of a service that there is.
-fn check_real_server(service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
-    let (key, settings) = (service.key, &service.settings);
-    let vip = SocketAddr::new(key.address, key.port);
-    let subject = format_args!("service {key}: real server {}", config.address);
-    check(ErrorKind::Invalid, subject, rules::real_server(vip, settings.mode, config))?;
-    let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
-    let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
-    check(ErrorKind::Invalid, subject, lacks_pool)
 }
 
 fn real_server_twice<T>(kind: ErrorKind, key: ServiceKey, address: SocketAddr) -> Result<T, Refusal> {

@@ -244,6 +244,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         if dry_run {
             return Ok(lines);
         }
+        self.model.check_on_link(&changes, &self.routes.borrow())?;
         self.put_new_addresses(&changes).await?;
         self.model.commit(changes);
         for line in &lines {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use super::protocol::{
-    ErrorKind, LocalAddressRow, LocalPoolRow, RealServerRow, Refusal, ServiceName, ServiceRow, Stats, WorkerRow,
+    ErrorKind, Fragments, LocalAddressRow, LocalPoolRow, RealServerRow, Refusal, ServiceName, ServiceRow, Stats,
+    WorkerRow,
 };
 use super::refusal::list;
 use super::totals;
@@ -145,6 +146,12 @@ pub fn gateway_counters<'a>(counters: impl Iterator<Item = &'a Arc<WorkerCounter
         resets_sent: sum(&|own| &own.resets_sent),
         icmp_errors_sent: sum(&|own| &own.icmp_errors_sent),
         injected: sum(&|own| &own.injected),
+        fragments: Fragments {
+            forwarded: sum(&|own| &own.fragments_forwarded),
+            created: sum(&|own| &own.fragments_created),
+            waiting: sum(&|own| &own.fragments_waiting),
+            datagrams_forgotten: sum(&|own| &own.datagrams_forgotten),
+        },
         ..Stats::default()
     }
 }

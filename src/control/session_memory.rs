@@ -304,7 +304,7 @@ mod tests {
         let middle = self::config(&TWO.replace("pages", "capacity = 6_000_000\npages"));
         assert_eq!(sizes(available([9999, 0], [9, 9], 0), &middle), [TwoMegabytes, OneGigabyte], "better than none");
         assert_eq!(sizes(available([0, 2 * enough], [0, 0], 1 << 40), &config), [Ordinary, TwoMegabytes]);
-        let large = self::config(&TWO.replace("pages", "capacity = 11_000_000\npages"));
+        let large = self::config(&TWO.replace("pages", "capacity = 9_500_000\npages"));
         assert_eq!(sizes(available([9999, 9999], [1, 1], 0), &large), [OneGigabyte; 2]);
     }
 

@@ -7,7 +7,8 @@ use std::ptr::NonNull;
 
 use dpdk_sys::{
     DPDK_SHIM_MBUF_BUF_ADDR, DPDK_SHIM_MBUF_DATA_LEN, DPDK_SHIM_MBUF_DATA_OFF, DPDK_SHIM_MBUF_OL_FLAGS,
-    DPDK_SHIM_MBUF_PKT_LEN, DPDK_SHIM_MBUF_VLAN_TCI, DPDK_SHIM_RX_VLAN_STRIPPED, rte_mbuf,
+    DPDK_SHIM_MBUF_PKT_LEN, DPDK_SHIM_MBUF_POOL, DPDK_SHIM_MBUF_VLAN_TCI, DPDK_SHIM_RX_VLAN_STRIPPED, rte_mbuf,
+    rte_mempool,
 };
 
 use crate::port::{ChecksumStatus, Frame};
@@ -149,6 +150,15 @@ impl Frame for Mbuf {
         // SAFETY: the mbuf is ours, and the packet has so many bytes.
         unsafe { dpdk_sys::dpdk_shim_mbuf_truncate(self.0.as_ptr(), len) };
         true
+    }
+
+    fn another(&self, front: &[u8], rest: &[u8]) -> Option<Self> {
+        let pool: *mut rte_mempool = self.field(DPDK_SHIM_MBUF_POOL);
+        // SAFETY: a pool exists as long as any of its buffers is in use, and `self` is one.
+        let raw = unsafe { dpdk_sys::dpdk_shim_mbuf_alloc(pool) };
+        // SAFETY: a buffer that was just allocated is nobody else's.
+        let mut frame = unsafe { Self::from_raw(NonNull::new(raw)?) };
+        (frame.append(front) && frame.append(rest)).then_some(frame)
     }
 
     #[inline]

@@ -260,7 +260,7 @@ mod tests {
         for driver in CHECKSUMS_LEFT_OPEN {
             let offers = Capabilities { driver: driver.to_owned(), ..nic() };
             let plan = plan(&config("x"), &offers, None, 2, 1, 2048).unwrap().settings;
-            assert_eq!(offload_names(&plan, Steering::Rss), ["rss"]);
+            assert_eq!(offload_names(&plan, Steering::Rss), ["tx_segments", "rss"]);
         }
     }
 

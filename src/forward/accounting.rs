@@ -17,14 +17,7 @@ impl Forwarder {
         packet: &Packet<impl Address>,
         now: Now,
     ) {
-        if let Some(counters) = self.counters.real_servers.get(server.0 as usize) {
-            let traffic = match found.direction {
-                Direction::Inbound => &counters.inbound,
-                Direction::Outbound => &counters.outbound,
-            };
-            traffic.packets.add(1);
-            traffic.bytes.add(packet.total_len.into());
-        }
+        self.count(found.direction, server, packet.total_len);
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let before = session.state();
         let after = match packet.key.protocol() {
@@ -36,6 +29,47 @@ impl Forwarder {
             self.count_activity::<A>(found.index, after);
         }
         A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(after)));
+    }
+
+    /// The same for a fragment that is not the first: it moves no state.
+    pub(super) fn account_later<A: Plane>(
+        &mut self,
+        found: Found,
+        server: RealServerSlot,
+        packet: &Packet<impl Address>,
+        now: Now,
+    ) {
+        self.count(found.direction, server, packet.total_len);
+        let state = A::table(&self.sessions).session(found.index).state();
+        A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(state)));
+    }
+
+    /// One of both.
+    #[inline(always)]
+    pub(super) fn account_piece<const LATER: bool, const ONE_WAY: bool, A: Plane>(
+        &mut self,
+        found: Found,
+        server: RealServerSlot,
+        packet: &Packet<impl Address>,
+        now: Now,
+    ) {
+        if LATER {
+            self.account_later::<A>(found, server, packet, now);
+        } else {
+            self.account::<ONE_WAY, A>(found, server, packet, now);
+        }
+    }
+
+    /// Counts a forwarded packet of so many bytes.
+    #[inline(always)]
+    pub(super) fn count(&self, direction: Direction, server: RealServerSlot, total_len: u16) {
+        let Some(counters) = self.counters.real_servers.get(server.0 as usize) else { return };
+        let traffic = match direction {
+            Direction::Inbound => &counters.inbound,
+            Direction::Outbound => &counters.outbound,
+        };
+        traffic.packets.add(1);
+        traffic.bytes.add(total_len.into());
     }
 
     /// Moves a session between its real server's active and inactive connections.

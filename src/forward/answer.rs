@@ -1,8 +1,8 @@
 //! Answers that the gateway gives itself, made in place of the packet that they answer: TCP resets and ICMP errors.
 //!
-//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does), but for errors about
-//! packets to others than the gateway, which come from its own, and go back to the machine that handed the packet over,
-//! so that they need no route.
+//! Both come from the address that the packet was sent to (for a client the VIP, as IPVS does), ICMP errors only if that is
+//! the gateway's: what a real server in NAT mode sent to a client is answered from the port's own address. They go back to the machine
+//! that handed the packet over, so that they need no route.
 
 use std::net::IpAddr;
 
@@ -13,6 +13,7 @@ use crate::balance::Protocol;
 use crate::port::{Frame, PortId};
 use crate::wire::checksum::{fold, sum};
 use crate::wire::ethernet::Ethernet;
+use crate::wire::fragment::Piece;
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::{ethernet, icmp};
 
@@ -20,14 +21,17 @@ use crate::wire::{ethernet, icmp};
 const TTL: u8 = 64;
 
 impl Forwarder {
-    /// Nobody is answered whose address, or link-layer address, stands for many (RFC 1122, 3.2.2).
+    /// Nobody is answered whose address, or link-layer address, stands for many, nor for an IPv4 fragment that is not the first
+    /// (RFC 1122, 3.2.2).
     fn may_answer<A: Plane, F: Frame>(&self, frame: &F, packet: &Packet<A>) -> bool {
         let from_group = Ethernet::new(frame.bytes()).is_none_or(|ethernet| ethernet.source().is_group());
         let is_broadcast = match packet.key.source().into() {
             IpAddr::V4(source) => self.routes.is_broadcast(source),
             IpAddr::V6(_) => false,
         };
-        !from_group && !is_broadcast
+        let ip = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+        let is_later = !A::HAS_MIXED && A::piece(ip, packet.header_len).is_some_and(Piece::is_later);
+        !from_group && !is_broadcast && !is_later
     }
 
     /// Answers a TCP segment of no session with a RST, but never a RST with one.
@@ -56,10 +60,9 @@ impl Forwarder {
         otherwise: DropReason,
         now: Now,
     ) -> Verdict {
-        let from = self.speaker(port, packet.key.destination());
         if self.may_answer(frame, packet)
             && self.icmp_errors.take(now.nanoseconds)
-            && icmp_error(frame, packet, from, error)
+            && self.make_icmp_error(port, frame, packet, error)
         {
             self.counters.icmp_errors_sent.add(1);
             return Verdict::Transmit(port);
@@ -67,21 +70,29 @@ impl Forwarder {
         Verdict::Drop(otherwise)
     }
 
-    /// Who tells about a packet to `destination`: that itself where it is the gateway's, else the port that the packet came
-    /// in by, as of any router (RFC 1812, 4.3.2.4).
-    fn speaker<A: Plane>(&self, port: PortId, destination: A) -> A {
-        let address = destination.into();
-        if self.services.is_balanced(address) || self.routes.is_local(address) {
-            return destination;
-        }
-        let own = self.routes.interface(port).and_then(|interface| match address {
-            IpAddr::V4(_) => interface.address.map(IpAddr::V4),
-            IpAddr::V6(_) => interface.ipv6_address.map(IpAddr::V6),
-        });
-        own.and_then(A::of).unwrap_or(destination)
+    /// Turns a packet into the error about it; see [`icmp_error`]. Apart, so that the hits that may end here stay short.
+    #[cold]
+    #[inline(never)]
+    fn make_icmp_error<A: Plane, F: Frame>(
+        &self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        error: icmp::Error,
+    ) -> bool {
+        icmp_error(frame, packet, error, self.own_address(port, packet))
     }
 
-    /// A packet larger than the outgoing link takes: its sender is told, if it asked not to have it cut (RFC 1191).
+    /// The gateway's address that a packet speaks to, or that of the port that it came in by.
+    fn own_address<A: Plane>(&self, port: PortId, packet: &Packet<A>) -> A {
+        let destination = packet.key.destination();
+        if self.routes.is_local(destination) || self.services.is_balanced(destination.into()) {
+            return destination;
+        }
+        self.routes.interface(port).and_then(A::own_address).unwrap_or(destination)
+    }
+
+    /// A packet larger than the outgoing link takes: its sender is told if it asked not to have it cut (RFC 1191), else it is cut.
     pub(super) fn too_big<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
@@ -94,7 +105,7 @@ impl Forwarder {
             let error = icmp::Error::FragmentationNeeded { mtu };
             return self.answer_icmp(port, frame, packet, error, DropReason::TooBig, now);
         }
-        Verdict::Drop(DropReason::TooBig)
+        Verdict::Cut(mtu)
     }
 }
 
@@ -137,7 +148,7 @@ fn reset<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>) -> bool {
 
 /// Turns a packet into the ICMP error about it, told by `from`, quoting as much of it as such an error may. False, and the frame is of
 /// no use any more, where that cannot be done.
-fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, from: A, error: icmp::Error) -> bool {
+fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp::Error, from: A) -> bool {
     let front = A::HEADER_LEN + icmp::ERROR_LEN;
     let in_first_segment = frame.bytes().len().saturating_sub(ethernet::LEN);
     let quoted = usize::from(packet.total_len).min(A::MAX_ICMP_PACKET - front).min(in_first_segment);
@@ -152,7 +163,7 @@ fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, from: A, er
     let Ok(payload_len) = u16::try_from(icmp::ERROR_LEN + quoted) else { return false };
     let ends = (from, packet.key.source());
     A::write_header(header, payload_len, TTL, A::ICMP, ends);
-    A::write_icmp_error(error, message, ends);
+    A::write_icmp(A::error_header(error), message, ends);
     ethernet::swap_addresses(frame.bytes_mut());
     true
 }

@@ -1,14 +1,14 @@
 //! What becomes of a packet without a session: one is found after all or set up, another worker owns it, the gateway
 //! answers it, the kernel gets it, or it is a counted drop.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
 use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
 use crate::balance::{Protocol, ServiceKey};
-use crate::flow::FlowKey;
+use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
@@ -27,6 +27,10 @@ impl Forwarder {
         match plain.unwrap_or_else(|| parse::parse(frame, view.mac, view.promiscuous)) {
             Parsed::Ipv4(packet) => self.unmatched(port, frame, &packet, origin, now),
             Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
+            Parsed::Ipv4Fragment => self.fragment::<Ipv4Addr, F>(port, frame, origin, now),
+            Parsed::Ipv6Fragment => self.fragment::<Ipv6Addr, F>(port, frame, origin, now),
+            Parsed::IcmpError(error) => self.icmp_error(port, frame, &error, origin),
+            Parsed::Icmp6Error(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
             Parsed::Decided(verdict) => verdict,
         }
@@ -42,20 +46,8 @@ impl Forwarder {
         now: Now,
     ) -> Verdict {
         let hash = self.sessions.hash(&packet.key);
-        // An earlier packet of this burst may have set the session up, or another session has the same tag.
-        if let Some(found) = A::table(&self.sessions).find(hash, &packet.key)
-            && !self.end_for::<A>(packet, found)
-        {
-            return match A::table(&self.sessions).session(found.index).is_mixed() {
-                true => self.forward_mixed(port, frame, packet, found, now),
-                false => self.forward(port, frame, packet, found, now),
-            };
-        }
-        if self.sessions.mixed > 0
-            && let Some(found) = self.find_mixed(packet)
-            && !self.end_for::<Ipv6Addr>(packet, found)
-        {
-            return self.forward_mixed(port, frame, packet, found, now);
+        if let Some(verdict) = self.forward_found(port, frame, packet, hash, now) {
+            return verdict;
         }
         let destination = packet.key.destination().into();
         if self.services.local_addresses.contains_key(&destination) {
@@ -69,16 +61,22 @@ impl Forwarder {
             }
             return self.no_service(port, frame, packet, hash, (origin, now));
         };
-        let by_client =
-            self.ports[port.index()].steering == Steering::Software || self.services.services[service].owned_by_client;
+        // RSS brings fragments elsewhere than whole packets, since they have no ports.
+        let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
+        let by_software = || self.ports[port.index()].steering == Steering::Software;
+        let by_client = || by_software() || self.services.services[service].owned_by_client || is_fragment();
         let owner = || self.owner_of_client(protocol, (packet.key.source(), packet.key.source_port()));
         if self.workers > 1
-            && by_client
+            && by_client()
             && let Some(verdict) = self.hand_over(owner(), origin)
         {
             return verdict;
         }
         if protocol == Protocol::Tcp && !is_opening(packet.flags) {
+            if self.workers > 1 && is_fragment() && !by_software() {
+                // Another worker may well have its session.
+                return Verdict::Drop(DropReason::NoSession);
+            }
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
         match self.set_up(service, &packet.key, hash, now) {
@@ -87,13 +85,41 @@ impl Forwarder {
                 let _ = self.find_hop::<A>(found);
                 self.forward(port, frame, packet, found, now)
             }
-            Ok(SetUp::Mixed(found)) => self.forward_mixed(port, frame, packet, found, now),
+            Ok(SetUp::Mixed(found)) => self.forward_mixed::<false, A, F>(port, frame, packet, found, now),
             // The client asks again elsewhere, or gives up, at once (IPVS answers so, too).
             Err(DropReason::NoRealServer) => {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
             }
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    /// Forwards a packet whose session the look-up of its burst did not give, if it has one after all.
+    #[inline(always)]
+    fn forward_found<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        hash: FlowHash,
+        now: Now,
+    ) -> Option<Verdict> {
+        // An earlier packet of this burst may have set the session up, or another session has the same tag.
+        if let Some(found) = A::table(&self.sessions).find(hash, &packet.key)
+            && !self.end_for::<A>(packet, found)
+        {
+            return Some(match A::table(&self.sessions).session(found.index).is_mixed() {
+                true => self.forward_mixed::<false, A, F>(port, frame, packet, found, now),
+                false => self.forward(port, frame, packet, found, now),
+            });
+        }
+        if self.sessions.mixed > 0
+            && let Some(found) = self.find_mixed(&packet.key)
+            && !self.end_for::<Ipv6Addr>(packet, found)
+        {
+            return Some(self.forward_mixed::<false, A, F>(port, frame, packet, found, now));
+        }
+        None
     }
 
     /// Ends a session that gives way to the packet that belongs to it, and says whether it did.
@@ -121,9 +147,11 @@ impl Forwarder {
         }
     }
 
-    /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays.
+    /// To the owner, unless that is this worker. A packet is handed over once: what comes from another worker stays. (A fragment
+    /// is handed over once to be brought together with the others, and once more.)
     pub(super) fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
-        (owner != self.worker && origin == Origin::Queue).then_some(Verdict::HandOver(owner))
+        let may_go = matches!(origin, Origin::Queue | Origin::Gathered);
+        (owner != self.worker && may_go).then_some(Verdict::HandOver(owner))
     }
 
     /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what
@@ -133,6 +161,7 @@ impl Forwarder {
     }
 
     /// A packet that no service is for: the host's, or nobody's.
+    #[inline(always)]
     pub(super) fn other(&self, destination: IpAddr, class: PuntClass, fragment: bool) -> Verdict {
         if fragment && class == PuntClass::Local && self.services.is_balanced(destination) {
             return Verdict::Drop(DropReason::Fragment);

@@ -8,23 +8,25 @@ use std::net::Ipv6Addr;
 use super::parse::Packet;
 use super::plane::Plane;
 use super::translate::{self, grown};
-use super::{DropReason, Forwarder, Now, Resolved, Verdict, Way};
+use super::{DropReason, Forwarder, Hop, Now, Resolved, Verdict, Way};
 use crate::balance::ForwardingMode;
-use crate::flow::Direction;
+use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, PortId};
+use crate::route::HopEntry;
 use crate::session::{Found, Session};
-use crate::wire::icmp;
+use crate::wire::{ethernet, icmp};
 
 impl Forwarder {
     /// The session of both families that a packet of either belongs to.
-    pub(super) fn find_mixed<P: Plane>(&self, packet: &Packet<P>) -> Option<Found> {
-        let key = P::widened(packet.key);
+    pub(super) fn find_mixed<P: Plane>(&self, key: &FlowKey<P>) -> Option<Found> {
+        let key = P::widened(*key);
         let found = self.sessions.ipv6.find(self.sessions.ipv6.hash(&key), &key)?;
         self.sessions.ipv6.session(found.index).is_mixed().then_some(found)
     }
 
     /// Forwards a packet of a session of both families.
-    pub(super) fn forward_mixed<P: Plane, F: Frame>(
+    /// `LATER`: it is a fragment, and not a first one.
+    pub(super) fn forward_mixed<const LATER: bool, P: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -39,24 +41,32 @@ impl Forwarder {
         if packet.ttl <= 1 {
             return self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now);
         }
-        let (hop, entry) = match self.find_hop::<Ipv6Addr>(found) {
-            Ok(Resolved::Now(index)) => match self.routes.hop(index).copied() {
-                Some(entry) => (entry.hop, Some(entry)),
-                None => return Verdict::Drop(DropReason::NoRoute),
-            },
-            Ok(Resolved::Later(hop)) => (hop, None),
+        let (hop, entry) = match self.find_way::<Ipv6Addr>(found) {
+            Ok(found) => found,
             Err(reason) => return Verdict::Drop(reason),
         };
-        let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
-        let way = Way::new((hop, mtu), entry.as_ref().map(|entry| &entry.header));
+        let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<P, Ipv6Addr, F>(port, frame, packet, found, &way, now);
+            return self.forward_tunnelled::<LATER, P, Ipv6Addr, F>(port, frame, packet, found, &way, now);
         }
-        self.forward_translated(port, frame, packet, (found, &session), &way, now)
+        self.forward_translated::<LATER, P, F>(port, frame, packet, (found, &session), &way, now)
+    }
+
+    /// The hop of a session's packets and what it takes at once, and, once that has answered, all that is known of it.
+    pub(super) fn find_way<T: Plane>(&mut self, found: Found) -> Result<((Hop, u16), Option<HopEntry>), DropReason> {
+        let (hop, entry) = match self.find_hop::<T>(found)? {
+            Resolved::Now(index) => {
+                let entry = *self.routes.hop(index).ok_or(DropReason::NoRoute)?;
+                (entry.hop, Some(entry))
+            }
+            Resolved::Later(hop) => (hop, None),
+        };
+        let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
+        Ok(((hop, mtu), entry))
     }
 
     /// The same in FULLNAT mode: the packet becomes one of the other family.
-    fn forward_translated<P: Plane, F: Frame>(
+    fn forward_translated<const LATER: bool, P: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -65,20 +75,22 @@ impl Forwarder {
         way: &Way<'_>,
         now: Now,
     ) -> Verdict {
-        let (before, after) = grown(packet);
+        let piece = P::piece(frame.bytes().get(ethernet::LEN..).unwrap_or_default(), packet.header_len);
+        let (before, after) = grown(packet, piece.is_some());
         if packet.total_len - before + after > way.mtu {
-            // What the sender may send is what becomes as long as the next link takes.
+            // What the sender may send is what becomes as long as the next link takes; pieces of it have a header more.
+            let after = if packet.dont_fragment { after } else { grown(packet, true).1 };
             let mtu = (way.mtu - after + before).max(P::MIN_MTU);
             return self.too_big(port, frame, packet, mtu, now);
         }
         let id = self.next_id();
-        if let Err(reason) = translate::translate(frame, packet, session, found.direction, id) {
+        if let Err(reason) = translate::translate(frame, packet, piece, session, found.direction, id) {
             return Verdict::Drop(reason);
         }
         if let (Some(header), Some(front)) = (way.header, frame.bytes_mut().first_chunk_mut()) {
             *front = *header;
         }
-        self.account::<false, Ipv6Addr>(found, session.real_server(), packet, now);
+        self.account_piece::<LATER, false, Ipv6Addr>(found, session.real_server(), packet, now);
         way.verdict()
     }
 }

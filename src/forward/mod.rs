@@ -13,8 +13,16 @@ mod accounting;
 mod answer;
 mod balancer;
 mod config;
+pub mod cut;
+mod datagrams;
+pub mod early;
 mod flows;
+mod fragment;
 mod fullnat;
+mod icmp_change;
+mod icmp_error;
+mod icmp_plane;
+mod icmp_tunnel;
 mod miss;
 mod mixed;
 mod nat;
@@ -37,9 +45,10 @@ use pages::Region;
 
 pub use self::config::{ForwarderConfig, PortView, Steering};
 pub use self::token_bucket::TokenBucket;
-pub use self::verdict::{DropReason, Hop, PuntClass, Verdict};
+pub use self::verdict::{DatagramTag, DropReason, Hop, PuntClass, Verdict};
 
 use self::balancer::Balancer;
+use self::datagrams::Datagrams;
 use self::flows::{Flows, all, bits};
 use self::parse::{Packet, Parsed};
 use self::plane::{Plane, routed};
@@ -70,6 +79,10 @@ pub enum Origin {
     Queue,
     /// From another worker, which took this one for the owner.
     HandedOver,
+    /// A first fragment at the worker that its datagram's fragments are brought together by. Not for a burst.
+    Gathered,
+    /// A first fragment that such a worker has handed on to this one as the owner. Not for a burst.
+    HandedOn,
 }
 
 /// The moment of a burst, read once.
@@ -117,6 +130,9 @@ pub struct Forwarder {
     /// Of the outer packet sent last in TUN mode without DF.
     identification: u16,
     seed: HashSeed,
+    datagrams: Datagrams,
+    /// Whose first fragments have come since that was last asked: one at most for each frame of a burst.
+    arrived: Vec<DatagramTag>,
 }
 
 impl Forwarder {
@@ -148,6 +164,8 @@ impl Forwarder {
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
             identification: 0,
             seed: config.seed,
+            datagrams: Datagrams::default(),
+            arrived: Vec::with_capacity(BURST_SIZE),
         })
     }
 
@@ -296,7 +314,14 @@ impl Forwarder {
         };
         if ONE_WAY && session.mode() == ForwardingMode::Tun {
             let (header, way) = (hop.header, (hop.hop, hop.mtu));
-            return self.forward_tunnelled::<A, A, F>(port, frame, packet, found, &Way::new(way, Some(&header)), now);
+            return self.forward_tunnelled::<false, A, A, F>(
+                port,
+                frame,
+                packet,
+                found,
+                &Way::new(way, Some(&header)),
+                now,
+            );
         }
         if packet.total_len > hop.mtu {
             let mtu = hop.mtu;
@@ -344,7 +369,14 @@ impl Forwarder {
         let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
         let session = *A::table(&self.sessions).session(found.index);
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<A, A, F>(port, frame, packet, found, &Way::new((hop, mtu), None), now);
+            return self.forward_tunnelled::<false, A, A, F>(
+                port,
+                frame,
+                packet,
+                found,
+                &Way::new((hop, mtu), None),
+                now,
+            );
         }
         if packet.total_len > mtu {
             return self.too_big(port, frame, packet, mtu, now);

@@ -2,16 +2,21 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::parse::{self, Packet};
-use super::rewrite;
+use super::icmp_plane::Errors;
+use super::parse::{self, Fragment, Packet, Parsed};
+use super::{DropReason, rewrite};
 use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, MacAddress};
 use crate::session::{Session, Tabled};
 use crate::telemetry::counters::{Counter, WorkerCounters};
+use crate::wire::fragment::Piece;
+use crate::wire::ipv4::Ipv4;
 use crate::wire::{checksum, ethernet, icmp, icmp6, ipv4, ipv6};
 
 /// An address family that packets are forwarded in.
-pub(super) trait Plane: Tabled {
+pub(super) trait Plane: Tabled + Errors {
+    /// The other family.
+    type Other: Plane;
     /// Bytes of an IP header without options or extensions.
     const HEADER_LEN: usize;
     /// Its EtherType.
@@ -33,6 +38,15 @@ pub(super) trait Plane: Tabled {
 
     /// Whether a packet goes from one machine to one other, neither of them this host by an address that stays in a host.
     fn is_unicast(key: &FlowKey<Self>) -> bool;
+
+    /// A fragment; see [`parse::ipv4_fragment`].
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason>;
+
+    /// A packet as parsing gives it.
+    fn parsed(packet: Packet<Self>) -> Parsed;
+
+    /// The place of a packet in its datagram, if it is a fragment; its headers have `header_len` bytes.
+    fn piece(packet: &[u8], header_len: u8) -> Option<Piece>;
 
     /// See [`rewrite::ipv4`].
     fn rewrite<const ONE_WAY: bool>(
@@ -66,14 +80,12 @@ pub(super) trait Plane: Tabled {
     /// The sum of the pseudo-header of TCP, UDP or, in IPv6, ICMP; `len` is that of header and payload.
     fn pseudo_header(ends: (Self, Self), protocol: u8, len: u16) -> u32;
 
-    /// Writes header and checksum of an ICMP error in front of the quotation, which stands in `message` already.
-    fn write_icmp_error(error: icmp::Error, message: &mut [u8], ends: (Self, Self));
-
     /// What sessions in its table are counted by.
     fn sessions(counters: &WorkerCounters) -> &Counter;
 }
 
 impl Plane for Ipv4Addr {
+    type Other = Ipv6Addr;
     const HEADER_LEN: usize = ipv4::MIN_LEN;
     const ETHERTYPE: u16 = ethernet::IPV4;
     const IN_IP: u8 = ipv4::IN_IP;
@@ -92,6 +104,18 @@ impl Plane for Ipv4Addr {
         let destination = key.destination();
         let to_one = !destination.is_multicast() && !destination.is_broadcast() && !destination.is_loopback();
         to_one && !ipv4::is_martian_source(key.source())
+    }
+
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason> {
+        parse::ipv4_fragment(frame)
+    }
+
+    fn parsed(packet: Packet<Self>) -> Parsed {
+        Parsed::Ipv4(packet)
+    }
+
+    fn piece(packet: &[u8], _: u8) -> Option<Piece> {
+        Ipv4::new(packet).and_then(Ipv4::piece)
     }
 
     #[inline(always)]
@@ -139,16 +163,13 @@ impl Plane for Ipv4Addr {
         checksum::pseudo_header(from, to, protocol, len)
     }
 
-    fn write_icmp_error(error: icmp::Error, message: &mut [u8], _: (Self, Self)) {
-        error.write(message);
-    }
-
     fn sessions(counters: &WorkerCounters) -> &Counter {
         &counters.sessions
     }
 }
 
 impl Plane for Ipv6Addr {
+    type Other = Ipv4Addr;
     const HEADER_LEN: usize = ipv6::LEN;
     const ETHERTYPE: u16 = ethernet::IPV6;
     const IN_IP: u8 = ipv6::IN_IP;
@@ -165,6 +186,20 @@ impl Plane for Ipv6Addr {
     #[inline]
     fn is_unicast(key: &FlowKey<Self>) -> bool {
         !ipv6::is_never_unicast(key.destination()) && !ipv6::is_martian_source(key.source())
+    }
+
+    fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Self>, DropReason> {
+        parse::ipv6_fragment(frame)
+    }
+
+    fn parsed(packet: Packet<Self>) -> Parsed {
+        Parsed::Ipv6(packet)
+    }
+
+    fn piece(packet: &[u8], header_len: u8) -> Option<Piece> {
+        // One without extension headers needs no walk.
+        let has_extensions = usize::from(header_len) > ipv6::LEN;
+        has_extensions.then(|| ipv6::upper(packet)).flatten().and_then(|upper| upper.piece)
     }
 
     #[inline(always)]
@@ -210,10 +245,6 @@ impl Plane for Ipv6Addr {
 
     fn pseudo_header((from, to): (Self, Self), protocol: u8, len: u16) -> u32 {
         ipv6::pseudo_header(from, to, protocol, len)
-    }
-
-    fn write_icmp_error(error: icmp::Error, message: &mut [u8], ends: (Self, Self)) {
-        icmp6::write_error(error, message, ends);
     }
 
     fn sessions(counters: &WorkerCounters) -> &Counter {

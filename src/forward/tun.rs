@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::parse::Packet;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now, Verdict, Way};
-use crate::balance::{Encapsulation, Tunnel};
+use crate::balance::{Encapsulation, RealServerSlot, Tunnel};
 use crate::flow::{Direction, FlowHash};
 use crate::port::{Frame, PortId};
 use crate::session::Found;
@@ -22,8 +22,8 @@ const SHIM_OF_GUE: u16 = (udp::LEN + gue::LEN) as u16;
 
 impl Forwarder {
     /// Sends a packet of a session in TUN mode, which is in the table of family `T`, on its way. Its real server answers
-    /// the client itself.
-    pub(super) fn forward_tunnelled<P: Plane, T: Plane, F: Frame>(
+    /// the client itself. `LATER`: it is a fragment, and not a first one.
+    pub(super) fn forward_tunnelled<const LATER: bool, P: Plane, T: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -32,6 +32,25 @@ impl Forwarder {
         way: &Way<'_>,
         now: Now,
     ) -> Verdict {
+        match self.wrap::<P, T, F>(frame, packet, found, way) {
+            Ok(server) => {
+                self.account_piece::<LATER, true, T>(found, server, packet, now);
+                way.verdict()
+            }
+            Err(NotWrapped::TooBig { mtu }) => self.too_big(port, frame, packet, mtu, now),
+            Err(NotWrapped::Drop(reason)) => Verdict::Drop(reason),
+        }
+    }
+
+    /// Puts the tunnel's packet around a session's, and gives the session's real server.
+    #[inline(always)]
+    pub(super) fn wrap<P: Plane, T: Plane, F: Frame>(
+        &mut self,
+        frame: &mut F,
+        packet: &Packet<P>,
+        found: Found,
+        way: &Way<'_>,
+    ) -> Result<RealServerSlot, NotWrapped> {
         let session = T::table(&self.sessions).session(found.index);
         let server = session.real_server();
         let to = routed(session.rewritten_key(Direction::Inbound).destination());
@@ -42,33 +61,36 @@ impl Forwarder {
         let overhead = overhead(tunnel, to);
         let mtu = way.mtu.saturating_sub(overhead).max(P::MIN_MTU);
         if packet.total_len > mtu {
-            return self.too_big(port, frame, packet, mtu, now);
+            return Err(NotWrapped::TooBig { mtu });
         }
-        let Some(interface) = self.routes.interface(way.hop.port) else { return Verdict::Drop(DropReason::NoRoute) };
+        let Some(interface) = self.routes.interface(way.hop.port) else {
+            return Err(NotWrapped::Drop(DropReason::NoRoute));
+        };
         // Only GUE's source port tells flows apart.
         let is_gue = tunnel.encapsulation == Encapsulation::Gue;
         let flow = if is_gue { self.seed.hash(&packet.key) } else { FlowHash(0) };
         let shim = Shim { tunnel, flow };
         let wrapped = match to {
             IpAddr::V4(to) => {
-                let Some(from) = interface.address else { return Verdict::Drop(DropReason::NoSourceAddress) };
+                let Some(from) = interface.address else { return Err(NotWrapped::Drop(DropReason::NoSourceAddress)) };
                 let id = if packet.dont_fragment { 0 } else { self.next_id() };
                 P::lower_ttl(frame.bytes_mut());
                 shim.wrap::<P, Ipv4Addr, F>(frame, packet, overhead, (from, to), id)
             }
             IpAddr::V6(to) => {
-                let Some(from) = interface.ipv6_address else { return Verdict::Drop(DropReason::NoSourceAddress) };
+                let Some(from) = interface.ipv6_address else {
+                    return Err(NotWrapped::Drop(DropReason::NoSourceAddress));
+                };
                 P::lower_ttl(frame.bytes_mut());
                 shim.wrap::<P, Ipv6Addr, F>(frame, packet, overhead, (from, to), 0)
             }
         };
         let front = frame.bytes_mut().first_chunk_mut::<{ ethernet::LEN }>();
-        let (true, Some(front)) = (wrapped, front) else { return Verdict::Drop(DropReason::NoHeadroom) };
+        let (true, Some(front)) = (wrapped, front) else { return Err(NotWrapped::Drop(DropReason::NoHeadroom)) };
         if let Some(header) = way.header {
             *front = *header;
         }
-        self.account::<true, T>(found, server, packet, now);
-        way.verdict()
+        Ok(server)
     }
 
     /// The next identification of a packet of IPv4 that the gateway makes and that may be fragmented.
@@ -76,6 +98,17 @@ impl Forwarder {
         self.identification = self.identification.wrapping_add(1);
         self.identification
     }
+}
+
+/// Why no tunnel's packet is around a packet.
+pub(super) enum NotWrapped {
+    /// It would be too large: the packet may have so many bytes.
+    TooBig {
+        /// So many.
+        mtu: u16,
+    },
+    /// Another reason.
+    Drop(DropReason),
 }
 
 /// Bytes that a tunnel to this address puts in front of a packet.

@@ -15,9 +15,20 @@ pub enum Verdict {
     Punt(PuntClass),
     /// It is ready but for its Ethernet header: the next hop's link-layer address is not known yet.
     AwaitNeighbour(Hop),
+    /// It is a fragment of a datagram of which the first one, which says where they go, has not come yet: keep it until
+    /// [`super::Forwarder::arrived`] names its datagram.
+    AwaitFragment(DatagramTag),
+    /// It is larger than the link that it goes to takes, and may be cut: into packets of so many bytes at most, which are
+    /// then to be processed like any. It is as it came.
+    Cut(u16),
     /// Drop it and count why.
     Drop(DropReason),
 }
+
+/// The name of a datagram, by which its early fragments are kept: a hash of its addresses, protocol and identification with the
+/// gateway's secret. Two datagrams may have one in theory, which does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DatagramTag(pub [u8; 8]);
 
 /// A neighbour to send to: an on-link address behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,10 +83,29 @@ named_enum! {
         BadL4Checksum = "bad_l4_checksum",
         /// TCP or UDP header lengths are wrong.
         BadL4Header = "bad_l4_header",
+        /// An ICMP error about a session's packet that quotes too little of it or has a wrong checksum, or that the
+        /// other family has no words for.
+        BadIcmpError = "bad_icmp_error",
         /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped.
         MartianSource = "martian_source",
-        /// A fragment to a virtual or local address.
+        /// A fragment to a virtual or local address, neither of TCP nor of UDP.
         Fragment = "fragment",
+        /// A fragment without data, or one that is not the last and whose data are no multiple of 8 bytes.
+        BadFragment = "bad_fragment",
+        /// A first fragment that does not hold its transport header (RFC 1858).
+        FragmentTooShort = "fragment_too_short",
+        /// A fragment that ends beyond the largest datagram.
+        FragmentTooLong = "fragment_too_long",
+        /// A fragment that overlaps another one or contradicts the datagram's end, or another one of that datagram (RFC 5722).
+        FragmentOverlap = "fragment_overlap",
+        /// A fragment of a datagram in more pieces than the gateway keeps account of, or another one of that datagram.
+        FragmentsTooMany = "fragments_too_many",
+        /// A fragment of a datagram whose first one was dropped, or whose session has ended.
+        FragmentNotForwarded = "fragment_not_forwarded",
+        /// A fragment whose first one did not come in time.
+        FragmentTimeout = "fragment_timeout",
+        /// A fragment that waited for its first one and gave way to a newer one: too many wait.
+        FragmentQueueFull = "fragment_queue_full",
         /// Neither for a service, nor for a local address, nor for the kernel.
         NotLocal = "not_local",
         /// TTL ran out here, and no answer was due or allowed.
@@ -107,6 +137,8 @@ named_enum! {
         NeighbourQueueFull = "neighbour_queue_full",
         /// Larger than the outgoing port's MTU.
         TooBig = "too_big",
+        /// No packet buffer was free for the pieces of a packet larger than the outgoing port's MTU.
+        NoBuffer = "no_buffer",
         /// No room in the packet's buffer for a header that goes in front.
         NoHeadroom = "no_headroom",
         /// The outgoing queue stayed full.

@@ -81,6 +81,10 @@ impl Frame for MemoryFrame {
         self.stripped_tag
     }
 
+    fn another(&self, front: &[u8], rest: &[u8]) -> Option<Self> {
+        Some(Self::new(&[front, rest].concat()))
+    }
+
     #[inline]
     fn truncate(&mut self, len: usize) -> bool {
         if len > self.len {

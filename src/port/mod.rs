@@ -156,6 +156,9 @@ pub trait Frame: Sized {
     /// Cuts the packet to `len` bytes; false, and nothing changed, where it is shorter.
     fn truncate(&mut self, len: usize) -> bool;
 
+    /// Another packet, of these two parts, in a buffer of the same pool; none where the pool is empty or a buffer too small.
+    fn another(&self, front: &[u8], rest: &[u8]) -> Option<Self>;
+
     /// What the device said of the IPv4 header checksum.
     fn ipv4_checksum(&self) -> ChecksumStatus {
         ChecksumStatus::Unknown

@@ -128,6 +128,14 @@ pub struct WorkerCounters {
     pub resets_sent: Counter,
     /// ICMP errors made by the gateway.
     pub icmp_errors_sent: Counter,
+    /// Fragments forwarded.
+    pub fragments_forwarded: Counter,
+    /// Fragments made of packets larger than the link that they went to.
+    pub fragments_created: Counter,
+    /// Fragments that wait for their first one now.
+    pub fragments_waiting: Counter,
+    /// Datagrams that were forgotten before all their fragments had come, for want of room.
+    pub datagrams_forgotten: Counter,
     /// Bursts that held at least one packet.
     pub bursts: Counter,
     /// Packets given to another worker.
@@ -165,6 +173,10 @@ impl WorkerCounters {
             sessions_expired: Counter::default(),
             resets_sent: Counter::default(),
             icmp_errors_sent: Counter::default(),
+            fragments_forwarded: Counter::default(),
+            fragments_created: Counter::default(),
+            fragments_waiting: Counter::default(),
+            datagrams_forgotten: Counter::default(),
             bursts: Counter::default(),
             handovers: Counter::default(),
             handovers_received: Counter::default(),

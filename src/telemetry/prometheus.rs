@@ -64,6 +64,9 @@ const COUNTERS: &[(&str, &str)] = &[
     ("fullgate_resets_sent_total", "TCP resets answered to packets of no session."),
     ("fullgate_icmp_errors_sent_total", "ICMP errors made by the gateway."),
     ("fullgate_injected_total", "Packets from the kernel sent out."),
+    ("fullgate_fragments_forwarded_total", "Fragments forwarded."),
+    ("fullgate_fragments_created_total", "Fragments made of packets larger than the link that they went to."),
+    ("fullgate_fragment_datagrams_forgotten_total", "Datagrams forgotten before all their fragments had come."),
     ("fullgate_state_write_failures_total", "Failed attempts to write the state file."),
     ("fullgate_port_packets_total", "Packets received or sent by the workers, by port."),
     ("fullgate_port_bytes_total", "Bytes of IP packets received or sent by the workers, by port."),
@@ -106,6 +109,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_local_ports_capacity", "Local ports of the pool towards one real server, over all addresses."),
     ("fullgate_local_ports_fullest", "Local ports of the pool in use towards the real server with most of them."),
     ("fullgate_local_addresses", "Addresses of the pool that new sessions can get."),
+    ("fullgate_fragments_waiting", "Fragments that wait for the first one of their datagram now."),
 ];
 
 fn label(name: &'static str, value: impl Into<SharedString>) -> Label {
@@ -143,6 +147,11 @@ fn record_gateway(stats: &Stats) {
     count("fullgate_resets_sent_total", &[], stats.resets_sent);
     count("fullgate_icmp_errors_sent_total", &[], stats.icmp_errors_sent);
     count("fullgate_injected_total", &[], stats.injected);
+    let fragments = &stats.fragments;
+    count("fullgate_fragments_forwarded_total", &[], fragments.forwarded);
+    count("fullgate_fragments_created_total", &[], fragments.created);
+    count("fullgate_fragment_datagrams_forgotten_total", &[], fragments.datagrams_forgotten);
+    show("fullgate_fragments_waiting", &[], fragments.waiting);
 }
 
 fn record_port(row: &PortRow) {

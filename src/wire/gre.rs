@@ -28,3 +28,15 @@ pub fn set_checksum(header: &mut [u8], payload: &[u8]) {
         header[4..6].copy_from_slice(&(!total).to_be_bytes());
     }
 }
+
+/// The EtherType of what a packet carries, and the bytes in front of that. None for headers other than those that
+/// [`write`] makes.
+pub fn read(packet: &[u8]) -> Option<(u16, usize)> {
+    let &[flags, version, high, low] = packet.first_chunk::<LEN>()?;
+    let len = match [flags, version] {
+        [0, 0] => LEN,
+        [0x80, 0] => LEN_WITH_CHECKSUM,
+        _ => return None,
+    };
+    Some((u16::from_be_bytes([high, low]), len))
+}

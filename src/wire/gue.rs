@@ -14,6 +14,14 @@ pub fn write(header: &mut [u8], protocol: u8) {
     }
 }
 
+/// The IP protocol of what a header without flags and options stands in front of; none for other headers.
+pub fn read(packet: &[u8]) -> Option<u8> {
+    match packet.first_chunk::<LEN>()? {
+        &[0, protocol, 0, 0] => Some(protocol),
+        _ => None,
+    }
+}
+
 /// The UDP source port of a flow's packets: the same for all of them, so that routers and devices on the way, which
 /// spread packets by it, keep them in order.
 #[allow(clippy::cast_possible_truncation, reason = "the low 14 bits are taken")]

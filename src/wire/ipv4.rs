@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::checksum::{self, fold};
+use super::fragment::Piece;
 use super::{be16, be32};
 
 /// Bytes of a header without options.
@@ -53,6 +54,17 @@ impl<'a> Ipv4<'a> {
         be16!(self.0, 6) & 0x3fff != 0
     }
 
+    /// The packet's place in its datagram; none if it is whole.
+    pub fn piece(self) -> Option<Piece> {
+        Piece::of_ipv4(self.0, u8::try_from(self.header_len()).unwrap_or(u8::MAX))
+    }
+
+    /// Where what it carries stands in the whole of a fragmented packet, in units of 8 bytes.
+    #[inline]
+    pub fn fragment_offset(self) -> u16 {
+        be16!(self.0, 6) & 0x1fff
+    }
+
     /// Time to live.
     #[inline]
     pub fn ttl(self) -> u8 {
@@ -101,6 +113,14 @@ pub fn write(
     header[9] = protocol;
     header[12..16].copy_from_slice(&source.octets());
     header[16..20].copy_from_slice(&destination.octets());
+    let checksum = !fold(checksum::sum(header));
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Makes the checksum of a whole header, options included.
+pub fn make_checksum(header: &mut [u8]) {
+    let Some(field) = header.get_mut(10..12) else { return };
+    field.fill(0);
     let checksum = !fold(checksum::sum(header));
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::be16;
+use super::fragment::{IPV6_NEXT_HEADER as FRAGMENT, Piece};
 
 /// Bytes of the fixed header.
 pub const LEN: usize = 40;
@@ -12,10 +13,9 @@ pub const MIN_MTU: u16 = 1280;
 pub const IN_IP: u8 = 41;
 /// Next header: nothing follows.
 const NO_NEXT: u8 = 59;
-/// Extension headers: hop-by-hop options, routing, fragment, destination options.
+/// Extension headers besides the fragment header: hop-by-hop options, routing, destination options.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 /// Extension headers that a packet may have in front of its transport header: more say nothing that is meant well.
 const MAX_EXTENSIONS: usize = 8;
@@ -83,17 +83,19 @@ pub struct Upper {
     pub protocol: u8,
     /// Bytes in front of it, fixed header included.
     pub offset: u8,
-    /// Whether the packet is a fragment: more than what an atomic one is (RFC 6946).
-    pub fragment: bool,
+    /// The packet's place in its datagram, if it is a fragment: more than what an atomic one is (RFC 6946).
+    pub piece: Option<Piece>,
 }
 
 /// Goes through a packet's extension headers. None where they leave the packet, where there are too many, or where one
-/// stands where none may (RFC 8200, 4.1: hop-by-hop options come first). In a fragment the walk ends at its header.
+/// stands where none may (RFC 8200, 4.1: hop-by-hop options come first). In a fragment
+/// that is not the first the walk ends behind its fragment header, and the protocol is what that names.
 pub fn upper(packet: &[u8]) -> Option<Upper> {
     let mut protocol = Ipv6::new(packet)?.next_header();
     let mut offset = LEN;
+    let mut piece = None;
     for extension in 0..=MAX_EXTENSIONS {
-        let here = Upper { protocol, offset: u8::try_from(offset).ok()?, fragment: false };
+        let here = Upper { protocol, offset: u8::try_from(offset).ok()?, piece };
         let header = match protocol {
             HOP_BY_HOP if extension > 0 => return None,
             HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT => packet.get(offset..)?.first_chunk::<8>()?,
@@ -101,11 +103,15 @@ pub fn upper(packet: &[u8]) -> Option<Upper> {
             _ => return Some(here),
         };
         if protocol == FRAGMENT {
-            // Offset and "more": an atomic fragment has neither.
-            if be16!(header, 2) & 0xfff9 != 0 {
-                return Some(Upper { protocol: header[0], offset: here.offset, fragment: true });
+            // One is enough for any datagram: a second would say something else of it.
+            if piece.is_some() {
+                return None;
             }
             offset += 8;
+            piece = Piece::of_ipv6(header, u8::try_from(offset).ok()?);
+            if piece.is_some_and(Piece::is_later) {
+                return Some(Upper { protocol: header[0], offset: u8::try_from(offset).ok()?, piece });
+            }
         } else {
             offset += 8 * (usize::from(header[1]) + 1);
         }
@@ -177,19 +183,22 @@ mod tests {
         let options = [60, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let destination = [17, 0, 1, 4, 0, 0, 0, 0];
         let found = upper(&packet(0, &[&options, &destination, &[0; 8]]));
-        assert_eq!(found, Some(Upper { protocol: 17, offset: 64, fragment: false }));
-        assert_eq!(upper(&packet(6, &[&[0; 20]])), Some(Upper { protocol: 6, offset: 40, fragment: false }));
-        assert_eq!(upper(&packet(59, &[])), Some(Upper { protocol: 59, offset: 40, fragment: false }));
+        assert_eq!(found, Some(Upper { protocol: 17, offset: 64, piece: None }));
+        assert_eq!(upper(&packet(6, &[&[0; 20]])), Some(Upper { protocol: 6, offset: 40, piece: None }));
+        assert_eq!(upper(&packet(59, &[])), Some(Upper { protocol: 59, offset: 40, piece: None }));
     }
 
     #[test]
     fn tells_fragments_from_atomic_ones() {
         let atomic = upper(&packet(44, &[&[17, 0, 0, 0, 1, 2, 3, 4], &[0; 8]]));
-        assert_eq!(atomic, Some(Upper { protocol: 17, offset: 48, fragment: false }));
-        for offset in [[0, 1], [0, 8]] {
-            let fragment = upper(&packet(44, &[&[17, 0, offset[0], offset[1], 1, 2, 3, 4], &[0; 8]]));
-            assert_eq!(fragment, Some(Upper { protocol: 17, offset: 40, fragment: true }));
-        }
+        assert_eq!(atomic, Some(Upper { protocol: 17, offset: 48, piece: None }));
+        let piece = |offset, more| Some(Piece { identification: 0x0102_0304, offset, more, data_at: 48 });
+        let options = [17, 0, 1, 4, 0, 0, 0, 0];
+        let first = upper(&packet(44, &[&[60, 0, 0, 1, 1, 2, 3, 4], &options, &[0; 8]]));
+        assert_eq!(first, Some(Upper { protocol: 17, offset: 56, piece: piece(0, true) }));
+        // What looks like options there are data.
+        let later = upper(&packet(44, &[&[60, 0, 0, 8, 1, 2, 3, 4], &options, &[0; 8]]));
+        assert_eq!(later, Some(Upper { protocol: 60, offset: 48, piece: piece(8, false) }));
     }
 
     #[test]
@@ -199,6 +208,8 @@ mod tests {
         assert_eq!(upper(&packet(60, &[&[0, 0, 0, 0, 0, 0, 0, 0], &[17; 8]])), None, "hop-by-hop second");
         let endless = [60, 0, 1, 4, 0, 0, 0, 0];
         assert_eq!(upper(&packet(60, &[&endless[..]; 20])), None);
+        let fragment = [44, 0, 0, 1, 0, 0, 0, 1];
+        assert_eq!(upper(&packet(44, &[&fragment, &fragment, &[0; 8]])), None, "a fragment of a fragment");
         assert_eq!(upper(&[0x60; 39]), None);
     }
 }

@@ -5,10 +5,12 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod gre;
 pub mod gue;
 pub mod icmp;
 pub mod icmp6;
+pub mod icmp_translation;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;

@@ -33,11 +33,15 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             let new_second = now.tick.0 / Tick::PER_SECOND != self.last_tick.0 / Tick::PER_SECOND;
             self.last_tick = now.tick;
             self.settling = Some(0);
+            self.expiring_early = true;
             if new_second {
                 self.ask_again();
             }
         }
         self.settle_pending(now);
+        if self.expiring_early {
+            self.expire_early(now);
+        }
         if self.query.is_some() || !self.link.queries.is_empty() {
             self.step_query(now);
         }

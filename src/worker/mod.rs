@@ -6,6 +6,7 @@
 //! the sleep when idle, if that is asked for, and the reading of CPU time in `turns.rs`, a thousand times a second and
 //! after a turn that took long.
 
+mod fragments;
 mod housekeeping;
 pub mod link;
 mod outgoing;
@@ -24,6 +25,7 @@ use self::outgoing::Outgoing;
 use self::turns::Turns;
 use self::vlan::Receiver;
 use crate::config::{Idle, PuntRates};
+use crate::forward::early::{self, Early};
 use crate::forward::pending::{self, Pending};
 use crate::forward::{DropReason, Forwarder, Hop, Now, Origin, PuntClass, TokenBucket, Verdict};
 use crate::port::{BURST_SIZE, Frame, PortId, PortPlace, PortQueue, WorkerId};
@@ -60,7 +62,8 @@ pub fn hand_over_rings<F>(workers: usize) -> HandOverRings<F> {
 /// have room for.
 pub fn packets_held(workers: usize, ports: usize) -> u32 {
     let rings = link::PUNT_RING + link::INJECT_RING + workers * HAND_OVER_RING;
-    u32::try_from(rings + pending::CAPACITY + ports * outgoing::CAPACITY).unwrap_or(u32::MAX)
+    let held = rings + pending::CAPACITY + early::CAPACITY + fragments::AGAIN + ports * outgoing::CAPACITY;
+    u32::try_from(held).unwrap_or(u32::MAX)
 }
 
 /// A clock that a worker can read in a few nanoseconds.
@@ -117,6 +120,14 @@ pub struct Worker<Q: PortQueue, E, C> {
     pending: Pending<Q::Frame>,
     /// Where the look through the waiting packets goes on; none: all have been looked at.
     settling: Option<usize>,
+    /// Fragments that wait for their first one.
+    early: Early<Q::Frame>,
+    /// Whether the time of some of these may be over.
+    expiring_early: bool,
+    /// Packets to be processed once more in this turn: fragments whose first one has come, and pieces of packets that were cut.
+    again: Vec<HandOver<Q::Frame>>,
+    /// Room for more of these while they are processed, empty in between.
+    spare: Vec<HandOver<Q::Frame>>,
     /// Room for the waiting packets that may go, empty in between.
     ready: Vec<(Hop, Q::Frame)>,
     punt_limits: [TokenBucket; PuntClass::COUNT],
@@ -153,6 +164,10 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             snapshot: parts.first,
             pending: Pending::default(),
             settling: None,
+            early: Early::default(),
+            expiring_early: false,
+            again: Vec::with_capacity(fragments::AGAIN),
+            spare: Vec::with_capacity(fragments::AGAIN),
             ready: Vec::with_capacity(housekeeping::SETTLE_STEPS),
             punt_limits,
             query: None,
@@ -190,6 +205,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         }
         let mut worked = self.receive_all(now);
         worked |= self.take_over(now);
+        self.process_again(now);
         worked |= self.inject();
         self.flush();
         if worked {
@@ -260,6 +276,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             && let Some(queue) = self.queues.get_mut(outgoing.device())
         {
             outgoing.append(burst, queue, &self.counters);
+            self.release_early();
             return;
         }
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
@@ -269,8 +286,12 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
                 Verdict::HandOver(owner) => self.hand_over(owner, HandOver { port, frame }),
                 Verdict::Punt(class) => self.punt(Punt { port, class, frame }, now),
                 Verdict::AwaitNeighbour(hop) => self.await_neighbour(hop, frame, now),
+                Verdict::AwaitFragment(datagram) => self.await_fragment(datagram, port, frame, now),
+                Verdict::Cut(mtu) => self.cut(port, &frame, mtu),
             }
         }
+        // Of one burst, too, some may have come before their first.
+        self.release_early();
     }
 
     fn transmit(&mut self, port: PortId, frame: Q::Frame) {
@@ -367,10 +388,14 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         for _turn in 0..STOPPING_TURNS {
             let now = Now::from_nanoseconds(self.turns.started() + self.turns.lasted());
             self.take_over(now);
+            self.process_again(now);
             self.inject();
             self.flush();
         }
-        let mut left = self.pending.len() + self.outgoing.iter().map(Outgoing::len).sum::<usize>();
+        let mut left = self.pending.len()
+            + self.early.len()
+            + self.again.len()
+            + self.outgoing.iter().map(Outgoing::len).sum::<usize>();
         for from in self.rings.iter().filter_map(|row| row.get(self.worker.index())) {
             left += std::iter::from_fn(|| from.pop()).count();
         }

@@ -107,7 +107,7 @@ impl Gateway {
     }
 
     pub fn with(services: ServiceTable, workers: u8, worker: WorkerId, session_capacity: u32) -> Self {
-        Self::owning(Ownership::in_turn(workers), services, workers, worker, session_capacity)
+        Self::built((Ownership::in_turn(workers), Steering::Software), services, workers, worker, session_capacity)
     }
 
     pub fn owning(
@@ -117,9 +117,19 @@ impl Gateway {
         worker: WorkerId,
         session_capacity: u32,
     ) -> Self {
+        Self::built((ownership, Steering::Software), services, workers, worker, session_capacity)
+    }
+
+    pub fn built(
+        (ownership, steering): (Ownership, Steering),
+        services: ServiceTable,
+        workers: u8,
+        worker: WorkerId,
+        session_capacity: u32,
+    ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
-        let view = |mac| PortView { mac, promiscuous: false, steering: Steering::Software };
+        let view = |mac| PortView { mac, promiscuous: false, steering };
         let now = Now::from_nanoseconds(1_000_000_000);
         let config = ForwarderConfig {
             worker,

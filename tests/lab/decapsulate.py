@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
-UDP_NO_CHECK6_RX = 102
+UDP_NO_CHECK6_RX, SO_RCVBUFFORCE = 102, 33
 
 
 def ones_complement_sum(data):
@@ -35,6 +35,8 @@ def main():
     device, gue_port = sys.argv[1], int(sys.argv[2])
     tun = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
+    with open(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "w", encoding="ascii") as setting:
+        setting.write("0")
     subprocess.run(["ip", "link", "set", device, "up"], check=True)
     for name in (device, "all"):
         with open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w", encoding="ascii") as setting:
@@ -50,6 +52,9 @@ def main():
             # A checksum of 0 is what a tunnel without one has (RFC 6935).
             gue[-1].setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)
         gue[-1].bind((anything, gue_port))
+    for each in raw + gue:
+        # A sender's burst must wait for this program, which is slow.
+        each.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     print("ready", flush=True)
     while True:
         for ready in select.select(raw + gue, [], [])[0]:

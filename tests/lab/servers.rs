@@ -1,6 +1,6 @@
 //! Real servers: nginx for HTTP, an echo of our own for UDP.
 
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -123,5 +123,28 @@ impl Drop for UdpEcho {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// Takes tunnelled packets apart in a real server; ended when dropped.
+pub struct Decapsulation(Child);
+
+impl Decapsulation {
+    /// Starts it; GUE comes at port 6080.
+    pub fn start(namespace: &Namespace) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
+        let mut command = namespace.command("python3");
+        let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Decapsulation {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

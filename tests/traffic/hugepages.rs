@@ -82,7 +82,7 @@ fn sessions_lie_on_hugepages_that_are_given_back_at_the_end() {
     let configuration = configuration.with_service("tcp", vip(80), "rr", &[(real(0, 80), 1)]);
     let mut gateway = Gateway::start(&lab, &configuration);
     get_many(&lab.client, vip(80), 5);
-    let session_pages = Capacity { ipv4: 1 << 18, ipv6: 1 << 18 / 8 }.memory_bytes().div_ceil(2 << 20);
+    let session_pages = Capacity { ipv4: 1 << 18, ipv6: 1 << 15 }.memory_bytes().div_ceil(2 << 20);
     let pid = u32::try_from(gateway.json("status")["pid"].as_u64().unwrap()).unwrap();
     assert_eq!(mapped_kilobytes(pid, "memfd:fullgate-sessions-0"), session_pages * 2048);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -99,7 +99,8 @@ fn sessions_lie_on_hugepages_that_are_given_back_at_the_end() {
     let (code, said) = run_to_end(&lab, &wanted);
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("[session].pages: worker 0 needs 1 hugepages of 1 GB") && said.contains("fullgate-hugepages")
+        said.contains("[session].pages: worker 0 needs 1 hugepages of 1 GB") && said.contains("fullgate-hugepages"),
+        "{said}"
     );
     given_back();
 }

@@ -3,16 +3,14 @@
 //! FULLNAT over IPv4 is what all other tests run.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::lab::client::get_many;
 use fullgate::control::protocol::SessionRow;
 
+use crate::lab::client::get_many;
 use crate::lab::gateway::{port, vip};
+use crate::lab::servers::Decapsulation;
 use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, UdpEcho, wait_for};
 
 const CORES: [&str; 2] = ["[0]", "[0, 1]"];
@@ -189,29 +187,6 @@ fn dr_over_one_worker_and_two() {
     }
 }
 
-/// Takes tunnelled packets apart in a real server; ended when dropped.
-struct Decapsulation(Child);
-
-impl Decapsulation {
-    fn start(namespace: &Namespace) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/decapsulate.py");
-        let mut command: Command = namespace.command("python3");
-        let mut child = command.arg(script).args(["dec0", "6080"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        namespace.enter(|| std::fs::write("/proc/sys/net/ipv6/conf/dec0/disable_ipv6", "0")).unwrap();
-        Self(child)
-    }
-}
-
-impl Drop for Decapsulation {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn tun_by_each_encapsulation_over_one_worker_and_two() {
     let gue = "mode = \"tun\"\ntunnel = \"gue\"\ntunnel_port = 6080";
@@ -252,6 +227,16 @@ fn modes_are_given_and_changed_at_run_time() {
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 --tun-type gre", "the real server is in mode dr");
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 -i --tun-type gue", "tunnel_port: missing or 0");
     refused("real add -t 10.0.0.100:80 -r 10.0.0.13 -i --tun-csum", "a tunnel by ipip has no checksum");
+
+    lab.gateway.ip("route add 172.16.0.0/16 via 10.0.0.11");
+    wait_for("the route to be followed", PATIENCE, || {
+        let output = gateway.cli("real add -t 10.0.0.100:80 -r 172.16.0.1");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            gateway.command("real del -t 10.0.0.100:80 -r 172.16.0.1");
+        }
+        said.contains("dr needs it on a link of the gateway, and it is behind router 10.0.0.11").then_some(())
+    });
 
     let _tunnel = Decapsulation::start(&lab.reals[1]);
     let said = gateway.command("real edit -t 10.0.0.100:80 -r 10.0.0.12 -i --tun-type gre");

@@ -25,6 +25,7 @@ static const size_t DPDK_SHIM_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs);
 static const size_t DPDK_SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);   /* uint64_t */
 static const size_t DPDK_SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);     /* uint32_t */
 static const size_t DPDK_SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);   /* uint16_t */
+static const size_t DPDK_SHIM_MBUF_POOL = offsetof(struct rte_mbuf, pool);           /* struct rte_mempool * */
 static const size_t DPDK_SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);   /* uint16_t */
 static const size_t DPDK_SHIM_MBUF_SIZE = sizeof(struct rte_mbuf);
 

@@ -284,6 +284,19 @@ pub struct WorkerRow {
     pub burst_times: Durations,
 }
 
+/// What became of fragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragments {
+    /// Forwarded.
+    pub forwarded: u64,
+    /// Made of packets larger than the link that they went to.
+    pub created: u64,
+    /// Waiting for their first one now.
+    pub waiting: u64,
+    /// Datagrams that were forgotten before all of theirs had come, for want of room.
+    pub datagrams_forgotten: u64,
+}
+
 /// All counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -308,4 +321,7 @@ pub struct Stats {
     pub icmp_errors_sent: u64,
     /// Frames from the kernel sent out.
     pub injected: u64,
+    /// Fragments.
+    #[serde(default)]
+    pub fragments: Fragments,
 }

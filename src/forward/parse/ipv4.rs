@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -17,7 +17,7 @@ const TCP_FRONT: usize = ethernet::LEN + ipv4::MIN_LEN + tcp::MIN_LEN;
 /// What nearly every packet is: to this port's own address, TCP or UDP over IPv4 without options, whole and sound.
 ///
 /// None means only that [`super::parse`] must look. Where this gives a packet, that gives the same one, or refuses it for
-/// its addresses, which are not looked at here: no session has such addresses ([`super::super::Plane::is_unicast`]; see the tests).
+/// its addresses, which are not looked at here: no session has such addresses (`Plane::is_unicast`; see the tests).
 /// This one reads whole words at fixed offsets, and decides what must be so by one comparison of many bits.
 #[inline]
 pub fn plain<F: Frame>(frame: &F, own: MacAddress) -> Option<Packet<Ipv4Addr>> {
@@ -83,17 +83,30 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     if to_group {
         return dropped(DropReason::NotOurMac);
     }
+    let header_len = header.header_len();
+    let l4 = packet.get(header_len..).unwrap_or_default();
     let protocol = match Protocol::from_number(header.protocol()) {
         Some(protocol) if !header.is_fragment() => protocol,
-        _ => {
+        Some(_) => return Parsed::Ipv4Fragment,
+        None if header.protocol() == icmp::PROTOCOL
+            && !header.is_fragment()
+            && l4.first().is_some_and(|&kind| icmp::is_error(kind)) =>
+        {
+            return Parsed::IcmpError(IcmpError {
+                ends: (header.source(), destination),
+                total_len: header.total_len(),
+                header_len: u8::try_from(header_len).unwrap_or(u8::MAX),
+                ttl: header.ttl(),
+                dont_fragment: header.dont_fragment(),
+            });
+        }
+        None => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
             let destination = destination.into();
             return Parsed::Other { destination, class, fragment: header.is_fragment() };
         }
     };
-    let header_len = header.header_len();
     let l4_len = usize::from(header.total_len()) - header_len;
-    let l4 = packet.get(header_len..).unwrap_or_default();
     let (source_port, destination_port, flags) = match ports_and_flags(frame, protocol, l4, l4_len) {
         Ok(found) => found,
         Err(reason) => return dropped(reason),
@@ -106,6 +119,23 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         flags,
         dont_fragment: header.dont_fragment(),
     })
+}
+
+/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv4, or what is wrong with it.
+pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv4Addr>, DropReason> {
+    let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+    let header = Ipv4::new(packet).ok_or(DropReason::Truncated)?;
+    let protocol = Protocol::from_number(header.protocol()).ok_or(DropReason::Fragment)?;
+    let piece = header.piece().ok_or(DropReason::BadIpv4Header)?;
+    let whole = Packet {
+        key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
+        total_len: header.total_len(),
+        header_len: piece.data_at,
+        ttl: header.ttl(),
+        flags: tcp::Flags::default(),
+        dont_fragment: header.dont_fragment(),
+    };
+    Fragment::new(whole, piece, header.header_len(), packet)
 }
 
 /// The header, if it and the length that it gives are sound.

@@ -3,11 +3,12 @@
 use std::net::Ipv6Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
-use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::fragment::{self, Piece};
+use crate::wire::ipv6::{self, Ipv6, Upper};
 use crate::wire::{ethernet, icmp6, tcp, udp};
 
 /// Bytes of the headers of a plain packet up to the ports, and of whole headers.
@@ -65,14 +66,16 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     let Some(upper) = ipv6::upper(&packet[..packet.len().min(total_len.into())]) else {
         return dropped(DropReason::BadIpv6Header);
     };
-    let protocol = match Protocol::from_number(upper.protocol) {
-        Some(protocol) if !upper.fragment => protocol,
-        _ => {
-            let class = if upper.protocol == icmp6::PROTOCOL { PuntClass::Ipv6 } else { PuntClass::Local };
-            return Parsed::Other { destination: destination.into(), class, fragment: upper.fragment };
-        }
-    };
     let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
+    let protocol = match Protocol::from_number(upper.protocol) {
+        Some(_) if upper.piece.is_some() => return Parsed::Ipv6Fragment,
+        Some(protocol) => protocol,
+        // Of a later fragment only the first one says what it is of.
+        None if upper.piece.is_some_and(Piece::is_later) && upper.protocol != icmp6::PROTOCOL => {
+            return Parsed::Ipv6Fragment;
+        }
+        None => return other(header, upper, total_len, l4),
+    };
     let l4_len = usize::from(total_len).saturating_sub(upper.offset.into());
     match ports_and_flags(frame, protocol, l4, l4_len) {
         Ok((source_port, destination_port, flags)) => Parsed::Ipv6(Packet {
@@ -85,6 +88,43 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         }),
         Err(reason) => dropped(reason),
     }
+}
+
+/// A packet that is neither of TCP nor of UDP: an ICMP error, if it is whole, or something else.
+fn other(header: Ipv6<'_>, upper: Upper, total_len: u16, l4: &[u8]) -> Parsed {
+    let (is_icmp, is_fragment) = (upper.protocol == icmp6::PROTOCOL, upper.piece.is_some());
+    if is_icmp && !is_fragment && l4.first().is_some_and(|&kind| icmp6::is_error(kind)) {
+        return Parsed::Icmp6Error(IcmpError {
+            ends: (header.source(), header.destination()),
+            total_len,
+            header_len: upper.offset,
+            ttl: header.hop_limit(),
+            dont_fragment: true,
+        });
+    }
+    let class = if is_icmp { PuntClass::Ipv6 } else { PuntClass::Local };
+    Parsed::Other { destination: header.destination().into(), class, fragment: is_fragment }
+}
+
+/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv6, or what is wrong with it.
+pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv6Addr>, DropReason> {
+    let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
+    let header = Ipv6::new(packet).ok_or(DropReason::Truncated)?;
+    let total_len = header.payload_len().saturating_add(HEADER_LEN.into());
+    let upper = ipv6::upper(&packet[..packet.len().min(total_len.into())]).ok_or(DropReason::BadIpv6Header)?;
+    let piece = upper.piece.ok_or(DropReason::BadIpv6Header)?;
+    let protocol = Protocol::from_number(upper.protocol).unwrap_or(Protocol::Udp);
+    let whole = Packet {
+        key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
+        total_len,
+        header_len: upper.offset,
+        ttl: header.hop_limit(),
+        flags: tcp::Flags::default(),
+        dont_fragment: true,
+    };
+    // The fragment header is not in the whole datagram, nor does its length count the fixed header.
+    let kept = usize::from(piece.data_at) - fragment::IPV6_LEN - ipv6::LEN;
+    Fragment::new(whole, piece, kept, packet)
 }
 
 /// The header, if it and the length that it gives are sound.

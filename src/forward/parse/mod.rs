@@ -3,6 +3,7 @@
 //! Whatever the bytes, this never fails otherwise; after it every offset that it gives lies in the frame's first
 //! segment.
 
+mod fragment;
 mod ipv4;
 mod ipv6;
 
@@ -16,8 +17,9 @@ use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::{self, Udp};
 
-pub use ipv4::plain;
-pub use ipv6::plain as plain_ipv6;
+pub use fragment::Fragment;
+pub use ipv4::{fragment as ipv4_fragment, plain};
+pub use ipv6::{fragment as ipv6_fragment, plain as plain_ipv6};
 
 /// A TCP or UDP packet, whole, with sound headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,21 @@ impl<A: Address> Packet<A> {
     }
 }
 
+/// An ICMP error; what it quotes has not been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError<A: Address> {
+    /// From whom, to whom.
+    pub ends: (A, A),
+    /// Bytes of the IP packet.
+    pub total_len: u16,
+    /// Bytes in front of the ICMP header.
+    pub header_len: u8,
+    /// Its time to live, or hop limit, on arrival.
+    pub ttl: u8,
+    /// Whether it may not be fragmented on its way.
+    pub dont_fragment: bool,
+}
+
 /// What a frame turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -67,6 +84,15 @@ pub enum Parsed {
     Ipv4(Packet<Ipv4Addr>),
     /// The same over IPv6.
     Ipv6(Packet<Ipv6Addr>),
+    /// A fragment of such a thing over IPv4: see [`ipv4_fragment`]. (What that gives would make this twice as large, which whole
+    /// packets would pay for.)
+    Ipv4Fragment,
+    /// The same over IPv6: see [`ipv6_fragment`].
+    Ipv6Fragment,
+    /// An ICMP error, which may be about a session's packet.
+    IcmpError(IcmpError<Ipv4Addr>),
+    /// The same of ICMPv6.
+    Icmp6Error(IcmpError<Ipv6Addr>),
     /// Another unicast packet: the kernel's if the address is the gateway's, else a drop for this reason.
     Other {
         /// To whom.

@@ -1,0 +1,54 @@
+//! Whether real servers in DR mode are on a link of the gateway, as the kernel's routes say now. Pure.
+//!
+//! What has no route at all is let pass: its port may come up later, and until then its packets are counted drops.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use super::change::Change;
+use super::model::Model;
+use super::protocol::{ErrorKind, Refusal};
+use crate::balance::{ForwardingMode, ServiceKey};
+use crate::route::{Resolution, RouteTable};
+
+impl Model {
+    /// Refuses changes after which a real server in DR mode would be reached through a router only.
+    pub fn check_on_link(&self, changes: &[Change], routes: &RouteTable) -> Result<(), Refusal> {
+        let mut modes: HashMap<ServiceKey, ForwardingMode> = HashMap::new();
+        for change in changes {
+            match change {
+                Change::ServiceAdd { key, settings } | Change::ServiceEdit { key, to: settings, .. } => {
+                    modes.insert(*key, settings.mode);
+                }
+                Change::RealAdd { key, real_server } | Change::RealEdit { key, to: real_server, .. } => {
+                    let of_service = || modes.get(key).copied().or_else(|| Some(self.service(key)?.settings.mode));
+                    if real_server.mode.or_else(of_service) == Some(ForwardingMode::Dr) {
+                        on_link(*key, real_server.address.ip(), routes)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn on_link(key: ServiceKey, address: IpAddr, routes: &RouteTable) -> Result<(), Refusal> {
+    let hop = match routes.resolve(address, 0) {
+        Resolution::Hop(index) => routes.hop(index).map(|entry| entry.hop),
+        Resolution::Unresolved(hop) => Some(hop),
+        Resolution::NoRoute => None,
+    };
+    match hop.filter(|hop| hop.address != address) {
+        None => Ok(()),
+        Some(hop) => {
+            let message = format!(
+                "service {key}: real server {address}: mode: dr needs it on a link of the gateway, and it is behind \
+                 router {}; allowed: a real server on a link, or mode fullnat, nat or tun",
+                hop.address
+            );
+            Err(Refusal::new(ErrorKind::Conflict, message))
+        }
+    }
+}
