@@ -126,6 +126,9 @@ const COMMANDS: &[&str] = &[
     "local add",
     "local del",
     "local list",
+    "snat add",
+    "snat del",
+    "snat list",
     "session list",
     "session count",
     "port show",
@@ -358,7 +361,60 @@ fn changes_are_requests() {
         &["local", "del", "lan", "10.1.0.7"],
         json!({ "version": 1, "command": "local.del", "pool": "lan", "addresses": ["10.1.0.7"] }),
     );
+    assert_request(
+        &[
+            "snat",
+            "add",
+            "web",
+            "-s",
+            "10.1.0.0/24",
+            "--destination-port",
+            "80",
+            "--local-pool",
+            "wan",
+            "--before",
+            "x",
+        ],
+        json!({ "version": 1, "command": "snat.add", "before": "x", "rule": {
+            "name": "web", "source": "10.1.0.0/24", "destination_port": "80", "local_pool": "wan",
+        }}),
+    );
+    assert_request(&["snat", "del", "web"], json!({ "version": 1, "command": "snat.del", "name": "web" }));
     assert_json_change();
+}
+
+#[test]
+fn snat_list() {
+    let rows = json!([
+        { "name": "web", "source": "10.1.0.0/24", "destination": "192.0.2.0/24", "protocol": "tcp",
+          "destination_port": "80-81", "port": "lan", "local_pool": "wan", "active_connections": 3,
+          "inactive_connections": 4, "traffic": traffic(7, 100, 5000) },
+        { "name": "office", "source": "2001:db8:1::/64", "destination": null, "protocol": null,
+          "destination_port": null, "port": null, "local_pool": "wan", "active_connections": 0,
+          "inactive_connections": 0, "traffic": traffic(0, 0, 0) },
+    ]);
+    let request = json!({ "version": 1, "command": "snat.list" });
+    assert_table(
+        &["snat", "list"],
+        json!({ "snat": rows }),
+        request.clone(),
+        "\
+Rule    Source           Destination   Prot  DstPort  Port  LocalPool  ActiveConn  InActConn
+web     10.1.0.0/24      192.0.2.0/24  TCP   80-81    lan   wan                 3          4
+office  2001:db8:1::/64  any           any   any      any   wan                 0          0
+",
+    );
+    assert_table(
+        &["snat", "list", "--stats"],
+        json!({ "snat": rows }),
+        request,
+        "\
+Snat    Conns  InPkts  OutPkts  InBytes  OutBytes
+web         7     100      200     5000     10000
+office      0       0        0        0         0
+",
+    );
+    assert_json(&["snat", "list", "--json"], json!({ "snat": rows }));
 }
 
 fn assert_json_change() {

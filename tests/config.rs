@@ -142,6 +142,14 @@ scheduler = "lc"
 mode = "fullnat"
 local_pool = "p"
 real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
+[[snat]]
+name = "s"
+source = "2001:db8:1::/64"
+destination = "::/0"
+protocol = "udp"
+destination_port = "53"
+port = "a"
+local_pool = "p"
 "#;
     let config = Config::parse(text, "f.toml").unwrap_or_else(|errors| panic!("{errors:?}"));
     assert_eq!(config.dpdk.eal_args, ["--no-huge", "-m", "512"]);
@@ -164,6 +172,15 @@ real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
     assert_eq!((pool.addresses.len(), pool.ports), (3, PortRange { first: 1, last: 2 }));
     let real = &config.balance.services[0].real_servers[0];
     assert_eq!((real.weight, real.upper_threshold, real.lower_threshold), (Weight(0), 9, 8));
+    let rule = &config.balance.snat[0];
+    assert_eq!(
+        (rule.source.to_string(), rule.destination.map(|to| to.to_string())),
+        ("2001:db8:1::/64".into(), Some("::/0".into()))
+    );
+    assert_eq!((rule.protocol, rule.destination_port), (Some(Protocol::Udp), Some(PortRange { first: 53, last: 53 })));
+    assert_eq!((rule.name.as_str(), rule.port.as_deref(), rule.local_pool.as_str()), ("s", Some("a"), "p"));
+    let json = serde_json::to_string(&config.balance).unwrap();
+    assert_eq!(serde_json::from_str::<BalanceConfig>(&json).unwrap(), config.balance);
 }
 
 #[test]
@@ -281,7 +298,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "colour = 1\n[worker]",
-            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, port, local_pool, service",
+            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, port, local_pool, service, snat",
         ),
         bad(
             "[worker]",
@@ -781,12 +798,12 @@ fn bad_local_pools() {
         bad(
             "port = \"lan\"",
             "port = \"lan\"\nports = \"65535-1024\"",
-            "f.toml:17: local_pool[0].ports: \"65535-1024\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535",
+            "f.toml:17: local_pool[0].ports: \"65535-1024\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port",
         ),
         bad(
             "port = \"lan\"",
             "port = \"lan\"\nports = \"0-1024\"",
-            "f.toml:17: local_pool[0].ports: \"0-1024\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535",
+            "f.toml:17: local_pool[0].ports: \"0-1024\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port",
         ),
         bad(
             "port = \"lan\"",
@@ -796,7 +813,7 @@ fn bad_local_pools() {
         bad(
             "port = \"lan\"",
             "port = \"lan\"\nports = \"1024-1024\"",
-            "f.toml:17: local_pool[0].ports: 1024-1024 are too few: 1 ports for 2 workers; allowed: at least one port for each worker",
+            "f.toml:17: local_pool[0].ports: 1024 are too few: 1 ports for 2 workers; allowed: at least one port for each worker",
         ),
         bad(
             "port = \"lan\"",
@@ -1021,6 +1038,61 @@ fn bad_services() {
             "f.toml:26: service[0].real_server[1].address: 10.1.0.11:80 is a real server of this service already on line 24; allowed: each address and port once in a service",
         ),
     ]);
+}
+
+#[test]
+fn bad_snat() {
+    let with = |lines: &str| format!("{GOOD}\n[[snat]]\n{lines}\n");
+    const RULE: &str = "name = \"s\"\nlocal_pool = \"lan\"\nsource = \"10.1.0.0/24\"";
+    assert_eq!(errors(&with(RULE)), Vec::<String>::new());
+    let ipv6 = Config::parse(&with(&RULE.replace("10.1.0.0/24", "2001:db8::/64")), "f.toml").unwrap();
+    let warning = "snat s: local pool lan has no address of the family of 2001:db8::/64: nothing goes out";
+    assert_eq!(ipv6.warnings(), [warning]);
+    let missing = errors(&with(""));
+    assert_eq!(
+        missing,
+        [
+            "f.toml:26: snat[0].name: missing; allowed: a name, like \"office\"",
+            "f.toml:26: snat[0].local_pool: missing; allowed: the name of a [[local_pool]]",
+            "f.toml:26: snat[0].source: missing; allowed: NETWORK/PREFIX, like 10.1.0.0/24 or 2001:db8:1::/64",
+        ]
+    );
+    let one = |from: &str, to: &str| {
+        let found = errors(&with(&RULE.replace(from, to)));
+        let [error] = &found[..] else { panic!("{found:?}") };
+        error.clone()
+    };
+    assert_eq!(
+        one("10.1.0.0/24", "10.1.0.7/24"),
+        "f.toml:29: snat[0].source: \"10.1.0.7/24\" has bits set behind its prefix; allowed: NETWORK/PREFIX, like 10.1.0.0/24 or 2001:db8:1::/64"
+    );
+    assert_eq!(
+        one("\"s\"", "\"S\"").split(';').next().unwrap(),
+        "f.toml:27: snat[0].name: \"S\" has a character that a name cannot have"
+    );
+    assert_eq!(
+        one("local_pool = \"lan\"", "local_pool = \"wan\""),
+        "f.toml:28: snat[0].local_pool: there is no local pool \"wan\"; allowed: lan"
+    );
+    let added = |line: &str| one("local_pool = \"lan\"", &format!("local_pool = \"lan\"\n{line}"));
+    assert_eq!(
+        added("destination = \"::/0\""),
+        "f.toml:29: snat[0].destination: ::/0 is of another family than the source; allowed: a network of the family of 10.1.0.0/24"
+    );
+    assert_eq!(added("port = \"dmz\""), "f.toml:29: snat[0].port: there is no port \"dmz\"; allowed: wan, lan");
+    assert_eq!(
+        added("destination_port = \"90-80\""),
+        "f.toml:29: snat[0].destination_port: \"90-80\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port"
+    );
+    assert_eq!(
+        added("protocol = \"icmp\""),
+        "f.toml:29: snat[0].protocol: \"icmp\" is not a protocol: allowed: tcp, udp"
+    );
+    assert_eq!(added("soruce = \"x\""), "f.toml:29: snat[0].soruce: unknown key \"soruce\"; did you mean \"source\"?");
+    assert_eq!(
+        one("local_pool", "local_pool = \"lan\"\nsource = \"10.1.0.0/24\"\n[[snat]]\nname = \"s\"\nlocal_pool"),
+        "f.toml:31: snat[1].name: \"s\" is the name of another rule on line 27; allowed: each name once"
+    );
 }
 
 #[test]

@@ -499,6 +499,101 @@ fn apply_does_the_difference_as_a_whole_or_nothing() {
 }
 
 #[test]
+fn snat_rules_are_added_listed_ordered_counted_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(directory.path());
+    let mut client = gateway.client();
+    let rule = |name: &str, source: &str| json!({"name": name, "source": source, "local_pool": "lan"});
+    let add = |rule: Value| json!({"command": "snat.add", "rule": rule});
+    assert_eq!(
+        client.changed(add(rule("office", "10.2.0.0/16"))),
+        ["snat office: added, 10.2.0.0/16 -> any, local pool lan"]
+    );
+    let web = json!({
+        "name": "web", "source": "10.2.0.0/16", "destination": "192.0.2.0/24", "protocol": "tcp",
+        "destination_port": "80-81", "port": "wan", "local_pool": "lan",
+    });
+    assert_eq!(
+        client.changed(json!({"command": "snat.add", "rule": web, "before": "office"})),
+        ["snat web: added, 10.2.0.0/16 -> 192.0.2.0/24, tcp, destination port 80-81, port wan, local pool lan, \
+          before office"]
+    );
+    let refused = |client: &mut Client, request: Value| {
+        let refusal = client.refusal(request);
+        (refusal.kind, refusal.message)
+    };
+    let twice = refused(&mut client, add(rule("web", "10.3.0.0/16")));
+    let text = "snat \"web\": name: \"web\" is the name of another rule; allowed: each name once";
+    assert_eq!(twice, (ErrorKind::Exists, text.to_owned()));
+    let mut wrong = rule("v6", "2001:db8::/64");
+    (wrong["destination"], wrong["port"], wrong["local_pool"]) = (json!("10.0.0.0/8"), json!("dmz"), json!("dmz"));
+    let (kind, text) = refused(&mut client, add(wrong));
+    assert_eq!(
+        (kind, text.lines().collect::<Vec<_>>()),
+        (
+            ErrorKind::Invalid,
+            vec![
+                "snat \"v6\": destination: 10.0.0.0/8 is of another family than the source; \
+                 allowed: a network of the family of 2001:db8::/64",
+                "snat \"v6\": port: there is no port \"dmz\"; allowed: wan, lan",
+                "snat \"v6\": local_pool: there is no local pool \"dmz\"; allowed: lan",
+            ]
+        )
+    );
+    let (kind, text) = refused(&mut client, json!({"command": "snat.del", "name": "dmz"}));
+    assert_eq!((kind, text.as_str()), (ErrorKind::NotFound, "there is no snat rule \"dmz\"; there are: web, office"));
+
+    gateway.wait_for_tables("both rules", |snapshot| snapshot.services.snat.len() == 2);
+    let slots: Vec<_> = {
+        let table = gateway.workers[0].current.lock().unwrap();
+        assert!(table.services.snat.iter().all(|rule| table.services.is_present(rule.slot)));
+        table.services.snat.iter().map(|rule| rule.slot).collect()
+    };
+    gateway.workers[0].counters().real_servers[slots[0].0 as usize].inbound.packets.add(3);
+    gateway.workers[1].counters().real_servers[slots[0].0 as usize].active.add(1);
+    let rows = |client: &mut Client| match client.ask(json!({"command": "snat.list"})) {
+        Outcome::Ok(Reply::Snat(rows)) => rows,
+        other => panic!("{other:?}"),
+    };
+    let row = &rows(&mut client)[0];
+    assert_eq!((row.name.as_str(), row.active_connections, row.traffic.in_packets), ("web", 1, 3));
+    let text = scrape(gateway.metrics, "/metrics");
+    assert!(text.contains("fullgate_snat_packets_total{rule=\"web\",direction=\"in\"} 3\n"), "{text}");
+    check_exposition(text.split_once("\r\n\r\n").unwrap().1);
+
+    // A removed rule's slot is not another's while a session has it, and comes back with the name.
+    assert_eq!(client.changed(json!({"command": "snat.del", "name": "web"})), ["snat web: removed"]);
+    gateway.wait_for_tables("the rule's end", |snapshot| !snapshot.services.is_present(slots[0]));
+    client.changed(add(rule("dns", "10.4.0.0/16")));
+    client.changed(add(rule("web", "10.5.0.0/16")));
+    gateway.wait_for_tables("the rule's return", |snapshot| {
+        let slot = |index: usize| snapshot.services.snat.get(index).map(|rule| rule.slot);
+        slot(2) == Some(slots[0]) && slot(1) != Some(slots[0]) && snapshot.services.is_present(slots[0])
+    });
+    assert_eq!(rows(&mut client)[2].traffic.in_packets, 0);
+
+    let mut wanted = serde_json::to_value(file_balance()).unwrap();
+    wanted["snat"] = json!([rule("web", "10.6.0.0/16"), rule("new", "10.7.0.0/16"), rule("office", "10.2.0.0/16")]);
+    let apply = |balance: &Value| json!({"command": "apply", "balance": balance});
+    assert_eq!(
+        client.changed(apply(&wanted)),
+        [
+            "snat dns: removed",
+            "snat web: source 10.5.0.0/16 -> 10.6.0.0/16",
+            "snat new: added, 10.7.0.0/16 -> any, local pool lan",
+            "snat: order web, new, office",
+        ]
+    );
+    assert_eq!(client.changed(apply(&wanted)), ["no difference"]);
+    let names: Vec<_> = rows(&mut client).into_iter().map(|row| row.name).collect();
+    assert_eq!(names, ["web", "new", "office"]);
+    drop(client);
+    gateway.stop();
+    let gateway = Gateway::start(directory.path());
+    assert_eq!(rows(&mut gateway.client()).len(), 3, "kept over a restart");
+}
+
+#[test]
 fn local_addresses_are_on_their_port_while_anything_uses_them() {
     let directory = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(directory.path());
@@ -654,7 +749,7 @@ fn session(client: u32, vip_port: u16, state: &'static str) -> SessionView {
         protocol: Protocol::Tcp,
         client: (Ipv4Addr::from(0x0a00_0200 + client), 40_000).into(),
         virtual_: (Ipv4Addr::new(10, 0, 0, 100), vip_port).into(),
-        mode: fullgate::balance::ForwardingMode::Fullnat,
+        mode: "fullnat",
         local: Some(SocketAddr::from(([10, 1, 0, 200], 1024))),
         real: SocketAddr::from(([10, 1, 0, 11], 80)),
         state,

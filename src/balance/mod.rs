@@ -1,8 +1,10 @@
-//! Who serves a new session: services, their real servers, local pools, and the schedulers that choose.
+//! Who serves a new session: services, their real servers, local pools, and the schedulers that choose; and who may go
+//! out through local pools.
 
 mod mode;
 pub mod scheduler;
 pub mod service;
+mod snat;
 
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use scheduler::SchedulerKind;
@@ -10,3 +12,4 @@ pub use service::{
     LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
     ServiceTable, Timeouts, Weight,
 };
+pub use snat::{Network, NetworkError, SnatRule};

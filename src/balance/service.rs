@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mode::{ForwardingMode, Tunnel};
 use super::scheduler::SchedulerKind;
+use super::snat::SnatRule;
 use crate::port::PortId;
 
 /// A transport protocol that can be balanced.
@@ -175,13 +176,13 @@ pub struct PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 
 /// A text that is no range of ports.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535")]
+#[error("{0:?} is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port")]
 pub struct PortRangeError(String);
 
 impl FromStr for PortRange {
@@ -189,8 +190,9 @@ impl FromStr for PortRange {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = |part: &str| part.trim().parse::<u16>().ok().filter(|&port| port > 0);
-        text.split_once('-')
-            .and_then(|(first, last)| Some(Self { first: parse(first)?, last: parse(last)? }))
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        parse(first)
+            .and_then(|first| Some(Self { first, last: parse(last)? }))
             .filter(|range| range.first <= range.last)
             .ok_or_else(|| PortRangeError(text.to_owned()))
     }
@@ -299,13 +301,17 @@ pub struct ServiceTable {
     pub virtual_addresses: HashSet<IpAddr>,
     /// One more than the highest [`Service::cursor`] in use.
     pub cursor_count: usize,
-    /// By [`RealServerSlot`]: whether that real server is configured. A session whose real server is not is dropped
+    /// By [`RealServerSlot`]: whether that real server, or rule, is configured. A session whose real server is not is dropped
     /// packet by packet until it expires, as IPVS does with expire_nodest_conn=0.
     pub real_server_present: Vec<bool>,
     /// By [`RealServerSlot`], as far as there are any: how packets to a real server in mode `tun` are wrapped.
     pub tunnels: Vec<Tunnel>,
     /// Whether any real server is in mode `nat`: packets from it to clients are of sessions then.
     pub has_nat: bool,
+    /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers.
+    pub nat_servers: HashSet<(Protocol, SocketAddr)>,
+    /// The rules for source NAT: the first that matches counts.
+    pub snat: Vec<SnatRule>,
     /// The local pools.
     pub pools: Vec<LocalPool>,
     /// Every local address that sessions may still use, also those being withdrawn.

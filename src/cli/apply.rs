@@ -1,4 +1,4 @@
-//! `fullgate apply`: the running gateway's services and pools become those of a file.
+//! `fullgate apply`: the running gateway's services, pools and rules for source NAT become those of a file.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::check::read_config_or_complain;
 use super::output::complain;
 use crate::control::protocol::Request;
 
-/// Make the running gateway's services and local pools equal to a file's, all or nothing
+/// Make the running gateway's services, local pools and snat rules equal to a file's, all or nothing
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints what changed, one line each; nothing where all was equal. Sessions of services and real

@@ -16,6 +16,7 @@ mod real;
 mod run;
 mod service;
 mod session;
+mod snat;
 mod stats;
 mod stats_table;
 mod status;
@@ -68,6 +69,8 @@ enum Command {
     #[command(subcommand)]
     Local(local::Local),
     #[command(subcommand)]
+    Snat(snat::Snat),
+    #[command(subcommand)]
     Session(session::Session),
     #[command(subcommand)]
     Port(port::Port),
@@ -114,6 +117,7 @@ impl Command {
             Self::Service(service) => service.execute()?,
             Self::Real(real) => real.execute()?,
             Self::Local(local) => local.execute()?,
+            Self::Snat(snat) => snat.execute()?,
             Self::Session(session) => session.execute()?,
             Self::Port(port) => port.execute()?,
             Self::Worker(worker) => worker.execute()?,

@@ -6,11 +6,12 @@ use super::CliError;
 use super::arguments::{Connection, ServiceArgument, ServiceChoice, scheduler};
 use super::forwarding::mode;
 use super::output::{print, print_json};
+use super::stats_table::traffic_cells;
 use super::table::Align::{Left, Right};
 use super::table::Table;
 use crate::balance::{ForwardingMode, SchedulerKind};
 use crate::config::ServiceConfig;
-use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow, TrafficTotals};
+use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow};
 
 /// Add, change, delete and list virtual services
 #[derive(Debug, Subcommand)]
@@ -199,17 +200,11 @@ fn stats_table(rows: &[ServiceRow]) -> Table {
     ];
     let mut table = Table::new(&columns);
     table.line("  -> RemoteAddress:Port");
-    let cells = |name: String, traffic: &TrafficTotals| {
-        let TrafficTotals { connections, in_packets, out_packets, in_bytes, out_bytes } = *traffic;
-        let [connections, in_packets, out_packets, in_bytes, out_bytes] =
-            [connections, in_packets, out_packets, in_bytes, out_bytes].map(|count| count.to_string());
-        [name, connections, in_packets, out_packets, in_bytes, out_bytes]
-    };
     for service in rows {
         let protocol = service.protocol.name().to_uppercase();
-        table.row(cells(format!("{protocol}  {}", service.vip), &service.traffic));
+        table.row(traffic_cells(format!("{protocol}  {}", service.vip), &service.traffic));
         for real in &service.real_servers {
-            table.row(cells(format!("  -> {}", real.address), &real.traffic));
+            table.row(traffic_cells(format!("  -> {}", real.address), &real.traffic));
         }
     }
     table

@@ -135,7 +135,7 @@ fn table(rows: &[SessionRow]) -> Table {
             row.protocol.name().to_uppercase(),
             row.client.to_string(),
             row.vip.to_string(),
-            row.mode.to_string(),
+            row.mode.clone(),
             row.local.map_or_else(|| "-".to_owned(), |local| local.to_string()),
             row.real_server.to_string(),
             row.state.clone(),

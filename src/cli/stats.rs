@@ -13,7 +13,9 @@ use super::client::Client;
 use super::output::{print, print_json, print_json_line};
 use super::{stats_table, worker::percent};
 use crate::balance::Protocol;
-use crate::control::protocol::{PortRow, Reply, Request, ServiceRow, Stats as Sample, WorkerRow};
+use crate::control::protocol::{
+    PortRow, Reply, Request, ServiceRow, SnatRow, Stats as Sample, TrafficTotals, WorkerRow,
+};
 
 /// Show packets, sessions, drops: totals, or rates every few seconds
 #[derive(Debug, Args)]
@@ -85,6 +87,9 @@ pub(super) struct Rates {
     pub(super) ports: Vec<PortRates>,
     pub(super) workers: Vec<WorkerRates>,
     pub(super) services: Vec<ServiceRates>,
+    /// Rules for source NAT; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) snat: Vec<SnatRates>,
     /// By reason: those that are not 0 in total.
     pub(super) drops: Vec<NamedRate>,
     /// By class: those that are not 0 in total.
@@ -123,6 +128,19 @@ pub(super) struct WorkerRates {
 pub(super) struct ServiceRates {
     pub(super) protocol: Protocol,
     pub(super) vip: std::net::SocketAddr,
+    #[serde(flatten)]
+    pub(super) traffic: TrafficRates,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct SnatRates {
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) traffic: TrafficRates,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct TrafficRates {
     pub(super) active_connections: u64,
     pub(super) connections_per_second: u64,
     pub(super) in_packets_per_second: u64,
@@ -165,12 +183,14 @@ impl Rates {
         let earlier: hashbrown::HashMap<_, _> =
             before.services.iter().map(|service| ((service.vip, service.protocol), service)).collect();
         let service = |now: &ServiceRow| interval.service(earlier.get(&(now.vip, now.protocol)).copied(), now);
+        let snat = |now: &SnatRow| interval.snat(before.snat.iter().find(|rule| rule.name == now.name), now);
         Self {
             at_nanoseconds: after.at_nanoseconds,
             interval_nanoseconds: interval.0,
             ports: after.ports.iter().map(port).collect(),
             workers: after.workers.iter().map(worker).collect(),
             services: after.services.iter().map(service).collect(),
+            snat: after.snat.iter().map(snat).collect(),
             drops: interval.named(&before.drops, &after.drops),
             punts: interval.named(&before.punts, &after.punts),
         }
@@ -215,18 +235,25 @@ impl Interval {
     }
 
     fn service(self, before: Option<&ServiceRow>, now: &ServiceRow) -> ServiceRates {
-        let was = |field: fn(&ServiceRow) -> u64| before.map_or(0, field);
-        let rate = |field: fn(&ServiceRow) -> u64| self.rate(was(field), field(now));
-        let bits = |field: fn(&ServiceRow) -> u64| self.bits(was(field), field(now));
-        ServiceRates {
-            protocol: now.protocol,
-            vip: now.vip,
-            active_connections: now.real_servers.iter().map(|real| real.active_connections).sum(),
-            connections_per_second: rate(|service| service.traffic.connections),
-            in_packets_per_second: rate(|service| service.traffic.in_packets),
-            out_packets_per_second: rate(|service| service.traffic.out_packets),
-            in_bits_per_second: bits(|service| service.traffic.in_bytes),
-            out_bits_per_second: bits(|service| service.traffic.out_bytes),
+        let active = now.real_servers.iter().map(|real| real.active_connections).sum();
+        let traffic = self.traffic(before.map(|before| before.traffic), now.traffic, active);
+        ServiceRates { protocol: now.protocol, vip: now.vip, traffic }
+    }
+
+    fn snat(self, before: Option<&SnatRow>, now: &SnatRow) -> SnatRates {
+        let traffic = self.traffic(before.map(|before| before.traffic), now.traffic, now.active_connections);
+        SnatRates { name: now.name.clone(), traffic }
+    }
+
+    fn traffic(self, before: Option<TrafficTotals>, now: TrafficTotals, active_connections: u64) -> TrafficRates {
+        let before = before.unwrap_or_default();
+        TrafficRates {
+            active_connections,
+            connections_per_second: self.rate(before.connections, now.connections),
+            in_packets_per_second: self.rate(before.in_packets, now.in_packets),
+            out_packets_per_second: self.rate(before.out_packets, now.out_packets),
+            in_bits_per_second: self.bits(before.in_bytes, now.in_bytes),
+            out_bits_per_second: self.bits(before.out_bytes, now.out_bytes),
         }
     }
 

@@ -1,10 +1,10 @@
 //! How `fullgate stats` looks on a terminal.
 
-use super::stats::{NamedRate, Rates};
+use super::stats::{NamedRate, Rates, TrafficRates};
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use super::worker;
-use crate::control::protocol::{Fragments, PortRow, ServiceRow, Stats};
+use super::{snat, worker};
+use crate::control::protocol::{Fragments, PortRow, ServiceRow, Stats, TrafficTotals};
 
 /// Totals since the start.
 pub(super) fn totals(stats: &Stats) -> String {
@@ -25,6 +25,7 @@ pub(super) fn totals(stats: &Stats) -> String {
         worker::table(&stats.workers),
         worker::times(&stats.workers),
         service_totals(&stats.services),
+        snat::stats_table(&stats.snat),
         named_totals("Drop", &stats.drops),
         named_totals("Punt", &stats.punts),
         rest,
@@ -39,6 +40,7 @@ pub(super) fn rates(rates: &Rates) -> String {
         port_rates(rates),
         worker_rates(rates),
         service_rates(rates),
+        snat_rates(rates),
         named_rates("Drop", &rates.drops),
         named_rates("Punt", &rates.punts),
     ]) + "\n"
@@ -142,6 +144,14 @@ fn worker_rates(rates: &Rates) -> Table {
     table
 }
 
+/// A row of what something has carried, behind its name.
+pub(super) fn traffic_cells(name: String, traffic: &TrafficTotals) -> [String; 6] {
+    let TrafficTotals { connections, in_packets, out_packets, in_bytes, out_bytes } = *traffic;
+    let [connections, in_packets, out_packets, in_bytes, out_bytes] =
+        [connections, in_packets, out_packets, in_bytes, out_bytes].map(|count| count.to_string());
+    [name, connections, in_packets, out_packets, in_bytes, out_bytes]
+}
+
 fn service_totals(services: &[ServiceRow]) -> Table {
     let mut table = Table::new(&[
         ("Service", Left),
@@ -152,22 +162,23 @@ fn service_totals(services: &[ServiceRow]) -> Table {
         ("OutBytes", Right),
     ]);
     for service in services {
-        let traffic = &service.traffic;
-        table.row([
-            format!("{} {}", service.protocol, service.vip),
-            traffic.connections.to_string(),
-            traffic.in_packets.to_string(),
-            traffic.out_packets.to_string(),
-            traffic.in_bytes.to_string(),
-            traffic.out_bytes.to_string(),
-        ]);
+        table.row(traffic_cells(format!("{} {}", service.protocol, service.vip), &service.traffic));
     }
     table
 }
 
 fn service_rates(rates: &Rates) -> Table {
+    let rows = rates.services.iter().map(|service| (format!("{} {}", service.protocol, service.vip), &service.traffic));
+    traffic_rates("Service", rows)
+}
+
+fn snat_rates(rates: &Rates) -> Table {
+    traffic_rates("Snat", rates.snat.iter().map(|rule| (rule.name.clone(), &rule.traffic)))
+}
+
+fn traffic_rates<'a>(heading: &str, rows: impl Iterator<Item = (String, &'a TrafficRates)>) -> Table {
     let mut table = Table::new(&[
-        ("Service", Left),
+        (heading, Left),
         ("ActiveConn", Right),
         ("Conns/s", Right),
         ("In-pps", Right),
@@ -175,15 +186,15 @@ fn service_rates(rates: &Rates) -> Table {
         ("In-bit/s", Right),
         ("Out-bit/s", Right),
     ]);
-    for service in &rates.services {
+    for (name, traffic) in rows {
         table.row([
-            format!("{} {}", service.protocol, service.vip),
-            service.active_connections.to_string(),
-            service.connections_per_second.to_string(),
-            service.in_packets_per_second.to_string(),
-            service.out_packets_per_second.to_string(),
-            service.in_bits_per_second.to_string(),
-            service.out_bits_per_second.to_string(),
+            name,
+            traffic.active_connections.to_string(),
+            traffic.connections_per_second.to_string(),
+            traffic.in_packets_per_second.to_string(),
+            traffic.out_packets_per_second.to_string(),
+            traffic.in_bits_per_second.to_string(),
+            traffic.out_bits_per_second.to_string(),
         ]);
     }
     table

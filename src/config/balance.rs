@@ -1,4 +1,5 @@
-//! `[[local_pool]]` and `[[service]]` with its `[[service.real_server]]`: which keys there are, what each may be.
+//! `[[local_pool]]`, `[[service]]` with its `[[service.real_server]]`, and `[[snat]]`: which keys there are, what each
+//! may be.
 //!
 //! What must fit together is in `validate`; this finds the lines for what it says.
 
@@ -6,11 +7,11 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
-use crate::balance::{Encapsulation, ForwardingMode, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::balance::{Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
 
 /// Ports that the kernel's own services do not use.
 const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
@@ -21,11 +22,12 @@ const UNREAD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 /// For each pool and each of its addresses: which member of the list `addresses` it came from.
 type Origins = Vec<Vec<usize>>;
 
-/// Pools and services, checked against each other and the ports.
+/// Pools, services and rules for source NAT, checked against each other and the ports.
 pub(super) fn balance(root: &mut Section<'_>, scope: &BalanceScope) -> BalanceConfig {
     let (local_pools, origins): (Vec<_>, Origins) = root.sections("local_pool").into_iter().map(local_pool).unzip();
     let services = root.sections("service").into_iter().map(service).collect();
-    let mut balance = BalanceConfig { local_pools, services };
+    let snat = root.sections("snat").into_iter().map(snat).collect();
+    let mut balance = BalanceConfig { local_pools, services, snat };
     balance.fill_default_pool();
     for violation in balance.violations(scope) {
         report(root.document(), &violation, &origins);
@@ -46,6 +48,7 @@ fn key_of(place: Place, origins: &Origins) -> String {
         Place::PoolAddress(pool, address) => format!("local_pool[{pool}].addresses[{}]", origins[pool][address]),
         Place::Service(service, key) => format!("service[{service}].{key}"),
         Place::RealServer(service, real, key) => format!("service[{service}].real_server[{real}].{key}"),
+        Place::Snat(rule, key) => format!("snat[{rule}].{key}"),
     }
 }
 
@@ -84,6 +87,35 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         mode: mode.unwrap_or(ForwardingMode::Fullnat),
         local_pool: pool.unwrap_or_default(),
         real_servers,
+    }
+}
+
+fn snat(mut section: Section<'_>) -> SnatConfig {
+    let mut text = |name, allowed| {
+        let value = section.require(name, allowed);
+        value.and_then(|value| value.text(allowed).map(str::to_owned)).unwrap_or_default()
+    };
+    let (name, local_pool) =
+        (text("name", "a name, like \"office\""), text("local_pool", "the name of a [[local_pool]]"));
+    let network = |value: Value<'_>| value.parsed(Network::ALLOWED, Network::from_str);
+    let source = section.require("source", Network::ALLOWED).and_then(network);
+    let destination = section.get("destination").and_then(network);
+    let protocol = section.get("protocol").and_then(|value| word("tcp, udp", &value));
+    let ports = section.get("destination_port");
+    let destination_port =
+        ports.and_then(|value| value.parsed("a port or FIRST-LAST, like \"443\"", PortRange::from_str));
+    let port = section.get("port");
+    let port = port.and_then(|value| value.text("the name of a [[port]]").map(str::to_owned));
+    section.finish();
+    SnatConfig {
+        name,
+        // What a source that could not be read is of which family nobody knows.
+        destination: destination.filter(|_| source.is_some()),
+        source: source.unwrap_or(Network::IPV4),
+        protocol,
+        destination_port,
+        port,
+        local_pool,
     }
 }
 

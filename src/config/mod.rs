@@ -63,7 +63,19 @@ impl Config {
                 "service {key}: no port has {vip} among its addresses: right if keepalived or a routing daemon adds it"
             )
         };
-        missing.map(warning).collect()
+        missing.map(warning).chain(self.snat_warnings()).collect()
+    }
+
+    /// Rules for source NAT whose pool has no address for them: it may get one at run time.
+    fn snat_warnings(&self) -> impl Iterator<Item = String> {
+        let lacks_address = |rule: &&SnatConfig| {
+            let pool = self.balance.local_pools.iter().find(|pool| pool.name == rule.local_pool);
+            pool.is_some_and(|pool| pool.addresses.iter().all(|address| address.is_ipv4() != rule.source.is_ipv4()))
+        };
+        self.balance.snat.iter().filter(lacks_address).map(|rule| {
+            let SnatConfig { name, source, local_pool, .. } = rule;
+            format!("snat {name}: local pool {local_pool} has no address of the family of {source}: nothing goes out")
+        })
     }
 }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
+use crate::balance::{
+    ForwardingMode, Network, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight,
+};
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
 use crate::session::Capacity;
@@ -30,12 +32,12 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[[port]]`
     pub ports: Vec<PortConfig>,
-    /// Local pools and services: what run-time commands can change.
+    /// Local pools, services and rules for source NAT: what run-time commands can change.
     pub balance: BalanceConfig,
 }
 
 impl Config {
-    /// The sections, services and local pools apart, in which `other` differs.
+    /// The sections, what run-time commands can change apart, in which `other` differs.
     pub fn sections_changed(&self, other: &Self) -> Vec<&'static str> {
         let sections = [
             ("[dpdk]", self.dpdk == other.dpdk),
@@ -226,7 +228,7 @@ pub struct RouteConfig {
     pub metric: Option<u32>,
 }
 
-/// Local pools and services, by the words of the file, of the control protocol and of the persisted state alike.
+/// Local pools, services and rules for source NAT, by the words of the file, of the control protocol and of the persisted state alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BalanceConfig {
@@ -236,6 +238,9 @@ pub struct BalanceConfig {
     /// `[[service]]`
     #[serde(default, rename = "service")]
     pub services: Vec<ServiceConfig>,
+    /// `[[snat]]`, in the order in which they are looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snat: Vec<SnatConfig>,
 }
 
 /// `[[local_pool]]`
@@ -292,6 +297,30 @@ pub struct RealServerConfig {
     /// IPVS's lower connection threshold; 0: none.
     #[serde(default, rename = "lower")]
     pub lower_threshold: u32,
+}
+
+/// `[[snat]]`: flows from inside that go out with a local address as their source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnatConfig {
+    /// The rule's name.
+    pub name: String,
+    /// Where they come from.
+    pub source: Network,
+    /// Where they go; none: anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Network>,
+    /// TCP or UDP; none: both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Their destination port; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<PortRange>,
+    /// The name of the port that they enter by; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The name of the pool whose addresses become their source; they leave by its port.
+    pub local_pool: String,
 }
 
 impl ServiceConfig {

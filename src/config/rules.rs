@@ -1,4 +1,5 @@
-//! The rules for one thing at a time: an endpoint, a real server, a local address, the pool that a service names.
+//! The rules for one thing at a time: an endpoint, a real server, a local address, the pool that a service names, a
+//! rule for source NAT.
 //!
 //! What `validate` asks of a whole configuration and what the control plane asks of a single command are the same
 //! functions, so that a state that commands led to is one that the next start accepts. Pure; what is right is no
@@ -7,7 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::model::{BalanceConfig, RealServerConfig, ServiceConfig};
+use super::model::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::syntax;
 use crate::balance::{Encapsulation, ForwardingMode, ServiceKey, Tunnel, Weight};
 
@@ -41,6 +42,8 @@ impl fmt::Display for Fault {
 }
 
 const HOST: &str = "neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped";
+/// Rules for source NAT that there may be: each packet without a session that leaves is held against all of them.
+pub const MAX_SNAT_RULES: usize = 256;
 const APART: &str = "addresses that the gateway uses for nothing else";
 
 /// An address and port that something can listen on.
@@ -185,6 +188,39 @@ pub fn is_a_service(key: ServiceKey) -> Fault {
 pub fn is_in_service(address: SocketAddr) -> Fault {
     let wrong = format!("{address} is a real server of this service already");
     Fault::new("address", wrong, "each address and port once in a service")
+}
+
+/// A rule for source NAT by itself, on a gateway with these ports and pools.
+pub fn snat<'a>(rule: &SnatConfig, ports: &[String], pools: impl Iterator<Item = &'a str> + Clone) -> Vec<Fault> {
+    let SnatConfig { name, source, destination, port, local_pool, .. } = rule;
+    let mut faults = Vec::new();
+    if let Err(error) = syntax::name(name) {
+        faults.push(Fault::new("name", format!("{name:?} {}", error.wrong), error.allowed));
+    }
+    if let Some(destination) = destination.filter(|destination| destination.is_ipv4() != source.is_ipv4()) {
+        let wrong = format!("{destination} is of another family than the source");
+        faults.push(Fault::new("destination", wrong, format!("a network of the family of {source}")));
+    }
+    if let Some(port) = port.as_ref().filter(|&port| !ports.contains(port)) {
+        let allowed = one_of(ports.iter().map(String::as_str), "port");
+        faults.push(Fault::new("port", format!("there is no port {port:?}"), allowed));
+    }
+    if !pools.clone().any(|pool| pool == local_pool) {
+        let wrong = format!("there is no local pool {local_pool:?}");
+        faults.push(Fault::new("local_pool", wrong, one_of(pools, "local_pool")));
+    }
+    faults
+}
+
+/// The name of a rule for source NAT that there is already.
+pub fn is_a_snat_rule(name: &str) -> Fault {
+    Fault::new("name", format!("{name:?} is the name of another rule"), "each name once")
+}
+
+/// More rules for source NAT than are looked through in the time that a new session may take.
+pub fn too_many_snat_rules() -> Fault {
+    let wrong = format!("there are {MAX_SNAT_RULES} rules already");
+    Fault::new("name", wrong, format!("at most {MAX_SNAT_RULES} rules"))
 }
 
 /// The names that there are, or how to make one.

@@ -1,4 +1,4 @@
-//! Whether local pools and services make sense together and on this gateway's ports.
+//! Whether local pools, services and rules for source NAT make sense together and on this gateway's ports.
 //!
 //! The same rules hold for the file, for `apply` and for each command at run time, so they know no lines of a file:
 //! each [`Violation`] names a [`Place`] in the [`BalanceConfig`], and the file's reader finds the line. What one thing
@@ -41,6 +41,8 @@ pub enum Place {
     Service(usize, &'static str),
     /// A key of a real server of a service.
     RealServer(usize, usize, &'static str),
+    /// A key of a rule for source NAT.
+    Snat(usize, &'static str),
 }
 
 /// One rule broken.
@@ -75,6 +77,7 @@ impl BalanceConfig {
         let mut check = Check { balance: self, scope, violations: Vec::new() };
         check.pools();
         check.services();
+        check.snat();
         check.violations
     }
 
@@ -85,6 +88,7 @@ impl BalanceConfig {
             Place::Pool(pool, key) => format!("local pool {:?}: {key}", self.local_pools[pool].name),
             Place::PoolAddress(pool, _) => format!("local pool {:?}", self.local_pools[pool].name),
             Place::Service(index, key) => format!("service {}: {key}", service(index)),
+            Place::Snat(index, key) => format!("snat {:?}: {key}", self.snat[index].name),
             Place::RealServer(index, real, key) => {
                 format!(
                     "service {}: real server {}: {key}",
@@ -233,6 +237,21 @@ impl Check<'_> {
         self.faults(|key| Place::Service(index, key), fault);
     }
 
+    fn snat(&mut self) {
+        let mut names = HashMap::new();
+        let pools = self.balance.local_pools.iter().map(|pool| pool.name.as_str());
+        for (index, rule) in self.balance.snat.iter().enumerate() {
+            self.faults(|key| Place::Snat(index, key), rules::snat(rule, &self.scope.ports, pools.clone()));
+            let place = Place::Snat(index, "name");
+            if let Some(earlier) = names.insert(rule.name.as_str(), place) {
+                self.clash(place, earlier, rules::is_a_snat_rule(&rule.name));
+            }
+            if index == rules::MAX_SNAT_RULES {
+                self.faults(|key| Place::Snat(index, key), [rules::too_many_snat_rules()]);
+            }
+        }
+    }
+
     fn real_servers(&mut self, index: usize, service: &ServiceConfig) {
         let mut seen = HashMap::new();
         let pool = self.balance.local_pools.iter().find(|pool| pool.name == service.local_pool);
@@ -290,7 +309,7 @@ mod tests {
         };
         let scope =
             BalanceScope { ports: vec!["lan".into()], own_addresses: vec![IpAddr::from([10, 1, 0, 1])], workers: 2 };
-        (BalanceConfig { local_pools: vec![pool], services: vec![service] }, scope)
+        (BalanceConfig { local_pools: vec![pool], services: vec![service], snat: Vec::new() }, scope)
     }
 
     /// The one sentence that a change of a good configuration leads to.
@@ -340,7 +359,7 @@ mod tests {
         );
         assert_refused(
             |b| b.local_pools[0].ports = PortRange { first: 5, last: 5 },
-            "local pool \"lan\": ports: 5-5 are too few: 1 ports for 2 workers; \
+            "local pool \"lan\": ports: 5 are too few: 1 ports for 2 workers; \
              allowed: at least one port for each worker",
         );
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::balance::{ForwardingMode, PortRange, SchedulerKind, ServiceKey};
-use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig};
+use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// What can be changed of a service without touching its real servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,14 @@ pub enum Change {
     RealEdit { key: ServiceKey, from: RealServerConfig, to: RealServerConfig },
     /// A real server goes.
     RealRemove { key: ServiceKey, address: SocketAddr },
+    /// A new rule for source NAT, in front of another one or last.
+    SnatAdd { rule: SnatConfig, before: Option<String> },
+    /// Other conditions, or another pool, for the rule of the same name.
+    SnatEdit { from: SnatConfig, to: SnatConfig },
+    /// A rule for source NAT goes.
+    SnatRemove { name: String },
+    /// All rules for source NAT, in the order in which they are to be.
+    SnatOrder { names: Vec<String> },
 }
 
 impl fmt::Display for Change {
@@ -109,8 +117,42 @@ impl fmt::Display for Change {
                 edits.show("lower threshold", &from.lower_threshold, &to.lower_threshold)
             }
             Self::RealRemove { key, address } => write!(f, "service {key}: real server {address} removed"),
+            Self::SnatAdd { rule, before } => show_snat(f, rule, before.as_deref()),
+            Self::SnatEdit { from, to } => show_snat_edit(f, from, to),
+            Self::SnatRemove { name } => write!(f, "snat {name}: removed"),
+            Self::SnatOrder { names } => write!(f, "snat: order {}", names.join(", ")),
         }
     }
+}
+
+fn show_snat(f: &mut fmt::Formatter<'_>, rule: &SnatConfig, before: Option<&str>) -> fmt::Result {
+    write!(f, "snat {}: added, {} -> {}", rule.name, rule.source, or_any(rule.destination.as_ref()))?;
+    if let Some(protocol) = rule.protocol {
+        write!(f, ", {protocol}")?;
+    }
+    if let Some(ports) = rule.destination_port {
+        write!(f, ", destination port {ports}")?;
+    }
+    if let Some(port) = &rule.port {
+        write!(f, ", port {port}")?;
+    }
+    write!(f, ", local pool {}", rule.local_pool)?;
+    before.map_or(Ok(()), |before| write!(f, ", before {before}"))
+}
+
+fn show_snat_edit(f: &mut fmt::Formatter<'_>, from: &SnatConfig, to: &SnatConfig) -> fmt::Result {
+    write!(f, "snat {}:", from.name)?;
+    let mut edits = Edits::new(f);
+    edits.show("source", &from.source, &to.source)?;
+    edits.show("destination", &or_any(from.destination.as_ref()), &or_any(to.destination.as_ref()))?;
+    edits.show("protocol", &or_any(from.protocol.as_ref()), &or_any(to.protocol.as_ref()))?;
+    edits.show("destination port", &or_any(from.destination_port.as_ref()), &or_any(to.destination_port.as_ref()))?;
+    edits.show("port", &or_any(from.port.as_ref()), &or_any(to.port.as_ref()))?;
+    edits.show("local pool", &from.local_pool, &to.local_pool)
+}
+
+fn or_any(value: Option<&impl fmt::Display>) -> String {
+    value.map_or_else(|| "any".to_owned(), ToString::to_string)
 }
 
 fn show_real_server(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &RealServerConfig) -> fmt::Result {

@@ -4,10 +4,12 @@
 //! servers each: a few milliseconds), and workers need no locks. Who compiles many changes in a row should do so
 //! once for several of them.
 
-use hashbrown::HashMap;
+use std::net::SocketAddr;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::model::{Model, Pool, RealServerEntry};
-use crate::balance::{ForwardingMode, LocalPool, RealServer, Service, ServiceTable, Timeouts, Tunnel};
+use crate::balance::{ForwardingMode, LocalPool, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel};
 use crate::port::PortId;
 
 impl Model {
@@ -39,6 +41,8 @@ impl Model {
             virtual_addresses: services.iter().map(|service| service.key.address).collect(),
             cursor_count: self.cursors.high_water(),
             has_nat: services.iter().any(|service| service.owned_by_client),
+            nat_servers: self.nat_servers(&services),
+            snat: self.compile_snat(),
             tunnels: self.compile_tunnels(),
             services,
             real_server_present: self.present.clone(),
@@ -47,6 +51,17 @@ impl Model {
             local_address_ports: self.local_address_ports(),
             timeouts,
         }
+    }
+
+    /// The real servers in mode `nat`, where there are rules that their packets might match.
+    fn nat_servers(&self, services: &[Service]) -> HashSet<(Protocol, SocketAddr)> {
+        let services = services.iter().filter(|service| service.owned_by_client && !self.snat.is_empty());
+        let of = |service: &Service| {
+            let protocol = service.key.protocol;
+            let servers = service.real_servers.iter().filter(|server| server.mode == ForwardingMode::Nat);
+            servers.map(|server| (protocol, SocketAddr::new(server.address, server.port))).collect::<Vec<_>>()
+        };
+        services.flat_map(of).collect()
     }
 
     /// By slot, up to the last real server that has one.

@@ -39,7 +39,7 @@ pub(super) struct DepartedLocal {
 /// What [`Model::reclaim`] found free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimed {
-    /// Real-server slots that can be used again.
+    /// Slots of real servers, and of rules for source NAT, that can be used again.
     pub real_servers: usize,
     /// Local addresses that no session uses any more and that can be taken off these ports.
     pub local_addresses: Vec<(PortId, IpAddr)>,
@@ -50,7 +50,7 @@ pub struct Reclaimed {
 impl Model {
     pub(super) fn depart(&mut self, key: ServiceKey, service: u64, entry: RealServerEntry) {
         let RealServerEntry { config, slot, baseline } = entry;
-        self.present[slot.0 as usize] = false;
+        self.set_present(slot, false);
         release(&mut self.real_uses, config.address.ip());
         let since = self.generation + 1;
         let departed = DepartedRealServer { address: config.address, slot, baseline, service, since };
@@ -73,7 +73,8 @@ impl Model {
     /// `adopted` must have been found out before this is called: a worker that still used an older table when its
     /// counters were read might set up one more session afterwards.
     pub fn reclaim(&mut self, adopted: u64) -> Reclaimed {
-        let mut reclaimed = Reclaimed { real_servers: self.reclaim_real_servers(adopted), ..Reclaimed::default() };
+        let real_servers = self.reclaim_real_servers(adopted) + self.reclaim_snat(adopted);
+        let mut reclaimed = Reclaimed { real_servers, ..Reclaimed::default() };
         let (counters, locals, slots) = (&self.counters, &mut self.locals, &mut self.local_slots);
         self.departed_locals.retain(|address, departed| {
             let used = adopted < departed.since || totals::local_ports_used(counters, departed.slot) > 0;
@@ -118,7 +119,8 @@ impl Model {
 
     /// Whether [`Model::reclaim`] may find something.
     pub fn has_departed(&self) -> bool {
-        !(self.departed_real_servers.is_empty() && self.departed_locals.is_empty() && self.moved.is_empty())
+        let none = self.departed_real_servers.is_empty() && self.departed_snat.is_empty();
+        !(none && self.departed_locals.is_empty() && self.moved.is_empty())
     }
 }
 

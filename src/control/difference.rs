@@ -23,6 +23,7 @@ impl Model {
         wanted.validate(&self.scope).map_err(|broken| Refusal::new(ErrorKind::Invalid, broken.join("\n")))?;
         let mut changes = self.pool_changes(&wanted.local_pools);
         self.service_changes(&wanted.services, &mut changes);
+        changes.extend(self.snat_changes(&wanted.snat));
         let names: HashSet<&str> = wanted.local_pools.iter().map(|pool| pool.name.as_str()).collect();
         let gone = self.pools.iter().filter(|pool| !names.contains(pool.name.as_str()));
         changes.extend(gone.map(|pool| Change::PoolRemove { name: pool.name.clone() }));
@@ -175,7 +176,7 @@ mod tests {
             addresses: vec![IpAddr::from([10, 64, 0, 1]), IpAddr::from([10, 64, 0, 2])],
             ports: "1024-65535".parse().unwrap(),
         };
-        BalanceConfig { local_pools: vec![pool], services: (0..services).map(service).collect() }
+        BalanceConfig { local_pools: vec![pool], services: (0..services).map(service).collect(), snat: Vec::new() }
     }
 
     const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 64, 0, 254));

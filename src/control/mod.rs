@@ -1,7 +1,7 @@
 //! The control thread.
 //!
 //! Pure: [`protocol`] is what is said on the socket and [`mod@line`] how it is written; [`model`] holds services, real
-//! servers and local pools, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
+//! servers, local pools and (in `snat`) rules for source NAT, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
@@ -35,6 +35,7 @@ pub mod server;
 #[cfg(feature = "dpdk")]
 pub mod sessions;
 mod slots;
+mod snat;
 #[cfg(feature = "dpdk")]
 pub mod socket;
 mod totals;

@@ -1,4 +1,5 @@
-//! The authoritative state of services, real servers and local pools, with the slots that they hold.
+//! The authoritative state of services, real servers, local pools and rules for source NAT, with the slots that they
+//! hold.
 //!
 //! Pure and synchronous: requests are checked against it and become steps in `plan`, are done here, and become the
 //! workers' table in `compile`. Doing planned steps cannot fail, so a request is done as a whole or not at all.
@@ -18,6 +19,7 @@ use super::change::{Change, PoolSettings, ServiceSettings};
 use super::departed::{DepartedLocal, DepartedRealServer};
 use super::protocol::{Refusal, TrafficTotals};
 use super::slots::Slots;
+use super::snat::{DepartedSnat, SnatEntry};
 use super::totals;
 use crate::balance::{ForwardingMode, LocalAddress, LocalAddressSlot, RealServerSlot, ServiceKey};
 use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, RealServerConfig, ServiceConfig};
@@ -35,15 +37,18 @@ pub struct Model {
     pub(super) services: BTreeMap<u64, ServiceEntry>,
     pub(super) by_key: HashMap<ServiceKey, u64>,
     next_service: u64,
+    /// In the order in which they are looked at.
+    pub(super) snat: Vec<SnatEntry>,
     pub(super) cursors: Slots,
     pub(super) real_slots: Slots,
     pub(super) local_slots: Slots,
-    /// By real-server slot: whether it is configured.
+    /// By real-server slot: whether what holds it is configured.
     pub(super) present: Vec<bool>,
     /// Every local address that holds a slot, also those withdrawn.
     pub(super) locals: HashMap<IpAddr, LocalAddressSlot>,
     pub(super) departed_real_servers: HashMap<ServiceKey, Vec<DepartedRealServer>>,
     pub(super) departed_locals: HashMap<IpAddr, DepartedLocal>,
+    pub(super) departed_snat: Vec<DepartedSnat>,
     /// Addresses to be taken off a port because they are on another one now.
     pub(super) moved: Vec<DepartedLocal>,
     /// How many services have this address, and how many real servers.
@@ -100,6 +105,7 @@ impl Model {
             services: BTreeMap::new(),
             by_key: HashMap::new(),
             next_service: 0,
+            snat: Vec::new(),
             cursors: Slots::new(u32::MAX),
             real_slots: Slots::new(limits.real_servers),
             local_slots: Slots::new(limits.local_addresses),
@@ -107,6 +113,7 @@ impl Model {
             locals: HashMap::new(),
             departed_real_servers: HashMap::new(),
             departed_locals: HashMap::new(),
+            departed_snat: Vec::new(),
             moved: Vec::new(),
             virtual_uses: HashMap::new(),
             real_uses: HashMap::new(),
@@ -122,6 +129,7 @@ impl Model {
         BalanceConfig {
             local_pools: self.pools.iter().map(Pool::to_config).collect(),
             services: self.services.values().map(ServiceEntry::to_config).collect(),
+            snat: self.snat.iter().map(|entry| entry.config.clone()).collect(),
         }
     }
 
@@ -163,6 +171,10 @@ impl Model {
                 }
             }
             Change::RealRemove { key, address } => self.remove_real_server(&key, address),
+            Change::SnatAdd { rule, before } => self.add_snat(rule, before.as_deref()),
+            Change::SnatEdit { to, .. } => self.edit_snat(to),
+            Change::SnatRemove { name } => self.remove_snat(&name),
+            Change::SnatOrder { names } => self.order_snat(&names),
         }
     }
 
@@ -196,15 +208,20 @@ impl Model {
                 (slot, totals::real_server_traffic(&self.counters, slot))
             }
         };
-        let index = slot.0 as usize;
-        if self.present.len() <= index {
-            self.present.resize(index + 1, false);
-        }
-        self.present[index] = true;
+        self.set_present(slot, true);
         *self.real_uses.entry(config.address.ip()).or_default() += 1;
         if let Some(service) = self.services.get_mut(&number) {
             service.real_servers.push(RealServerEntry { config, slot, baseline });
         }
+    }
+
+    /// Says whether what holds a slot is configured.
+    pub(super) fn set_present(&mut self, slot: RealServerSlot, present: bool) {
+        let index = slot.0 as usize;
+        if self.present.len() <= index {
+            self.present.resize(index + 1, false);
+        }
+        self.present[index] = present;
     }
 
     fn remove_real_server(&mut self, key: &ServiceKey, address: SocketAddr) {

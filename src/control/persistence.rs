@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BalanceConfig, LocalPoolConfig, ServiceConfig};
+use crate::config::{BalanceConfig, LocalPoolConfig, ServiceConfig, SnatConfig};
 
 /// The version of the file's form.
 pub const STATE_VERSION: u32 = 1;
@@ -170,6 +170,8 @@ pub struct Differences {
     pub services: usize,
     /// Local pools likewise.
     pub local_pools: usize,
+    /// Rules for source NAT likewise; 1 if only their order differs.
+    pub snat: usize,
 }
 
 /// What to begin with: the state if there is one and it is not discarded, else the file; and how far they differ.
@@ -185,6 +187,8 @@ pub fn initial_balance(
                 local_pools: count_differences(&state.local_pools, &file.local_pools, |pool: &LocalPoolConfig| {
                     pool.name.clone()
                 }),
+                snat: count_differences(&state.snat, &file.snat, |rule: &SnatConfig| rule.name.clone())
+                    .max(usize::from(state.snat != file.snat)),
             };
             (state, differences)
         }
@@ -211,6 +215,7 @@ pub fn restore(store: &StateStore, file: BalanceConfig, discard: bool) -> Result
             state = %store.file().display(),
             services = differences.services,
             local_pools = differences.local_pools,
+            snat = differences.snat,
             "the state kept from run time differs from the configuration file and wins: `fullgate apply` makes the \
              gateway equal to the file, a start with --discard-state begins with the file"
         );
@@ -288,7 +293,7 @@ mod tests {
         let mut changed = state.clone();
         changed.services[1].real_servers.clear();
         let (chosen, differences) = initial_balance(Some(changed.clone()), file.clone(), false);
-        assert_eq!((chosen, differences), (changed.clone(), Differences { services: 3, local_pools: 0 }));
+        assert_eq!((chosen, differences), (changed.clone(), Differences { services: 3, ..Differences::default() }));
         assert_eq!(initial_balance(Some(changed), file.clone(), true), (file.clone(), Differences::default()));
         assert_eq!(initial_balance(None, file.clone(), false).0, file);
     }

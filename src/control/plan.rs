@@ -48,9 +48,12 @@ impl Model {
                 .map(|(entry, _)| vec![Change::RealRemove { key: entry.key, address: *address }]),
             Request::LocalAdd { pool, addresses } => self.plan_local_add(pool, addresses),
             Request::LocalDel { pool, addresses } => self.plan_local_del(pool, addresses),
+            Request::SnatAdd { rule, before } => self.plan_snat_add(rule, before.as_deref()),
+            Request::SnatDel { name } => self.plan_snat_del(name),
             Request::Status {}
             | Request::ServiceList { .. }
             | Request::LocalList {}
+            | Request::SnatList {}
             | Request::SessionList { .. }
             | Request::SessionCount { .. }
             | Request::PortShow {}
@@ -325,6 +328,7 @@ impl Model {
                     let mut departed = self.departed_real_servers.get(key).into_iter().flatten();
                     real_servers += usize::from(!departed.any(|old| old.address == real_server.address));
                 }
+                Change::SnatAdd { rule, .. } => real_servers += usize::from(!self.has_departed_snat(&rule.name)),
                 Change::LocalAdd { address, .. } => {
                     let keeps = self.departed_locals.contains_key(address) || removed.contains(address);
                     locals += usize::from(!keeps);

@@ -225,6 +225,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::Status {} => Ok(Reply::Status(self.status())),
             Request::ServiceList { service } => self.model.service_rows(service).map(Reply::Services),
             Request::LocalList {} => Ok(Reply::LocalPools(self.model.local_pool_rows())),
+            Request::SnatList {} => Ok(Reply::Snat(self.model.snat_rows())),
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
             Request::WorkerShow {} => {
                 Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity)))
@@ -352,6 +353,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             ports: self.ports.rows(),
             workers: report::worker_rows(&self.counters, &self.cores, self.session_capacity),
             services: self.model.service_rows(None).unwrap_or_default(),
+            snat: self.model.snat_rows(),
             ..report::gateway_counters(self.counters.iter().chain(&self.other_counters))
         }
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::rows::*;
 use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Tunnel, Weight};
-use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig};
+use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
 pub const VERSION: u32 = 1;
@@ -45,7 +45,7 @@ pub enum Request {
     /// Version, uptime and size of the gateway.
     #[serde(rename = "status")]
     Status {},
-    /// Make services and local pools equal to these, all or nothing. With `dry_run`, only say what would change.
+    /// Make services, local pools and rules for source NAT equal to these, all or nothing. With `dry_run`, only say what would change.
     #[serde(rename = "apply")]
     Apply {
         /// The wanted state.
@@ -127,6 +127,23 @@ pub enum Request {
     /// Local pools with their addresses and ports in use.
     #[serde(rename = "local.list")]
     LocalList {},
+    /// Add a rule for source NAT.
+    #[serde(rename = "snat.add")]
+    SnatAdd {
+        /// The new rule.
+        rule: SnatConfig,
+        /// The rule that it goes in front of; none: it goes last.
+        before: Option<String>,
+    },
+    /// Remove a rule for source NAT.
+    #[serde(rename = "snat.del")]
+    SnatDel {
+        /// Which.
+        name: String,
+    },
+    /// Rules for source NAT with their counters, in the order in which they are looked at.
+    #[serde(rename = "snat.list")]
+    SnatList {},
     /// Sessions that match.
     #[serde(rename = "session.list")]
     SessionList {
@@ -242,6 +259,8 @@ pub enum Reply {
     Services(Vec<ServiceRow>),
     /// To `local.list`.
     LocalPools(Vec<LocalPoolRow>),
+    /// To `snat.list`.
+    Snat(Vec<SnatRow>),
     /// To `session.list`.
     Sessions(Vec<SessionRow>),
     /// To `session.count`.

@@ -158,7 +158,7 @@ fn reset<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>) -> bool {
     true
 }
 
-/// Turns a packet into the ICMP error about it, quoting as much of it as such an error may. False, and the frame is of
+/// Turns a packet into the ICMP error about it, told by `from`, quoting as much of it as such an error may. False, and the frame is of
 /// no use any more, where that cannot be done.
 fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp::Error, from: A) -> bool {
     let front = A::HEADER_LEN + icmp::ERROR_LEN;

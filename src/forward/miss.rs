@@ -55,7 +55,12 @@ impl Forwarder {
         }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
-        let Some(service) = self.services.index_of(&key) else { return self.serviceless(packet, origin) };
+        let Some(service) = self.services.index_of(&key) else {
+            if self.services.snat.is_empty() && !self.services.has_nat {
+                return self.other(destination, PuntClass::Local, false);
+            }
+            return self.no_service(port, frame, packet, hash, (origin, now));
+        };
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
         let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
         let by_software = || self.ports[port.index()].steering == Steering::Software;
@@ -115,22 +120,6 @@ impl Forwarder {
             return Some(self.forward_mixed::<false, A, F>(port, frame, packet, found, now));
         }
         None
-    }
-
-    /// A TCP or UDP packet to no service: what a real server in NAT mode answers is its client's, whose session another
-    /// worker may have.
-    #[inline(always)]
-    fn serviceless<A: Plane>(&self, packet: &Packet<A>, origin: Origin) -> Verdict {
-        let destination = packet.key.destination();
-        let owner = || self.owner_of_client(packet.key.protocol(), (destination, packet.key.destination_port()));
-        if self.workers > 1
-            && self.services.has_nat
-            && !self.routes.is_local(destination)
-            && let Some(verdict) = self.hand_over(owner(), origin)
-        {
-            return verdict;
-        }
-        self.other(destination.into(), PuntClass::Local, false)
     }
 
     /// Ends a session that gives way to the packet that belongs to it, and says whether it did.

@@ -4,8 +4,8 @@
 //! those that have a session, then see to the rest. A packet of a known session costs a line of the index, a line of the
 //! table, one copied Ethernet header and two incremental checksums; in DR mode the checksum is one, in TUN mode (`tun`)
 //! another packet goes around it.
-//! What has no session (`miss`) may set one up (`set_up`, with `fullnat` or `nat`), be answered (`answer`), be handed to
-//! the worker that owns it, go to the kernel, or be a counted drop.
+//! What has no session (`miss`) may set one up (`set_up`, with `fullnat` or `nat`; `snat` towards the outside), be
+//! answered (`answer`), be handed to the worker that owns it, go to the kernel, or be a counted drop.
 //!
 //! Nothing here allocates per packet, locks, logs or makes a system call, and no bytes make it panic.
 
@@ -31,6 +31,7 @@ pub mod pending;
 mod plane;
 pub mod rewrite;
 mod set_up;
+mod snat;
 mod token_bucket;
 mod translate;
 mod tun;
@@ -397,7 +398,9 @@ impl Forwarder {
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let to = session.rewritten_key(found.direction);
         let destination = routed(to.destination());
-        let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&to).low_bits()) {
+        // A rule for source NAT was chosen by the way of the packet as it came.
+        let flow = if session.is_snat() { session.key(found.direction) } else { to };
+        let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&flow).low_bits()) {
             Resolution::Hop(index) => {
                 let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
                 (Some(index), entry.hop, entry.resolved.then_some(index))

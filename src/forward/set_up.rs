@@ -72,8 +72,19 @@ impl Forwarder {
             ForwardingMode::Dr | ForwardingMode::Tun => (client, FlowHash(0)),
         };
         let session = Session::new(server.mode, key, local, real, server.slot);
+        self.start(session, [hash, outbound], now)
+    }
+
+    /// Enters a session by the hashes of its keys, and counts it.
+    #[inline(always)]
+    pub(super) fn start<A: Plane>(
+        &mut self,
+        session: Session<A>,
+        hashes: [FlowHash; 2],
+        now: Now,
+    ) -> Result<Found, DropReason> {
         let end = now.tick.plus(self.timeouts.of(session.state()));
-        let entered = A::table_mut(&mut self.sessions).insert_hashed(session, [hash, outbound], end);
+        let entered = A::table_mut(&mut self.sessions).insert_hashed(session, hashes, end);
         let index = entered.map_err(|TableFull| DropReason::SessionTableFull)?;
         self.count_start(&session);
         Ok(Found { index, direction: Direction::Inbound })

@@ -25,7 +25,7 @@ pub struct Session<A: Address> {
     /// IP protocol number; 0 in a free record.
     pub(super) protocol: u8,
     state: State,
-    /// [`ACTIVE`], [`MIXED`].
+    /// [`ACTIVE`], [`MIXED`], [`SNAT`].
     flags: u8,
     mode: ForwardingMode,
     real_server: u32,
@@ -46,6 +46,8 @@ pub struct Session<A: Address> {
 const ACTIVE: u8 = 1;
 /// One side of it is IPv4, the other IPv6.
 const MIXED: u8 = 2;
+/// It is one of source NAT.
+const SNAT: u8 = 4;
 /// A hop that is not cached.
 const NO_HOP: u16 = u16::MAX;
 
@@ -88,6 +90,18 @@ impl<A: Address> Session<A> {
                 ]
             },
         }
+    }
+
+    /// Says that it is one of source NAT: a session in FULLNAT mode whose client is inside, and whose virtual address and
+    /// real server are both the destination.
+    pub fn with_snat(self) -> Self {
+        Self { flags: self.flags | SNAT, ..self }
+    }
+
+    /// Whether it is one of source NAT.
+    #[inline]
+    pub fn is_snat(&self) -> bool {
+        self.flags & SNAT != 0
     }
 
     /// Whether the record holds a session.
@@ -137,7 +151,7 @@ impl<A: Address> Session<A> {
         self.flags & MIXED != 0
     }
 
-    /// Its real server.
+    /// Its real server, or rule for source NAT.
     #[inline]
     pub fn real_server(&self) -> RealServerSlot {
         RealServerSlot(self.real_server)
@@ -197,7 +211,7 @@ impl<A: Address> Session<A> {
             protocol: inbound.protocol(),
             client: end(inbound.source(), inbound.source_port()),
             virtual_: end(inbound.destination(), inbound.destination_port()),
-            mode: self.mode,
+            mode: if self.is_snat() { "snat" } else { self.mode.name() },
             local: self.local_address().map(|address| end(address, outbound.destination_port())),
             real: end(outbound.source(), outbound.source_port()),
             state: self.state().name(inbound.protocol()),
@@ -221,9 +235,9 @@ pub struct SessionView {
     pub client: SocketAddr,
     /// The virtual address and port (VIP).
     pub virtual_: SocketAddr,
-    /// How its packets reach the real server.
-    pub mode: ForwardingMode,
-    /// The local address and port (LIP), in FULLNAT mode.
+    /// How its packets reach the real server: a forwarding mode's name, or `snat`.
+    pub mode: &'static str,
+    /// The local address and port (LIP), in FULLNAT mode and with source NAT.
     pub local: Option<SocketAddr>,
     /// The real server's address and port (RS).
     pub real: SocketAddr,
@@ -239,7 +253,7 @@ impl SessionView {
         protocol: Protocol::Udp,
         client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         virtual_: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        mode: ForwardingMode::Fullnat,
+        mode: "",
         local: None,
         real: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         state: "",

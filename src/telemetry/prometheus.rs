@@ -2,7 +2,8 @@
 //!
 //! Every scrape fills a fresh recorder with absolute values, so that what was removed is gone from the next scrape;
 //! a counter goes backwards only where its service or real server was removed and made again. Bytes are those of IP
-//! packets. `direction` of services is `in` (client to real server) or `out`, of ports `rx` or `tx`.
+//! packets. `direction` of services and of rules for source NAT is `in` (from the client on) or `out` (back to it), of
+//! ports `rx` or `tx`.
 
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use super::worker_times;
 use crate::balance::PortRange;
 use crate::control::Measurements;
-use crate::control::protocol::{LocalPoolRow, PortRow, RealServerRow, ServiceRow, Stats, TrafficTotals, WorkerRow};
+use crate::control::protocol::{
+    LocalPoolRow, PortRow, RealServerRow, ServiceRow, SnatRow, Stats, TrafficTotals, WorkerRow,
+};
 
 /// The text that `/metrics` answers with. Takes a few microseconds a series: not for the control thread where there
 /// are thousands of services.
@@ -31,6 +34,9 @@ pub fn render(measured: &Measurements) -> String {
         }
         for service in &measured.stats.services {
             record_service(service);
+        }
+        for rule in &measured.stats.snat {
+            record_snat(rule);
         }
         let fullest = fullest(&measured.stats.services);
         for pool in &measured.local_pools {
@@ -78,6 +84,9 @@ const COUNTERS: &[(&str, &str)] = &[
     ("fullgate_real_server_connections_total", "Sessions set up, by real server."),
     ("fullgate_real_server_packets_total", "Packets forwarded, by real server."),
     ("fullgate_real_server_bytes_total", "Bytes of IP packets forwarded, by real server."),
+    ("fullgate_snat_connections_total", "Sessions set up, by rule for source NAT."),
+    ("fullgate_snat_packets_total", "Packets forwarded, by rule for source NAT."),
+    ("fullgate_snat_bytes_total", "Bytes of IP packets forwarded, by rule for source NAT."),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
@@ -93,6 +102,8 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_ipv6_session_capacity", "Sessions that have to do with IPv6 that fit, by worker."),
     ("fullgate_real_server_active_connections", "Sessions that IPVS would call active."),
     ("fullgate_real_server_inactive_connections", "Sessions that IPVS would call inactive."),
+    ("fullgate_snat_active_connections", "Sessions of a rule for source NAT that IPVS would call active."),
+    ("fullgate_snat_inactive_connections", "Sessions of a rule for source NAT that IPVS would call inactive."),
     ("fullgate_real_server_weight", "Weight; 0 takes no new sessions."),
     ("fullgate_local_ports_used", "Local ports in use, over all addresses of the pool and all real servers."),
     ("fullgate_local_ports_capacity", "Local ports of the pool towards one real server, over all addresses."),
@@ -191,6 +202,11 @@ const REAL_SERVER: TrafficNames = TrafficNames {
     packets: "fullgate_real_server_packets_total",
     bytes: "fullgate_real_server_bytes_total",
 };
+const SNAT: TrafficNames = TrafficNames {
+    connections: "fullgate_snat_connections_total",
+    packets: "fullgate_snat_packets_total",
+    bytes: "fullgate_snat_bytes_total",
+};
 
 fn record_traffic(names: &TrafficNames, labels: &[Label], traffic: &TrafficTotals) {
     count(names.connections, labels, traffic.connections);
@@ -218,6 +234,13 @@ fn record_real_server(service: &[Label], row: &RealServerRow) {
     show("fullgate_real_server_active_connections", &labels, row.active_connections);
     show("fullgate_real_server_inactive_connections", &labels, row.inactive_connections);
     show("fullgate_real_server_weight", &labels, row.weight.0.into());
+}
+
+fn record_snat(row: &SnatRow) {
+    let labels = [label("rule", row.name.clone())];
+    record_traffic(&SNAT, &labels, &row.traffic);
+    show("fullgate_snat_active_connections", &labels, row.active_connections);
+    show("fullgate_snat_inactive_connections", &labels, row.inactive_connections);
 }
 
 /// By pool: sessions to the real server that has most of them. Services that name the same real server share its local

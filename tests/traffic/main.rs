@@ -24,6 +24,7 @@ mod packets;
 mod path_mtu;
 mod restart;
 mod routing;
+mod snat;
 mod start;
 mod udp;
 mod vlan;

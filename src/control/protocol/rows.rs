@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -31,7 +31,7 @@ pub struct Status {
 pub struct TrafficTotals {
     /// Sessions set up.
     pub connections: u64,
-    /// Client to real server.
+    /// Client to real server or, with source NAT, from inside to the destination.
     pub in_packets: u64,
     /// Client to real server.
     pub in_bytes: u64,
@@ -110,6 +110,35 @@ pub struct LocalAddressRow {
     pub withdrawn: bool,
 }
 
+/// A rule for source NAT in `snat.list` and `stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnatRow {
+    /// Its name.
+    pub name: String,
+    /// Where its flows come from.
+    pub source: Network,
+    /// Where they go; none: anywhere.
+    #[serde(default)]
+    pub destination: Option<Network>,
+    /// TCP or UDP; none: both.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+    /// Their destination port; none: any.
+    #[serde(default)]
+    pub destination_port: Option<PortRange>,
+    /// The port that they enter by; none: any.
+    #[serde(default)]
+    pub port: Option<String>,
+    /// Its local pool.
+    pub local_pool: String,
+    /// Sessions that IPVS would call active.
+    pub active_connections: u64,
+    /// Sessions that IPVS would call inactive.
+    pub inactive_connections: u64,
+    /// Its traffic: `in` goes out, `out` comes back, by the client's view as with services.
+    pub traffic: TrafficTotals,
+}
+
 /// A session in `session.list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
@@ -119,9 +148,9 @@ pub struct SessionRow {
     pub client: SocketAddr,
     /// The virtual address.
     pub vip: SocketAddr,
-    /// How its packets reach the real server.
-    pub mode: ForwardingMode,
-    /// The local address, in FULLNAT mode.
+    /// How its packets reach the real server: a forwarding mode's name, or `snat`.
+    pub mode: String,
+    /// The local address, in FULLNAT mode and with source NAT.
     pub local: Option<SocketAddr>,
     /// The real server.
     pub real_server: SocketAddr,
@@ -279,6 +308,9 @@ pub struct Stats {
     pub workers: Vec<WorkerRow>,
     /// Services.
     pub services: Vec<ServiceRow>,
+    /// Rules for source NAT.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snat: Vec<SnatRow>,
     /// Dropped packets by reason, every reason.
     pub drops: Vec<(String, u64)>,
     /// Packets given to the kernel by class, every class.

@@ -1,0 +1,198 @@
+//! Rules for source NAT in the model: planning their changes, doing them, and the slots of those that are gone.
+//!
+//! A rule holds a slot of the real servers', by which its sessions are counted and known to be allowed still. It stays the
+//! rule's while that has its name, whatever else of it changes; a removed rule's slot stays departed while sessions count
+//! on it, and a rule of that name gets it, and with it these sessions, back.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::change::Change;
+use super::model::Model;
+use super::protocol::{ErrorKind, Refusal, SnatRow, TrafficTotals};
+use super::refusal::{broken, check, list};
+use super::totals;
+use crate::balance::{RealServerSlot, SnatRule};
+use crate::config::{SnatConfig, rules};
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub(super) struct SnatEntry {
+    pub config: SnatConfig,
+    pub slot: RealServerSlot,
+    cursor: u32,
+    /// The slot's traffic when this rule got it.
+    baseline: TrafficTotals,
+}
+
+/// A removed rule that still holds its slot.
+#[derive(Clone, Debug)]
+pub(super) struct DepartedSnat {
+    pub name: String,
+    slot: RealServerSlot,
+    /// The first table without it.
+    since: u64,
+}
+
+impl Model {
+    pub(super) fn plan_snat_add(&self, rule: &SnatConfig, before: Option<&str>) -> Result<Vec<Change>, Refusal> {
+        let subject = format_args!("snat {:?}", rule.name);
+        if self.snat.iter().any(|entry| entry.config.name == rule.name) {
+            return broken(ErrorKind::Exists, subject, &rules::is_a_snat_rule(&rule.name));
+        }
+        let pools = self.pools.iter().map(|pool| pool.name.as_str());
+        check(ErrorKind::Invalid, subject, rules::snat(rule, &self.scope.ports, pools))?;
+        if self.snat.len() >= rules::MAX_SNAT_RULES {
+            return broken(ErrorKind::Limit, subject, &rules::too_many_snat_rules());
+        }
+        if let Some(before) = before {
+            self.known_snat(before)?;
+        }
+        let changes = vec![Change::SnatAdd { rule: rule.clone(), before: before.map(str::to_owned) }];
+        self.enough_slots(&changes)?;
+        Ok(changes)
+    }
+
+    pub(super) fn plan_snat_del(&self, name: &str) -> Result<Vec<Change>, Refusal> {
+        self.known_snat(name)?;
+        Ok(vec![Change::SnatRemove { name: name.to_owned() }])
+    }
+
+    fn known_snat(&self, name: &str) -> Result<(), Refusal> {
+        if self.snat.iter().any(|entry| entry.config.name == name) {
+            return Ok(());
+        }
+        let has = list(self.snat.iter().map(|entry| entry.config.name.as_str()).take(20));
+        Err(Refusal::new(ErrorKind::NotFound, format!("there is no snat rule {name:?}; there are: {has}")))
+    }
+
+    /// The steps from the rules that there are to the wanted ones: what goes, what is other, what is new, then the order if
+    /// that is another.
+    pub(super) fn snat_changes(&self, wanted: &[SnatConfig]) -> Vec<Change> {
+        let current: HashMap<&str, &SnatConfig> =
+            self.snat.iter().map(|entry| (entry.config.name.as_str(), &entry.config)).collect();
+        let names: HashSet<&str> = wanted.iter().map(|rule| rule.name.as_str()).collect();
+        let (stay, go): (Vec<&str>, Vec<&str>) =
+            self.snat.iter().map(|entry| entry.config.name.as_str()).partition(|name| names.contains(name));
+        let mut changes: Vec<Change> =
+            go.into_iter().map(|name| Change::SnatRemove { name: name.to_owned() }).collect();
+        let mut order = stay;
+        for rule in wanted {
+            match current.get(rule.name.as_str()) {
+                None => {
+                    order.push(&rule.name);
+                    changes.push(Change::SnatAdd { rule: rule.clone(), before: None });
+                }
+                Some(&from) if from != rule => {
+                    changes.push(Change::SnatEdit { from: from.clone(), to: rule.clone() });
+                }
+                Some(_) => {}
+            }
+        }
+        let names = || wanted.iter().map(|rule| rule.name.as_str());
+        if !names().eq(order) {
+            changes.push(Change::SnatOrder { names: names().map(str::to_owned).collect() });
+        }
+        changes
+    }
+
+    pub(super) fn add_snat(&mut self, config: SnatConfig, before: Option<&str>) {
+        let departed = self.departed_snat.iter().position(|departed| departed.name == config.name);
+        let slot = match departed.map(|index| self.departed_snat.swap_remove(index).slot) {
+            Some(slot) => slot,
+            None => {
+                let Some(slot) = self.real_slots.take().map(RealServerSlot) else { return };
+                slot
+            }
+        };
+        let Some(cursor) = self.cursors.take() else { return };
+        self.set_present(slot, true);
+        let baseline = totals::real_server_traffic(&self.counters, slot);
+        let entry = SnatEntry { config, slot, cursor, baseline };
+        let at = before.and_then(|name| self.snat.iter().position(|entry| entry.config.name == name));
+        self.snat.insert(at.unwrap_or(self.snat.len()), entry);
+    }
+
+    pub(super) fn edit_snat(&mut self, to: SnatConfig) {
+        if let Some(entry) = self.snat.iter_mut().find(|entry| entry.config.name == to.name) {
+            entry.config = to;
+        }
+    }
+
+    pub(super) fn remove_snat(&mut self, name: &str) {
+        let Some(index) = self.snat.iter().position(|entry| entry.config.name == name) else { return };
+        let SnatEntry { config, slot, cursor, .. } = self.snat.remove(index);
+        self.cursors.give_back(cursor);
+        self.set_present(slot, false);
+        self.departed_snat.push(DepartedSnat { name: config.name, slot, since: self.generation + 1 });
+    }
+
+    pub(super) fn order_snat(&mut self, names: &[String]) {
+        let place: HashMap<&str, usize> =
+            names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
+        self.snat.sort_by_key(|entry| place.get(entry.config.name.as_str()).copied());
+    }
+
+    /// Whether a new rule of this name gets the slot of a removed one.
+    pub(super) fn has_departed_snat(&self, name: &str) -> bool {
+        self.departed_snat.iter().any(|departed| departed.name == name)
+    }
+
+    /// Frees slots of removed rules; see [`Model::reclaim`].
+    pub(super) fn reclaim_snat(&mut self, adopted: u64) -> usize {
+        let before = self.departed_snat.len();
+        let (counters, slots) = (&self.counters, &mut self.real_slots);
+        self.departed_snat.retain(|departed| {
+            let now = totals::real_server_connections(counters, departed.slot);
+            let used = adopted < departed.since || now.active != 0 || now.inactive != 0;
+            if !used {
+                slots.give_back(departed.slot.0);
+            }
+            used
+        });
+        before - self.departed_snat.len()
+    }
+
+    /// The rules as workers have them, in their order.
+    pub(super) fn compile_snat(&self) -> Vec<SnatRule> {
+        let rules = self.snat.iter().filter_map(|entry| {
+            let SnatConfig { source, destination, protocol, destination_port, ref port, ref local_pool, .. } =
+                entry.config;
+            Some(SnatRule {
+                source,
+                destination,
+                protocol,
+                destination_port,
+                // A port that there is not would be any.
+                port: match port {
+                    Some(name) => Some(self.port_id(name)?),
+                    None => None,
+                },
+                pool: self.pool_index(local_pool)?,
+                slot: entry.slot,
+                cursor: entry.cursor as usize,
+            })
+        });
+        rules.collect()
+    }
+
+    /// The rows of all rules, in their order.
+    pub fn snat_rows(&self) -> Vec<SnatRow> {
+        let row = |entry: &SnatEntry| {
+            let connections = totals::real_server_connections(&self.counters, entry.slot);
+            let config = entry.config.clone();
+            SnatRow {
+                name: config.name,
+                source: config.source,
+                destination: config.destination,
+                protocol: config.protocol,
+                destination_port: config.destination_port,
+                port: config.port,
+                local_pool: config.local_pool,
+                active_connections: connections.active,
+                inactive_connections: connections.inactive,
+                traffic: totals::real_server_traffic(&self.counters, entry.slot) - entry.baseline,
+            }
+        };
+        self.snat.iter().map(row).collect()
+    }
+}
