@@ -19,6 +19,7 @@ pub mod config;
 pub mod control;
 pub mod flow;
 pub mod forward;
+pub mod ipvs;
 pub mod port;
 pub mod route;
 pub mod session;
