@@ -7,6 +7,7 @@ mod apply;
 mod arguments;
 mod check;
 pub mod client;
+mod exec;
 mod forwarding;
 mod local;
 mod output;
@@ -78,6 +79,7 @@ enum Command {
     Worker(worker::Worker),
     Stats(stats::Stats),
     Status(status::Status),
+    Exec(exec::Exec),
     Completion(pages::Completion),
     Man(pages::Man),
 }
@@ -123,6 +125,7 @@ impl Command {
             Self::Worker(worker) => worker.execute()?,
             Self::Stats(stats) => stats.execute()?,
             Self::Status(status) => status.execute()?,
+            Self::Exec(exec) => exec.execute()?,
             Self::Completion(completion) => completion.execute()?,
             Self::Man(man) => man.execute()?,
         }

@@ -55,7 +55,7 @@ pub(super) struct Add {
 
 /// Change a service; what is not given stays
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("change").args(["scheduler", "local_pool"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("change").args(["scheduler", "mode", "local_pool"]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
 
@@ -68,6 +68,10 @@ pub(super) struct Edit {
     /// How real servers are chosen
     #[arg(short, long, value_parser = scheduler())]
     scheduler: Option<SchedulerKind>,
+
+    /// How packets reach real servers that do not say it themselves
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    mode: Option<ForwardingMode>,
 
     /// Pool of local addresses, for new sessions
     #[arg(long, value_name = "POOL")]
@@ -118,8 +122,8 @@ impl Service {
             Self::Add(add) => add.execute(),
             Self::Edit(edit) => {
                 let service = edit.service.name()?;
-                let (scheduler, local_pool) = (edit.scheduler, edit.local_pool);
-                edit.connection.change(&Request::ServiceEdit { service, scheduler, local_pool })
+                let (scheduler, mode, local_pool) = (edit.scheduler, edit.mode, edit.local_pool);
+                edit.connection.change(&Request::ServiceEdit { service, scheduler, mode, local_pool })
             }
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),

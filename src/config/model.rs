@@ -1,7 +1,7 @@
 //! The validated configuration.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,18 @@ pub struct ControlConfig {
     pub metrics: Option<SocketAddr>,
     /// Where run-time changes are kept.
     pub state_dir: PathBuf,
+}
+
+impl ControlConfig {
+    /// Where IPVS's own tools are listened to, through the library that they are started with: beside the control socket.
+    pub fn ipvs_socket(&self) -> PathBuf {
+        ipvs_socket_beside(&self.socket)
+    }
+}
+
+/// Where IPVS's own tools are listened to by the daemon with this control socket.
+pub fn ipvs_socket_beside(control_socket: &Path) -> PathBuf {
+    control_socket.with_extension("ipvs.sock")
 }
 
 /// `[punt]`: frames a second that each worker gives to the kernel, by class.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use super::model::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::syntax;
@@ -44,6 +45,8 @@ impl fmt::Display for Fault {
 const HOST: &str = "neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped";
 /// Rules for source NAT that there may be: each packet without a session that leaves is held against all of them.
 pub const MAX_SNAT_RULES: usize = 256;
+/// What a session timeout may be, in seconds: up to 31 days, as ipvsadm has it.
+pub const TIMEOUT: RangeInclusive<u32> = 1..=31 * 86_400;
 const APART: &str = "addresses that the gateway uses for nothing else";
 
 /// An address and port that something can listen on.

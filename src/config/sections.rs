@@ -9,6 +9,7 @@ use super::model::{
     ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, SessionPages, WorkerConfig,
 };
 use super::raw::{Section, Value};
+use super::rules;
 use super::syntax;
 use crate::balance::Timeouts;
 use crate::forward::PuntClass;
@@ -30,8 +31,6 @@ const MIN_MBUFS: u32 = 1 << 10;
 const MAX_MBUFS: u32 = 1 << 26;
 /// More frames a second than the kernel takes through a TAP.
 const MAX_PUNT_RATE: u32 = 10_000_000;
-/// 31 days, in seconds.
-const MAX_TIMEOUT: u32 = 31 * 86_400;
 /// Where /metrics is served unless said otherwise.
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9469);
 
@@ -168,7 +167,7 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     ];
     for (name, field) in fields {
         let value = section.get(name);
-        if let Some(seconds) = value.and_then(|value| value.integer(1..=MAX_TIMEOUT, "seconds (31 days)")) {
+        if let Some(seconds) = value.and_then(|value| value.integer(rules::TIMEOUT, "seconds (31 days)")) {
             *field = seconds;
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::data_plane::{DataPlane, DataPlaneError};
+use super::ipvs;
 use super::kernel_side::{KernelSide, KernelSideError, TapAddresses};
 use super::persistence::{self, StateError, StateStore};
 use super::plane::{ControlHandle, ControlPlane, Parts};
@@ -104,6 +105,8 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     let store = StateStore::open(&config.control.state_dir)?;
     let balance = persistence::restore(&store, config.balance.clone(), options.discard_state)?;
     let socket = ControlSocket::bind(&config.control.socket, config.control.group.as_deref())?;
+    let ipvs_socket =
+        ControlSocket::bind_for_datagrams(&config.control.ipvs_socket(), config.control.group.as_deref())?;
     let metrics = match config.control.metrics {
         Some(address) => Some(http::listen(address).await?),
         None => None,
@@ -139,6 +142,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
         error = kernel_side.run() => Err(io_error("the kernel's side of the gateway broke")(error)),
         (worker, exit) = data_plane.worker_ended() => Err(worker_error(worker.0, &exit, &config)),
         served = server::serve(&socket, handle.clone()) => served.map_err(io_error("the control socket broke")),
+        served = ipvs::serve(&ipvs_socket, handle.clone()) => served.map_err(io_error("the socket for IPVS's tools broke")),
     };
     notify(sd_notify::NotifyState::Stopping);
     // The plane may have ended by itself already; then nobody listens.

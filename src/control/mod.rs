@@ -16,6 +16,8 @@ mod difference;
 mod fullness;
 #[cfg(feature = "dpdk")]
 mod handle;
+#[cfg(feature = "dpdk")]
+pub mod ipvs;
 pub mod line;
 pub mod model;
 mod on_link;

@@ -25,11 +25,12 @@ impl Model {
         Some(match request {
             Request::Apply { balance, .. } => self.plan_apply(balance),
             Request::ServiceAdd { service } => self.plan_service_add(service),
-            Request::ServiceEdit { service, scheduler, local_pool } => {
+            Request::ServiceEdit { service, scheduler, mode, local_pool } => {
                 let key = ServiceKey::from(*service);
                 self.known_service(&key).and_then(|entry| {
                     let mut settings = entry.settings.clone();
                     settings.scheduler = scheduler.unwrap_or(settings.scheduler);
+                    settings.mode = mode.unwrap_or(settings.mode);
                     settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
                     self.plan_service_edit(entry, settings)
                 })
@@ -54,6 +55,8 @@ impl Model {
             | Request::ServiceList { .. }
             | Request::LocalList {}
             | Request::SnatList {}
+            | Request::TimeoutsSet { .. }
+            | Request::TimeoutsShow {}
             | Request::SessionList { .. }
             | Request::SessionCount { .. }
             | Request::PortShow {}
@@ -108,9 +111,15 @@ impl Model {
         Ok(changes)
     }
 
-    fn plan_service_edit(&self, entry: &ServiceEntry, to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
-        let needs = entry.modes().chain([to.mode]).any(|mode| mode == ForwardingMode::Fullnat);
+    fn plan_service_edit(&self, entry: &ServiceEntry, mut to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
+        let modes = entry.real_servers.iter().map(|real| real.config.mode.unwrap_or(to.mode));
+        let needs = modes.chain([to.mode]).any(|mode| mode == ForwardingMode::Fullnat);
+        let mut pools = self.pool_names();
+        if let (true, Some(only), None) = (needs && to.local_pool.is_empty(), pools.next(), pools.next()) {
+            only.clone_into(&mut to.local_pool);
+        }
         self.known_pool_of(entry.key, &to.local_pool, needs)?;
+        self.real_servers_allow(entry, &to)?;
         if let Some(pool) = self.pools.iter().find(|pool| pool.name == to.local_pool) {
             self.pool_serves(entry, &pool.name, || pool.addresses.iter().map(|local| local.address))?;
         }
@@ -118,6 +127,19 @@ impl Model {
             return Ok(Vec::new());
         }
         Ok(vec![Change::ServiceEdit { key: entry.key, from: entry.settings.clone(), to }])
+    }
+
+    /// Whether real servers that take their service's mode can have its new one.
+    fn real_servers_allow(&self, entry: &ServiceEntry, to: &ServiceSettings) -> Result<(), Refusal> {
+        let vip = SocketAddr::new(entry.key.address, entry.key.port);
+        for real in
+            entry.real_servers.iter().filter(|real| real.config.mode.is_none() && to.mode != entry.settings.mode)
+        {
+            let subject = format_args!("service {}: real server {}", entry.key, real.config.address);
+            check(ErrorKind::Conflict, subject, rules::real_server(vip, to.mode, &real.config))?;
+            check(ErrorKind::Conflict, subject, self.pool_speaks_to(&real.config, to.mode, &to.local_pool))?;
+        }
+        Ok(())
     }
 
     fn plan_real_add(&self, key: &ServiceKey, real_server: &RealServerConfig) -> Result<Vec<Change>, Refusal> {

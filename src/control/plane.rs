@@ -27,7 +27,7 @@ use super::report;
 use super::saving::Saving;
 use super::sessions::SessionWalks;
 use crate::balance::Timeouts;
-use crate::config::{BalanceConfig, BalanceScope};
+use crate::config::{BalanceConfig, BalanceScope, rules};
 use crate::port::PortId;
 use crate::route::RouteTable;
 use crate::session::Capacity;
@@ -226,6 +226,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::ServiceList { service } => self.model.service_rows(service).map(Reply::Services),
             Request::LocalList {} => Ok(Reply::LocalPools(self.model.local_pool_rows())),
             Request::SnatList {} => Ok(Reply::Snat(self.model.snat_rows())),
+            Request::TimeoutsSet { tcp, tcp_fin, udp } => self.set_timeouts(tcp, tcp_fin, udp).map(Reply::Changed),
+            Request::TimeoutsShow {} => Ok(Reply::Timeouts(self.timeouts)),
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
             Request::WorkerShow {} => {
                 Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity)))
@@ -233,6 +235,37 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::Stats {} => Ok(Reply::Stats(self.stats())),
             _ => Err(Refusal::new(ErrorKind::Internal, "this request is answered elsewhere")),
         }
+    }
+
+    /// Changes timeouts for what sessions do from the next table on.
+    fn set_timeouts(
+        &mut self,
+        tcp: Option<u32>,
+        tcp_fin: Option<u32>,
+        udp: Option<u32>,
+    ) -> Result<Vec<String>, Refusal> {
+        let mut lines = Vec::new();
+        let mut wanted = self.timeouts;
+        let places =
+            [("tcp", tcp, &mut wanted.tcp), ("tcp_fin", tcp_fin, &mut wanted.tcp_fin), ("udp", udp, &mut wanted.udp)];
+        for (name, given, place) in places {
+            let Some(seconds) = given.filter(|seconds| seconds != place) else { continue };
+            if !rules::TIMEOUT.contains(&seconds) {
+                let (least, most) = rules::TIMEOUT.into_inner();
+                let message = format!("timeout {name}: {seconds} is no timeout; allowed: {least}-{most} seconds");
+                return Err(Refusal::new(ErrorKind::Invalid, message));
+            }
+            lines.push(format!("timeout {name}: {place} -> {seconds} seconds"));
+            *place = seconds;
+        }
+        if lines.is_empty() {
+            return Ok(vec!["no difference".to_owned()]);
+        }
+        self.timeouts = wanted;
+        lines.iter().for_each(|line| tracing::info!("{line}"));
+        self.pace.due = true;
+        self.publish_if_due();
+        Ok(lines)
     }
 
     /// Does what was planned; the lines that tell what.

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::rows::*;
-use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Tunnel, Weight};
+use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
 use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
@@ -67,6 +67,8 @@ pub enum Request {
         service: ServiceName,
         /// A new scheduler.
         scheduler: Option<SchedulerKind>,
+        /// A new forwarding mode, for those of its real servers that do not say it themselves.
+        mode: Option<ForwardingMode>,
         /// A new local pool.
         local_pool: Option<String>,
     },
@@ -144,6 +146,19 @@ pub enum Request {
     /// Rules for source NAT with their counters, in the order in which they are looked at.
     #[serde(rename = "snat.list")]
     SnatList {},
+    /// Change those session timeouts that are given, in seconds, until the gateway ends.
+    #[serde(rename = "timeouts.set")]
+    TimeoutsSet {
+        /// TCP ESTABLISHED.
+        tcp: Option<u32>,
+        /// TCP FIN_WAIT.
+        tcp_fin: Option<u32>,
+        /// UDP.
+        udp: Option<u32>,
+    },
+    /// The session timeouts.
+    #[serde(rename = "timeouts.show")]
+    TimeoutsShow {},
     /// Sessions that match.
     #[serde(rename = "session.list")]
     SessionList {
@@ -261,6 +276,8 @@ pub enum Reply {
     LocalPools(Vec<LocalPoolRow>),
     /// To `snat.list`.
     Snat(Vec<SnatRow>),
+    /// To `timeouts.show`.
+    Timeouts(Timeouts),
     /// To `session.list`.
     Sessions(Vec<SessionRow>),
     /// To `session.count`.

@@ -35,7 +35,7 @@ where
     F: Send + 'static,
     E: Send + Sync + 'static,
 {
-    let listener = UnixListener::from_std(socket.listener()?)?;
+    let listener = UnixListener::from_std(socket.descriptor()?.into())?;
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let stream = match listener.accept().await {

@@ -80,6 +80,26 @@ impl<F, E> SessionWalks<F, E> {
         Ok(line)
     }
 
+    /// Shows `visit` the row of every session that matches; the first error that it returns ends the walk.
+    pub async fn each<X>(
+        &self,
+        filter: &SessionFilter,
+        mut visit: impl FnMut(SessionRow) -> Result<(), X>,
+    ) -> Result<Result<(), X>, Refusal> {
+        for (worker, turn) in self.workers.iter().enumerate() {
+            let mut outcome = Ok(());
+            let step = |view: &SessionView| {
+                outcome = visit(row(view, worker));
+                if outcome.is_ok() { Step::Continue } else { Step::Stop }
+            };
+            turn.walk(filter, step).await?;
+            if outcome.is_err() {
+                return Ok(outcome);
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// How many sessions match.
     pub async fn count(&self, filter: &SessionFilter) -> Result<SessionCount, Refusal> {
         let mut count = SessionCount::default();

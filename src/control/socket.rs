@@ -8,11 +8,13 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +35,25 @@ pub enum SocketError {
 /// A listening control socket.
 #[derive(Debug)]
 pub struct ControlSocket {
-    listener: UnixListener,
+    listener: OwnedFd,
     path: PathBuf,
     /// Device and inode, to know it again.
     identity: (u64, u64),
 }
 
 impl ControlSocket {
-    /// Binds the socket, mode 0660, with this group if one is given. Its directory is made if it is missing.
+    /// Binds the socket of the control protocol, mode 0660, with this group if one is given. Its directory is made if it
+    /// is missing.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
+        Self::bind_of(SocketType::STREAM, path, group)
+    }
+
+    /// Binds a socket that keeps datagrams apart, in the same way.
+    pub fn bind_for_datagrams(path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
+        Self::bind_of(SocketType::SEQPACKET, path, group)
+    }
+
+    fn bind_of(kind: SocketType, path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
         let group = group.map(group_id).transpose()?;
         let (true, Some(directory)) = (path.is_absolute() && path.file_name().is_some(), path.parent()) else {
             return Err(SocketError::BadPath { path: path.to_owned() });
@@ -49,11 +61,11 @@ impl ControlSocket {
         let io_error = |action| move |source| SocketError::Io { path: path.to_owned(), action, source };
         let make = DirBuilder::new().recursive(true).mode(0o755).create(directory);
         make.map_err(io_error("its directory cannot be made"))?;
-        refuse_living(path)?;
+        refuse_living(kind, path)?;
         let private = directory.join(format!(".fullgate-{}", std::process::id()));
         let _ = fs::remove_dir_all(&private);
         DirBuilder::new().mode(0o700).create(&private).map_err(io_error("its directory cannot be written"))?;
-        let bound = bind_in(&private, path, group).map_err(io_error("cannot be bound"));
+        let bound = bind_in(kind, &private, path, group).map_err(io_error("cannot be bound"));
         let _ = fs::remove_dir_all(&private);
         let (listener, identity) = bound?;
         Ok(Self { listener, path: path.to_owned(), identity })
@@ -65,10 +77,8 @@ impl ControlSocket {
     }
 
     /// Another handle of the listening socket, not blocking, for an event loop.
-    pub fn listener(&self) -> io::Result<UnixListener> {
-        let listener = self.listener.try_clone()?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone()
     }
 }
 
@@ -81,20 +91,23 @@ impl Drop for ControlSocket {
     }
 }
 
-fn bind_in(private: &Path, path: &Path, group: Option<u32>) -> io::Result<(UnixListener, (u64, u64))> {
+fn bind_in(kind: SocketType, private: &Path, path: &Path, group: Option<u32>) -> io::Result<(OwnedFd, (u64, u64))> {
     let temporary = private.join("s");
-    let listener = UnixListener::bind(&temporary)?;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&temporary)?)?;
     if group.is_some() {
         chown(&temporary, None, group)?;
     }
     fs::set_permissions(&temporary, Permissions::from_mode(0o660))?;
+    rustix::net::listen(&listener, BACKLOG)?;
     let metadata = fs::symlink_metadata(&temporary)?;
     fs::rename(&temporary, path)?;
     Ok((listener, (metadata.dev(), metadata.ino())))
 }
 
 /// An error if someone answers at `path`, or if what is there is no socket.
-fn refuse_living(path: &Path) -> Result<(), SocketError> {
+fn refuse_living(kind: SocketType, path: &Path) -> Result<(), SocketError> {
     let path_buf = || path.to_owned();
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -102,7 +115,7 @@ fn refuse_living(path: &Path) -> Result<(), SocketError> {
         Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotASocket { path: path_buf() }),
         Ok(_) => {}
     }
-    match connect(path) {
+    match connect(kind, path) {
         Ok(stream) => {
             let peer = rustix::net::sockopt::socket_peercred(&stream).ok();
             Err(SocketError::InUse { path: path_buf(), pid: peer.map(|peer| peer.pid.as_raw_pid()) })
@@ -115,9 +128,9 @@ fn refuse_living(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Connects without waiting: what listens there may be stuck.
-fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+fn connect(kind: SocketType, path: &Path) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }

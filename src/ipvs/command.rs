@@ -1,6 +1,6 @@
 //! What IPVS's tools ask for, and what they are told, whichever way it goes over the wire.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The version that the gateway answers with: IPVS 1.2.1, as in every Linux since 2.6.
 pub const VERSION: u32 = 0x01_02_01;
@@ -133,6 +133,25 @@ pub struct Stats {
     pub out_byte_rate: u64,
 }
 
+impl Stats {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            in_packets: self.in_packets + other.in_packets,
+            out_packets: self.out_packets + other.out_packets,
+            in_bytes: self.in_bytes + other.in_bytes,
+            out_bytes: self.out_bytes + other.out_bytes,
+            connection_rate: self.connection_rate + other.connection_rate,
+            in_packet_rate: self.in_packet_rate + other.in_packet_rate,
+            out_packet_rate: self.out_packet_rate + other.out_packet_rate,
+            in_byte_rate: self.in_byte_rate + other.in_byte_rate,
+            out_byte_rate: self.out_byte_rate + other.out_byte_rate,
+        }
+    }
+}
+
 /// A service that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEntry {
@@ -251,6 +270,23 @@ pub struct Timeouts {
     pub tcp: u32,
     pub tcp_fin: u32,
     pub udp: u32,
+}
+
+/// A connection, as `/proc/net/ip_vs_conn` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// IP protocol number.
+    pub protocol: u16,
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// The virtual ones.
+    pub virtual_address: SocketAddr,
+    /// The real server's.
+    pub destination: SocketAddr,
+    /// The state's name.
+    pub state: String,
+    /// Seconds until it expires.
+    pub expires_seconds: u32,
 }
 
 /// What a tool asks for.

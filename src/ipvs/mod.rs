@@ -11,6 +11,7 @@ mod attributes;
 mod command;
 pub mod netlink;
 pub mod proc_net;
+pub mod rates;
 pub mod sockopt;
 
 pub use command::*;

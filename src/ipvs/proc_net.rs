@@ -1,10 +1,10 @@
-//! The files `/proc/net/ip_vs` and `/proc/net/ip_vs_stats`, as the kernel writes them (ip_vs_ctl.c,
-//! `ip_vs_info_seq_show` and `ip_vs_stats_show`): addresses and ports in hexadecimal.
+//! The files `/proc/net/ip_vs`, `ip_vs_stats` and `ip_vs_conn`, as the kernel writes them (`ip_vs_info_seq_show` and
+//! `ip_vs_stats_show` in ip_vs_ctl.c, `ip_vs_conn_seq_show` in ip_vs_conn.c): addresses and ports in hexadecimal.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::command::{DestinationEntry, ServiceEntry, ServiceId, Stats, VERSION, service_flags};
+use super::command::{Connection, DestinationEntry, ServiceEntry, ServiceId, Stats, VERSION, service_flags};
 
 /// `/proc/net/ip_vs`: services with their real servers.
 pub fn services<'a>(
@@ -78,6 +78,23 @@ pub fn stats(total: &Stats) -> String {
     )
 }
 
+/// The first line of `/proc/net/ip_vs_conn`.
+pub const CONNECTIONS_HEAD: &str = "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n";
+
+/// A line of `/proc/net/ip_vs_conn`.
+pub fn connection(connection: &Connection) -> String {
+    let field = |endpoint: SocketAddr| format!("{} {:04X}", hexadecimal(endpoint.ip()), endpoint.port());
+    format!(
+        "{:<3} {} {} {} {:<11} {:>7}\n",
+        protocol_name(connection.protocol),
+        field(connection.client),
+        field(connection.virtual_address),
+        field(connection.destination),
+        connection.state,
+        connection.expires_seconds
+    )
+}
+
 /// The kernel's name of an IP protocol that can be balanced.
 pub fn protocol_name(protocol: u16) -> &'static str {
     match protocol {
@@ -89,12 +106,14 @@ pub fn protocol_name(protocol: u16) -> &'static str {
 }
 
 fn endpoint(address: IpAddr, port: u16) -> String {
+    let digits = hexadecimal(address);
+    if address.is_ipv4() { format!("{digits}:{port:04X}") } else { format!("[{digits}]:{port:04X}") }
+}
+
+fn hexadecimal(address: IpAddr) -> String {
     match address {
-        IpAddr::V4(address) => format!("{:08X}:{port:04X}", address.to_bits()),
-        IpAddr::V6(address) => {
-            let segments = address.segments().map(|segment| format!("{segment:04x}"));
-            format!("[{}]:{port:04X}", segments.join(":"))
-        }
+        IpAddr::V4(address) => format!("{:08X}", address.to_bits()),
+        IpAddr::V6(address) => address.segments().map(|segment| format!("{segment:04x}")).join(":"),
     }
 }
 
@@ -146,6 +165,19 @@ mod tests {
         assert_eq!(lines[5], "UDP  [2001:0db8:0000:0000:0000:0000:0000:0064]:0050 rr persistent 300 FFFFFFFF");
         assert_eq!(lines[6], "FWM  00000007 rr ops ");
         assert_eq!(lines.len(), 7);
+    }
+
+    #[test]
+    fn connections_are_lines_of_fixed_columns() {
+        let line = connection(&Connection {
+            protocol: 6,
+            client: "10.0.0.7:40000".parse().unwrap(),
+            virtual_address: "10.0.0.100:80".parse().unwrap(),
+            destination: "10.1.0.11:8080".parse().unwrap(),
+            state: "ESTABLISHED".to_owned(),
+            expires_seconds: 899,
+        });
+        assert_eq!(line, "TCP 0A000007 9C40 0A000064 0050 0A01000B 1F90 ESTABLISHED     899\n");
     }
 
     #[test]

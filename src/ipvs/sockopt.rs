@@ -198,7 +198,7 @@ fn service_and_destination(value: &[u8]) -> Result<(ServiceUser, DestinationUser
     Ok((whole(service)?, whole(destination)?))
 }
 
-/// What getting an option asks for: an option and what the caller's buffer holds.
+/// What getting an option asks for, which the caller's buffer says along with the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// The version as a text.
@@ -226,29 +226,29 @@ pub enum Question {
 }
 
 impl Question {
-    /// Reads one.
-    pub fn parse(option: i32, buffer: &[u8]) -> Result<Self, Errno> {
+    /// Reads one from what a buffer of `length` bytes begins with.
+    pub fn parse(option: i32, buffer: &[u8], length: usize) -> Result<Self, Errno> {
         let room_for = |head: usize, entry: usize, entries: u32| {
             let entries = entries as usize;
-            (entries.checked_mul(entry).and_then(|bytes| bytes.checked_add(head)) == Some(buffer.len()))
+            (entries.checked_mul(entry).and_then(|bytes| bytes.checked_add(head)) == Some(length))
                 .then_some(entries)
                 .ok_or(Errno::Invalid)
         };
         Ok(match option {
             GET_VERSION => Self::Version,
-            GET_INFO if buffer.len() >= 12 => Self::Info,
+            GET_INFO if length >= 12 => Self::Info,
             GET_SERVICES => {
                 let head: ServicesHead = leading(buffer)?;
                 Self::Services { room: room_for(size_of_val(&head), size_of::<ServiceRecord>(), head.services)? }
             }
-            GET_SERVICE => Self::Service(whole::<ServiceRecord>(buffer)?.service.id()),
+            GET_SERVICE if length == size_of::<ServiceRecord>() => Self::Service(leading::<ServiceUser>(buffer)?.id()),
             GET_DESTS => {
                 let head: DestinationsHead = leading(buffer)?;
                 let room = room_for(size_of_val(&head), size_of::<DestinationRecord>(), head.destinations)?;
                 Self::Destinations { of: id_of(head.protocol, head.address, head.port, head.mark), room }
             }
-            GET_TIMEOUT if buffer.len() >= size_of::<TimeoutUser>() => Self::Timeouts,
-            GET_DAEMON if buffer.len() >= 2 * size_of::<DaemonUser>() => Self::Daemons,
+            GET_TIMEOUT if length >= size_of::<TimeoutUser>() => Self::Timeouts,
+            GET_DAEMON if length >= 2 * size_of::<DaemonUser>() => Self::Daemons,
             _ => return Err(Errno::Invalid),
         })
     }

@@ -7,6 +7,7 @@ pub mod bird;
 pub mod client;
 pub mod frames;
 pub mod gateway;
+pub mod ipvs;
 pub mod namespace;
 pub mod servers;
 pub mod trunk;

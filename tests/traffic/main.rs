@@ -17,6 +17,7 @@ mod http;
 mod hugepages;
 mod icmp;
 mod ipv6;
+mod ipvsadm;
 mod jumbo;
 mod links;
 mod modes;

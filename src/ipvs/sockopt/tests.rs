@@ -4,6 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn question(option: i32, buffer: &[u8]) -> Result<Question, Errno> {
+    Question::parse(option, buffer, buffer.len())
+}
+
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
@@ -92,9 +96,9 @@ fn options_of_another_length_or_number_are_refused() {
     let mut endless = service_user();
     put(&mut endless, 16, &[b'x'; 16]);
     assert_eq!(set(1154, &endless), Err(Errno::Invalid), "the scheduler's name has no end");
-    assert_eq!(Question::parse(1154, &[0; 16]), Err(Errno::Invalid), "room for 0 services is 8 bytes");
-    assert_eq!(Question::parse(1157, &[0; 100]), Err(Errno::Invalid));
-    assert_eq!(Question::parse(1156, &[0; 23]), Err(Errno::Invalid));
+    assert_eq!(question(1154, &[0; 16]), Err(Errno::Invalid), "room for 0 services is 8 bytes");
+    assert_eq!(question(1157, &[0; 100]), Err(Errno::Invalid));
+    assert_eq!(question(1156, &[0; 23]), Err(Errno::Invalid));
 }
 
 fn entry(services: u32) -> ServiceEntry {
@@ -106,9 +110,9 @@ fn entry(services: u32) -> ServiceEntry {
 fn services_and_real_servers_are_listed_into_the_callers_buffer() {
     let mut buffer = vec![0; 8 + 2 * 104];
     put(&mut buffer, 0, &2_u32.to_ne_bytes());
-    let question = Question::parse(1154, &buffer).unwrap();
-    assert_eq!(question, Question::Services { room: 2 });
-    let reply = question.reply(&buffer, &Answer::Services(vec![entry(3); 5]), 4096).unwrap();
+    let asked = question(1154, &buffer).unwrap();
+    assert_eq!(asked, Question::Services { room: 2 });
+    let reply = asked.reply(&buffer, &Answer::Services(vec![entry(3); 5]), 4096).unwrap();
     assert_eq!((reply.len(), &reply[..4]), (8 + 2 * 104, &2_u32.to_ne_bytes()[..]));
     assert_eq!(reply[8..8 + 44], service_user()[..]);
     assert_eq!(reply[8 + 44..8 + 48], 3_u32.to_ne_bytes());
@@ -123,11 +127,11 @@ fn services_and_real_servers_are_listed_into_the_callers_buffer() {
     put(&mut buffer, 4, &[10, 0, 0, 100]);
     put(&mut buffer, 8, &80_u16.to_be_bytes());
     put(&mut buffer, 16, &1_u32.to_ne_bytes());
-    let question = Question::parse(1156, &buffer).unwrap();
-    assert_eq!(question, Question::Destinations { of: vip(), room: 1 });
+    let asked = question(1156, &buffer).unwrap();
+    assert_eq!(asked, Question::Destinations { of: vip(), room: 1 });
     let listed =
         DestinationEntry { destination: destination(), active: 1, inactive: 2, persistent: 3, stats: Stats::default() };
-    let reply = question.reply(&buffer, &Answer::Destinations(vec![listed]), 4096).unwrap();
+    let reply = asked.reply(&buffer, &Answer::Destinations(vec![listed]), 4096).unwrap();
     assert_eq!((reply.len(), &reply[..12]), (24 + 96, &buffer[..12]));
     assert_eq!(reply[24..48], destination_user()[..]);
     assert_eq!(reply[48..60], [1_u32, 2, 3].map(u32::to_ne_bytes).concat());
@@ -135,18 +139,18 @@ fn services_and_real_servers_are_listed_into_the_callers_buffer() {
 
 #[test]
 fn versions_sizes_timeouts_and_daemons() {
-    let question = Question::parse(1152, &[0; 64]).unwrap();
-    let text = question.reply(&[0; 64], &Answer::Services(Vec::new()), 4096).unwrap();
+    let asked = question(1152, &[0; 64]).unwrap();
+    let text = asked.reply(&[0; 64], &Answer::Services(Vec::new()), 4096).unwrap();
     assert_eq!(text, b"IP Virtual Server version 1.2.1 (size=4096)\0");
-    let question = Question::parse(1153, &[0; 12]).unwrap();
-    let reply = question.reply(&[0; 12], &Answer::Services(vec![entry(0); 3]), 4096).unwrap();
+    let asked = question(1153, &[0; 12]).unwrap();
+    let reply = asked.reply(&[0; 12], &Answer::Services(vec![entry(0); 3]), 4096).unwrap();
     assert_eq!(reply, [0x01_02_01_u32, 4096, 3].map(u32::to_ne_bytes).concat());
-    let question = Question::parse(1158, &[0; 12]).unwrap();
-    let reply = question.reply(&[0; 12], &Answer::Timeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }), 0).unwrap();
+    let asked = question(1158, &[0; 12]).unwrap();
+    let reply = asked.reply(&[0; 12], &Answer::Timeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }), 0).unwrap();
     assert_eq!(reply, [900_u32, 120, 300].map(u32::to_ne_bytes).concat());
-    let question = Question::parse(1159, &[0; 48]).unwrap();
+    let asked = question(1159, &[0; 48]).unwrap();
     let backup = Daemon { state: 2, interface: "eth1".to_owned(), sync_id: 3, ..Daemon::default() };
-    let reply = question.reply(&[0; 48], &Answer::Daemons(vec![backup]), 0).unwrap();
+    let reply = asked.reply(&[0; 48], &Answer::Daemons(vec![backup]), 0).unwrap();
     assert_eq!((reply.len(), &reply[..24]), (48, &[0; 24][..]));
     assert_eq!(reply[24..33], [&2_u32.to_ne_bytes()[..], b"eth1\0"].concat());
 }
@@ -155,9 +159,9 @@ proptest! {
     #[test]
     fn no_option_is_too_strange(option in BASE - 1..=LAST + 1, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = set(option, &bytes);
-        if let Ok(question) = Question::parse(option, &bytes) {
-            let _ = question.reply(&bytes, &Answer::Services(vec![entry(0)]), 1);
-            let _ = question.command();
+        if let Ok(asked) = Question::parse(option, &bytes, bytes.len()) {
+            let _ = asked.reply(&bytes, &Answer::Services(vec![entry(0)]), 1);
+            let _ = asked.command();
         }
     }
 }

@@ -1,0 +1,146 @@
+//! `fullgate exec`: starts an unmodified ipvsadm, keepalived or ldirectord that manages this gateway instead of the
+//! kernel's IPVS.
+//!
+//! The program is started with a library of ours loaded into it (crates/ipvs-preload), which is all that happens here.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::{Args, ValueHint};
+
+use super::CliError;
+use crate::config::{DEFAULT_SOCKET, ipvs_socket_beside};
+
+/// The library's file.
+const LIBRARY: &str = "libfullgate_ipvs.so";
+
+/// Run an unmodified ipvsadm, keepalived or ldirectord against this gateway
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The program sees the gateway where it expects the kernel's IPVS. What it starts does so too, as ldirectord
+starts ipvsadm. Programs that are setuid or have file capabilities cannot be run so.
+
+Examples:
+  fullgate exec -- ipvsadm -A -t 10.0.0.100:80 -s wlc
+  fullgate exec -- ipvsadm -L -n
+  fullgate exec -- keepalived -n -l
+  fullgate exec -- ldirectord -d /etc/ha.d/ldirectord.cf start")]
+pub(super) struct Exec {
+    /// Control socket of the daemon; the one for IPVS's tools is beside it
+    #[arg(long, env = "FULLGATE_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET, value_hint = ValueHint::FilePath)]
+    socket: PathBuf,
+
+    /// The library to load [default: libfullgate_ipvs.so beside this program or in ../lib/fullgate]
+    #[arg(long, env = "FULLGATE_IPVS_LIBRARY", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    library: Option<PathBuf>,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    /// Becomes the program; returns only where that fails.
+    pub(super) fn execute(self) -> Result<(), CliError> {
+        let library = match self.library {
+            Some(library) if library.is_file() => library,
+            Some(library) => return failed(format!("--library {}: there is no such file", library.display())),
+            None => installed_library()?,
+        };
+        let Some((program, arguments)) = self.command.split_first() else {
+            return failed("no program is given".to_owned());
+        };
+        refuse_privileged(program)?;
+        let error = Command::new(program)
+            .args(arguments)
+            .env("LD_PRELOAD", preload(&library, std::env::var_os("LD_PRELOAD")))
+            .env("FULLGATE_IPVS_SOCKET", ipvs_socket_beside(&self.socket))
+            .exec();
+        failed(format!("cannot run {}: {error}", program.display()))
+    }
+}
+
+fn failed<T>(message: String) -> Result<T, CliError> {
+    Err(CliError::Failed(message))
+}
+
+/// The library of this installation, or of this build.
+fn installed_library() -> Result<PathBuf, CliError> {
+    let program = std::env::current_exe()?;
+    let directory = program.parent().unwrap_or(Path::new("/"));
+    let places = [directory.join(LIBRARY), directory.join("../lib/fullgate").join(LIBRARY)];
+    if let Some(found) = places.iter().find(|place| place.is_file()) {
+        return Ok(found.clone());
+    }
+    let places = places.map(|place| place.display().to_string()).join(" or ");
+    failed(format!("there is no {places}: name it with --library, or build it with `cargo build -p ipvs-preload`"))
+}
+
+/// The library in front of those that are loaded already.
+fn preload(library: &Path, others: Option<OsString>) -> OsString {
+    let mut all = library.as_os_str().to_owned();
+    if let Some(others) = others.filter(|others| !others.is_empty()) {
+        all.push(":");
+        all.push(others);
+    }
+    all
+}
+
+/// A program that gets rights from its file is not given libraries by its caller: it would reach the kernel.
+fn refuse_privileged(program: &OsStr) -> Result<(), CliError> {
+    const SET_USER_OR_GROUP: u32 = 0o6000;
+    let Some(path) = find(program) else { return Ok(()) };
+    let Ok(metadata) = path.metadata() else { return Ok(()) };
+    let has_capabilities = rustix::fs::getxattr(&path, "security.capability", &mut [0_u8; 64]).is_ok();
+    if metadata.permissions().mode() & SET_USER_OR_GROUP == 0 && !has_capabilities {
+        return Ok(());
+    }
+    failed(format!(
+        "{} is setuid or has file capabilities: it would ignore the library and reach the kernel's IPVS",
+        path.display()
+    ))
+}
+
+/// Where a program is that is to be run by this name.
+fn find(program: &OsStr) -> Option<PathBuf> {
+    let path = Path::new(program);
+    if path.components().count() > 1 {
+        return Some(path.to_owned());
+    }
+    let directories = std::env::var_os("PATH")?;
+    std::env::split_paths(&directories).map(|directory| directory.join(path)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_libraries_stay() {
+        let library = Path::new("/lib/ours.so");
+        assert_eq!(preload(library, None), "/lib/ours.so");
+        assert_eq!(preload(library, Some(OsString::new())), "/lib/ours.so");
+        assert_eq!(preload(library, Some("/lib/a.so".into())), "/lib/ours.so:/lib/a.so");
+    }
+
+    #[test]
+    fn programs_are_found_as_the_shell_finds_them() {
+        assert_eq!(find(OsStr::new("/bin/../bin/sh")), Some(PathBuf::from("/bin/../bin/sh")));
+        assert!(find(OsStr::new("sh")).is_some_and(|path| path.ends_with("sh") && path.is_absolute()));
+        assert_eq!(find(OsStr::new("no-such-program-anywhere")), None);
+    }
+
+    #[test]
+    fn programs_with_rights_of_their_own_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        std::fs::write(&path, "").unwrap();
+        refuse_privileged(path.as_os_str()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        let error = refuse_privileged(path.as_os_str()).unwrap_err().to_string();
+        assert!(error.contains("setuid"), "{error}");
+    }
+}

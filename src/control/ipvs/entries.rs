@@ -1,0 +1,195 @@
+//! Services and real servers in IPVS's words, and back.
+//!
+//! FULLNAT has no name in IPVS: there a service has `flag-3`, and its real servers are masquerading ones.
+
+use std::net::SocketAddr;
+
+use crate::balance::{Encapsulation, ForwardingMode, Protocol, Tunnel};
+use crate::control::protocol::{RealServerRow, ServiceName, ServiceRow, SessionRow, TrafficTotals};
+use crate::ipvs::{
+    Connection, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats, TunnelKind,
+    service_flags,
+};
+
+/// The flags that a service can have here, besides the one that the kernel sets by itself.
+const KNOWN_FLAGS: u32 = service_flags::SCHEDULER_3;
+
+/// `IP_VS_CONN_F_TUNNEL_TYPE_*`.
+const IPIP: u8 = 0;
+const GUE: u8 = 1;
+const GRE: u8 = 2;
+/// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM`.
+const CHECKSUM: u16 = 1;
+
+/// The service that IPVS calls so. The others are refused.
+pub(super) fn name_of(id: &ServiceId) -> Result<ServiceName, Errno> {
+    match *id {
+        ServiceId::Address { protocol, address, port } => {
+            let number = u8::try_from(protocol).map_err(|_| Errno::NotSupported)?;
+            let protocol = Protocol::from_number(number).ok_or(Errno::NotSupported)?;
+            Ok(ServiceName { vip: SocketAddr::new(address, port), protocol })
+        }
+        ServiceId::Mark { .. } => Err(Errno::NotSupported),
+    }
+}
+
+/// Whether a service asks only for what there is.
+pub(super) fn check(service: &Service) -> Result<(), Errno> {
+    let flags = service.flags & service.flags_mask & !service_flags::HASHED;
+    if flags & !KNOWN_FLAGS != 0 || service.persistence_engine.is_some() {
+        return Err(Errno::NotSupported);
+    }
+    Ok(())
+}
+
+/// The mode of real servers that are masquerading ones, by their service's flags.
+pub(super) fn masquerading(flags: u32) -> ForwardingMode {
+    if flags & service_flags::SCHEDULER_3 == 0 { ForwardingMode::Nat } else { ForwardingMode::Fullnat }
+}
+
+/// The flags that a service has where masquerading means this.
+fn flags_of(mode: ForwardingMode) -> u32 {
+    let fullnat = if mode == ForwardingMode::Fullnat { service_flags::SCHEDULER_3 } else { 0 };
+    service_flags::HASHED | fullnat
+}
+
+/// A service's flags now.
+pub(super) fn flags(row: &ServiceRow) -> u32 {
+    let has_fullnat = row.real_servers.iter().any(|real| real.mode == ForwardingMode::Fullnat);
+    flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
+}
+
+/// How packets reach a real server, and what wraps them.
+pub(super) fn way_of(
+    destination: &Destination,
+    service: &ServiceRow,
+) -> Result<(ForwardingMode, Option<Tunnel>), Errno> {
+    match destination.forwarding {
+        Forwarding::Masquerade => Ok((masquerading(flags(service)), None)),
+        Forwarding::Direct => Ok((ForwardingMode::Dr, None)),
+        Forwarding::Tunnel => Ok((ForwardingMode::Tun, Some(tunnel_of(destination.tunnel)?))),
+        // The gateway's own host is no real server of it, and there is no cache to pass by.
+        Forwarding::Local | Forwarding::Bypass => Err(Errno::NotSupported),
+    }
+}
+
+fn tunnel_of(wanted: TunnelKind) -> Result<Tunnel, Errno> {
+    let encapsulation = match wanted.kind {
+        IPIP => return Ok(Tunnel::default()),
+        GUE if wanted.port == 0 => return Err(Errno::Invalid),
+        GUE => Encapsulation::Gue,
+        GRE => Encapsulation::Gre,
+        _ => return Err(Errno::Invalid),
+    };
+    if wanted.flags & !CHECKSUM != 0 {
+        return Err(Errno::NotSupported);
+    }
+    let port = if encapsulation == Encapsulation::Gue { wanted.port } else { 0 };
+    Ok(Tunnel { encapsulation, port, checksum: wanted.flags & CHECKSUM != 0 })
+}
+
+/// A service as IPVS lists it.
+pub(super) fn service(row: &ServiceRow, stats: Stats) -> ServiceEntry {
+    let (address, port) = (row.vip.ip(), row.vip.port());
+    ServiceEntry {
+        service: Service {
+            id: ServiceId::Address { protocol: u16::from(row.protocol as u8), address, port },
+            scheduler: row.scheduler.name().to_owned(),
+            flags: flags(row),
+            flags_mask: u32::MAX,
+            timeout: 0,
+            netmask: if address.is_ipv4() { u32::MAX } else { 128 },
+            persistence_engine: None,
+        },
+        destinations: u32::try_from(row.real_servers.len()).unwrap_or(u32::MAX),
+        stats,
+    }
+}
+
+/// A real server as IPVS lists it.
+pub(super) fn destination(row: &RealServerRow, stats: Stats) -> DestinationEntry {
+    let forwarding = match row.mode {
+        ForwardingMode::Fullnat | ForwardingMode::Nat => Forwarding::Masquerade,
+        ForwardingMode::Dr => Forwarding::Direct,
+        ForwardingMode::Tun => Forwarding::Tunnel,
+    };
+    let count = |connections: u64| u32::try_from(connections).unwrap_or(u32::MAX);
+    DestinationEntry {
+        destination: Destination {
+            address: row.address.ip(),
+            port: row.address.port(),
+            forwarding,
+            tunnel: row.tunnel.map(tunnel_kind).unwrap_or_default(),
+            weight: i32::try_from(row.weight.0).unwrap_or(i32::MAX),
+            upper_threshold: row.upper_threshold,
+            lower_threshold: row.lower_threshold,
+        },
+        active: count(row.active_connections),
+        inactive: count(row.inactive_connections),
+        persistent: 0,
+        stats,
+    }
+}
+
+fn tunnel_kind(tunnel: Tunnel) -> TunnelKind {
+    let kind = match tunnel.encapsulation {
+        Encapsulation::Ipip => IPIP,
+        Encapsulation::Gue => GUE,
+        Encapsulation::Gre => GRE,
+    };
+    TunnelKind { kind, port: tunnel.port, flags: if tunnel.checksum { CHECKSUM } else { 0 } }
+}
+
+/// A session as IPVS lists it. Those of source NAT are none of IPVS's.
+pub(super) fn connection(row: SessionRow) -> Option<Connection> {
+    let is_ipvs = row.mode.parse::<ForwardingMode>().is_ok();
+    is_ipvs.then_some(Connection {
+        protocol: u16::from(row.protocol as u8),
+        client: row.client,
+        virtual_address: row.vip,
+        destination: row.real_server,
+        state: row.state,
+        expires_seconds: row.expires_seconds,
+    })
+}
+
+/// Counters without rates.
+pub(super) fn stats(traffic: &TrafficTotals) -> Stats {
+    Stats {
+        connections: traffic.connections,
+        in_packets: traffic.in_packets,
+        out_packets: traffic.out_packets,
+        in_bytes: traffic.in_bytes,
+        out_bytes: traffic.out_bytes,
+        ..Stats::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_go_there_and_back() {
+        for wanted in [
+            TunnelKind { kind: 0, port: 0, flags: 0 },
+            TunnelKind { kind: 1, port: 6080, flags: 0 },
+            TunnelKind { kind: 1, port: 6080, flags: 1 },
+            TunnelKind { kind: 2, port: 0, flags: 1 },
+        ] {
+            assert_eq!(tunnel_of(wanted).map(tunnel_kind), Ok(wanted));
+        }
+        assert_eq!(tunnel_of(TunnelKind { kind: 1, port: 0, flags: 0 }), Err(Errno::Invalid));
+        assert_eq!(tunnel_of(TunnelKind { kind: 3, port: 0, flags: 0 }), Err(Errno::Invalid));
+        assert_eq!(tunnel_of(TunnelKind { kind: 1, port: 1, flags: 2 }), Err(Errno::NotSupported), "remote checksums");
+    }
+
+    #[test]
+    fn what_there_is_not_is_refused() {
+        assert_eq!(name_of(&ServiceId::Mark { is_ipv6: false, mark: 1 }), Err(Errno::NotSupported));
+        let address = "10.0.0.100".parse().unwrap();
+        assert_eq!(name_of(&ServiceId::Address { protocol: 300, address, port: 80 }), Err(Errno::NotSupported));
+        let name = name_of(&ServiceId::Address { protocol: 6, address, port: 80 }).unwrap();
+        assert_eq!((name.vip.to_string().as_str(), name.protocol), ("10.0.0.100:80", Protocol::Tcp));
+    }
+}

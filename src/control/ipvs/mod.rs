@@ -1,0 +1,209 @@
+//! Serves IPVS's own interface to unmodified ipvsadm, keepalived and ldirectord, through the library that is loaded into
+//! them (crates/ipvs-preload): netlink messages, socket options and files of `/proc/net`, on a socket beside the
+//! control socket with the same rights.
+//!
+//! A connection that sends netlink messages lives as long as its client's socket and keeps nothing between two of
+//! them, so that a client goes on with a daemon that was started anew. What is asked becomes requests of the control
+//! protocol ([`commands`]); no client sees more than its own answers, and nonsense costs its sender only.
+
+mod commands;
+mod entries;
+mod rates;
+mod seqpacket;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use self::commands::Director;
+use self::seqpacket::{Connection, Listener};
+use super::plane::ControlHandle;
+use super::socket::ControlSocket;
+use crate::ipvs::netlink::{self, Asked};
+use crate::ipvs::{Errno, proc_net, sockopt};
+
+/// Connections at once. keepalived has one for each of its processes.
+const CONNECTIONS: usize = 256;
+
+/// A client that takes nothing of an answer for so long is cut off.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of the longest datagram from a client.
+const LONGEST: usize = 64 << 10;
+/// Bytes of the longest one to it, when an option's answer is sent in parts.
+const PART: usize = 32 << 10;
+
+/// What single questions begin with: these and the preloaded library's are the same.
+const OPTION: [u8; 8] = *b"FGOPTN01";
+const FILE: [u8; 8] = *b"FGFILE01";
+
+/// Serves until it is dropped. Returns only where the socket cannot be listened to at all.
+pub async fn serve<F, E>(socket: &ControlSocket, handle: ControlHandle<F, E>) -> io::Result<()>
+where
+    F: Send + 'static,
+    E: Send + Sync + 'static,
+{
+    let listener = Listener::new(socket.descriptor()?)?;
+    let director = Arc::new(Director::new(handle));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let accept = async {
+        loop {
+            let connection = match listener.accept().await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection of an IPVS tool cannot be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Without a permit the connection ends here, and the client is told that IPVS is busy.
+            let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+            let director = Arc::clone(&director);
+            tokio::spawn(async move {
+                if let Err(error) = converse(&connection, &director).await {
+                    tracing::debug!(%error, "a connection of an IPVS tool ended");
+                }
+                drop(permit);
+            });
+        }
+    };
+    tokio::select! {
+        () = accept => Ok(()),
+        () = director.keep_rates() => Ok(()),
+    }
+}
+
+async fn converse<F, E>(connection: &Connection, director: &Director<F, E>) -> io::Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        let length = connection.receive(&mut buffer).await?;
+        let Some(datagram) = buffer.get(..length).filter(|datagram| !datagram.is_empty()) else { return Ok(()) };
+        match datagram.split_first_chunk::<8>() {
+            Some((&OPTION, question)) => option(connection, director, question).await?,
+            Some((&FILE, path)) => file(connection, director, path).await?,
+            _ => messages(connection, director, datagram).await?,
+        }
+    }
+}
+
+async fn send(connection: &Connection, datagram: &[u8]) -> io::Result<()> {
+    timeout(WRITE_PATIENCE, connection.send(datagram)).await?
+}
+
+/// A datagram of netlink messages.
+async fn messages<F, E>(connection: &Connection, director: &Director<F, E>, datagram: &[u8]) -> io::Result<()> {
+    for request in netlink::requests(datagram) {
+        let answers = match &request.asked {
+            Ok(Asked::Nothing) => request.acknowledgement().into_iter().collect(),
+            Ok(Asked::Family) => request.family(),
+            Ok(Asked::Command(command)) => request.answers(director.execute(command).await),
+            Err(errno) => vec![request.error(*errno)],
+        };
+        for answer in answers {
+            send(connection, &answer).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A socket option: its number, whether it is to be set, the length of the caller's buffer, and what that holds.
+async fn option<F, E>(connection: &Connection, director: &Director<F, E>, question: &[u8]) -> io::Result<()> {
+    let answer = match asked_option(question) {
+        None => Err(Errno::Invalid),
+        Some((option, true, _, value)) => match sockopt::set(option, value) {
+            Ok(command) => director.execute(&command).await.map(|_| Vec::new()),
+            Err(errno) => Err(errno),
+        },
+        Some((option, false, length, buffer)) => match sockopt::Question::parse(option, buffer, length) {
+            Ok(asked) => match director.execute(&asked.command()).await {
+                Ok(answer) => asked.reply(buffer, &answer, director.connection_table_size()),
+                Err(errno) => Err(errno),
+            },
+            Err(errno) => Err(errno),
+        },
+    };
+    let (number, reply) = match answer {
+        Ok(reply) => (0, reply),
+        Err(errno) => (errno.number(), Vec::new()),
+    };
+    let length = u32::try_from(reply.len()).unwrap_or(u32::MAX);
+    send(connection, &[number.to_ne_bytes(), length.to_ne_bytes()].concat()).await?;
+    for part in reply.chunks(PART) {
+        send(connection, part).await?;
+    }
+    Ok(())
+}
+
+fn asked_option(question: &[u8]) -> Option<(i32, bool, usize, &[u8])> {
+    let (option, rest) = question.split_first_chunk()?;
+    let (is_set, rest) = rest.split_first_chunk()?;
+    let (length, value) = rest.split_first_chunk()?;
+    let length = u32::from_ne_bytes(*length) as usize;
+    Some((i32::from_ne_bytes(*option), u32::from_ne_bytes(*is_set) != 0, length, value))
+}
+
+/// A file of `/proc/net`.
+async fn file<F, E>(connection: &Connection, director: &Director<F, E>, path: &[u8]) -> io::Result<()> {
+    let mut file = BufWriter::new(memory_file()?);
+    let written = match path {
+        b"/proc/net/ip_vs" => director.services_with_destinations().await.and_then(|listed| {
+            let pairs = listed.iter().map(|(service, destinations)| (service, destinations.as_slice()));
+            let text = proc_net::services(pairs, director.connection_table_size());
+            file.write_all(text.as_bytes()).map_err(|_| Errno::Failed)
+        }),
+        b"/proc/net/ip_vs_stats" => director
+            .total()
+            .await
+            .and_then(|total| file.write_all(proc_net::stats(&total).as_bytes()).map_err(|_| Errno::Failed)),
+        b"/proc/net/ip_vs_conn" => director.write_connections(&mut file).await,
+        _ => Err(Errno::NoEntry),
+    };
+    let (number, file) = match written {
+        Ok(()) => (0, Some(sealed(file)?)),
+        Err(errno) => (errno.number(), None),
+    };
+    let head = [number.to_ne_bytes(), [0; 4]].concat();
+    timeout(WRITE_PATIENCE, connection.send_with(&head, file.as_ref())).await?
+}
+
+fn memory_file() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("ip_vs", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
+}
+
+/// The file at its beginning, never to be changed again.
+fn sealed(file: BufWriter<File>) -> io::Result<OwnedFd> {
+    let mut file = file.into_inner()?;
+    file.rewind()?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_whole_or_not_at_all() {
+        let question = [&1154_i32.to_ne_bytes()[..], &1_u32.to_ne_bytes(), &2_u32.to_ne_bytes(), b"ab"].concat();
+        assert_eq!(asked_option(&question), Some((1154, true, 2, &b"ab"[..])));
+        assert_eq!(asked_option(&question[..11]), None);
+        assert_eq!(asked_option(&[]), None);
+    }
+
+    #[test]
+    fn files_are_read_from_their_beginning_and_stay_as_they_are() {
+        let mut file = BufWriter::new(memory_file().unwrap());
+        file.write_all(b"text").unwrap();
+        let file = sealed(file).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(rustix::io::read(&file, &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"text");
+        rustix::io::write(&file, b"more").unwrap_err();
+    }
+}

@@ -1,0 +1,158 @@
+//! What IPVS's tools see of counters: since they were last set to zero, and with rates.
+//!
+//! The gateway's own counters never go backwards; what was counted when a tool set them to zero is kept here, and taken
+//! off for tools only.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+
+use super::entries;
+use crate::control::protocol::{ServiceName, ServiceRow, TrafficTotals};
+use crate::ipvs::Stats;
+use crate::ipvs::rates::Estimator;
+
+/// A service, or a real server of it.
+type Key = (ServiceName, Option<SocketAddr>);
+
+/// What is kept of one.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    zero: TrafficTotals,
+    estimator: Estimator,
+    /// The last sampling that it was there at.
+    seen: u64,
+}
+
+/// What is kept of all.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    kept: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_key: HashMap<Key, Kept>,
+    samplings: u64,
+}
+
+pub(super) fn name(row: &ServiceRow) -> ServiceName {
+    ServiceName { vip: row.vip, protocol: row.protocol }
+}
+
+/// A service and its real servers, with what each has counted.
+fn parts(row: &ServiceRow) -> impl Iterator<Item = (Key, &TrafficTotals)> {
+    let real_servers = row.real_servers.iter().map(|real| ((name(row), Some(real.address)), &real.traffic));
+    std::iter::once(((name(row), None), &row.traffic)).chain(real_servers)
+}
+
+impl Rates {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what two seconds have brought; forgets what is gone.
+    pub(super) fn sample(&self, rows: &[ServiceRow]) {
+        let mut state = self.lock();
+        state.samplings += 1;
+        let seen = state.samplings;
+        for (key, traffic) in rows.iter().flat_map(parts) {
+            let stats = entries::stats(traffic);
+            let new = || Kept { zero: TrafficTotals::default(), estimator: Estimator::new(&stats), seen };
+            let kept = state.by_key.entry(key).or_insert_with(new);
+            kept.estimator.sample(&stats);
+            kept.seen = seen;
+        }
+        state.by_key.retain(|_, kept| kept.seen == seen);
+    }
+
+    /// Counts from here on, for tools.
+    pub(super) fn zero(&self, rows: &[ServiceRow]) {
+        let mut state = self.lock();
+        let seen = state.samplings;
+        for (key, traffic) in rows.iter().flat_map(parts) {
+            let estimator = Estimator::new(&entries::stats(traffic));
+            state.by_key.insert(key, Kept { zero: *traffic, estimator, seen });
+        }
+    }
+
+    /// Forgets one that goes, so that the next one of the same name does not count from its zero.
+    pub(super) fn forget(&self, service: ServiceName, real_server: Option<SocketAddr>) {
+        let mut state = self.lock();
+        match real_server {
+            Some(_) => drop(state.by_key.remove(&(service, real_server))),
+            None => state.by_key.retain(|(name, _), _| *name != service),
+        }
+    }
+
+    /// What tools see of a service.
+    pub(super) fn of_service(&self, row: &ServiceRow) -> Stats {
+        self.view((name(row), None), &row.traffic)
+    }
+
+    /// What tools see of a real server.
+    pub(super) fn of_real_server(&self, service: ServiceName, address: SocketAddr, traffic: &TrafficTotals) -> Stats {
+        self.view((service, Some(address)), traffic)
+    }
+
+    fn view(&self, key: Key, traffic: &TrafficTotals) -> Stats {
+        let Some(kept) = self.lock().by_key.get(&key).copied() else { return entries::stats(traffic) };
+        kept.estimator.fill(entries::stats(&since(traffic, &kept.zero)))
+    }
+}
+
+/// What was counted since. One that counts less than it did was removed and added again in between.
+fn since(now: &TrafficTotals, zero: &TrafficTotals) -> TrafficTotals {
+    if now.connections < zero.connections || now.in_packets < zero.in_packets {
+        return *now;
+    }
+    TrafficTotals {
+        connections: now.connections - zero.connections,
+        in_packets: now.in_packets - zero.in_packets,
+        in_bytes: now.in_bytes.saturating_sub(zero.in_bytes),
+        out_packets: now.out_packets.saturating_sub(zero.out_packets),
+        out_bytes: now.out_bytes.saturating_sub(zero.out_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::{ForwardingMode, Protocol, SchedulerKind};
+
+    fn row(connections: u64) -> ServiceRow {
+        ServiceRow {
+            vip: "10.0.0.100:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            scheduler: SchedulerKind::Rr,
+            mode: ForwardingMode::Nat,
+            local_pool: String::new(),
+            traffic: TrafficTotals { connections, ..TrafficTotals::default() },
+            real_servers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn zero_is_where_a_tool_set_it_until_the_service_goes() {
+        let rates = Rates::default();
+        assert_eq!(rates.of_service(&row(7)).connections, 7);
+        rates.zero(&[row(7)]);
+        assert_eq!(rates.of_service(&row(9)).connections, 2);
+        assert_eq!(rates.of_service(&row(3)).connections, 3, "it was removed and added again");
+        rates.forget(name(&row(0)), None);
+        assert_eq!(rates.of_service(&row(9)).connections, 9);
+        rates.zero(&[row(7)]);
+        rates.sample(&[]);
+        assert_eq!(rates.of_service(&row(9)).connections, 9, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn rates_are_those_since_the_first_look() {
+        let rates = Rates::default();
+        rates.sample(&[row(1_000)]);
+        assert_eq!(rates.of_service(&row(1_000)).connection_rate, 0);
+        rates.sample(&[row(1_200)]);
+        assert_eq!(rates.of_service(&row(1_200)).connection_rate, 25);
+    }
+}
