@@ -32,8 +32,8 @@ help: ## list these targets
 packages:
 	@tests/lab/install.sh
 
-build: packages ## build the release binary, target/release/fullgate
-	$(CARGO) build --release $(LOCKED)
+build: packages ## build target/release/fullgate and the library for IPVS's tools beside it
+	$(CARGO) build --release $(LOCKED) --package fullgate --package ipvs-preload
 
 demo: ## show a gateway at work in network namespaces (root; KEEP=1 leaves it up)
 	@tests/lab/demo.sh
@@ -49,6 +49,7 @@ test-unit: packages ## unit tests and checks that need no root
 test-pure:
 	$(CARGO) test $(LOCKED) --no-default-features
 	$(CARGO) test $(LOCKED) --package pages --features map
+	$(CARGO) test $(LOCKED) --package ipvs-preload
 
 test-root:
 	@[[ $$EUID == 0 ]] || { echo "make test: network namespaces need root: sudo make test" >&2; exit 1; }
@@ -81,6 +82,7 @@ perf: build ## measure beside testpmd; the report goes to perf/results/ (root; P
 install: ## install the built binary, man pages, completions, units, configurations (PREFIX, DESTDIR)
 	@[[ -x target/release/fullgate ]] || { echo "make install: build first: make build" >&2; exit 1; }
 	install -D -m 755 target/release/fullgate $(DESTDIR)$(PREFIX)/bin/fullgate
+	install -D -m 644 target/release/libfullgate_ipvs.so $(DESTDIR)$(PREFIX)/lib/fullgate/libfullgate_ipvs.so
 	install -D -m 755 hugepage-setup/fullgate-hugepages $(DESTDIR)$(PREFIX)/bin/fullgate-hugepages
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(SYSCONF)/examples $(DESTDIR)$(UNITS)
 	target/release/fullgate man $(DESTDIR)$(PREFIX)/share/man/man1
@@ -98,4 +100,5 @@ install: ## install the built binary, man pages, completions, units, configurati
 uninstall: ## remove what install put there, but for the configuration
 	rm -f $(DESTDIR)$(PREFIX)/bin/fullgate $(DESTDIR)$(PREFIX)/bin/fullgate-hugepages $(DESTDIR)$(PREFIX)/share/man/man1/fullgate*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/fullgate $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_fullgate $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/fullgate.fish
+	rm -rf $(DESTDIR)$(PREFIX)/lib/fullgate
 	rm -f $(DESTDIR)$(UNITS)/fullgate.service $(DESTDIR)$(UNITS)/fullgate-hugepages.service
