@@ -8,7 +8,7 @@
 //! `--no-default-features`: [`wire`] header views, [`flow`] keys, hashing and ownership, [`session`] the table, its
 //! timers and local ports, [`balance`] services and schedulers, [`route`] what the kernel mirror fills,
 //! [`forward`] the fast path, [`port`] the traits of a port, [`config`] the TOML, [`control::protocol`] the words on
-//! the Unix socket, [`telemetry::counters`].
+//! the Unix socket, [`ipvs`] those of IPVS's own tools, [`telemetry::counters`].
 //!
 //! Around it, with the feature `dpdk`: `dpdk` (EAL, mempool, mbuf, port: the only place for `unsafe`), `worker` (the
 //! poll loop and its rings), `control` (socket, snapshots, persistence, netlink mirror, TAP), `telemetry`

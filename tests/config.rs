@@ -328,7 +328,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "[control]\nsocket = \"run/s\"\n[worker]",
-            "f.toml:2: [control].socket: \"run/s\" is no absolute path; allowed: an absolute path of at most 107 bytes, like /run/fullgate/control.sock",
+            "f.toml:2: [control].socket: \"run/s\" is no absolute path; allowed: an absolute path of at most 97 bytes, like /run/fullgate/control.sock",
         ),
         bad(
             "[worker]",

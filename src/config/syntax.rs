@@ -29,8 +29,9 @@ impl SyntaxError {
 const MAX_NAME_LEN: usize = 32;
 /// The longest name of a network interface, in bytes (IFNAMSIZ less its closing NUL).
 pub(super) const MAX_TAP_LEN: usize = 15;
-/// The longest path of a Unix socket, in bytes (`sun_path` less its closing NUL).
-const MAX_SOCKET_LEN: usize = 107;
+/// The longest path of the control socket, in bytes: `sun_path` less its closing NUL and `.ipvs.sock`, which the socket
+/// beside it has besides.
+const MAX_SOCKET_LEN: usize = 97;
 /// The longest device name that DPDK takes, in bytes (RTE_DEV_NAME_MAX_LEN less its closing NUL).
 const MAX_DEVICE_LEN: usize = 63;
 /// The most addresses that one range may name; as many as all pools may hold.
@@ -255,7 +256,7 @@ pub fn address_range(text: &str) -> Result<Vec<IpAddr>, SyntaxError> {
 
 /// A path of the control socket.
 pub(super) fn socket_path(text: &str) -> Result<String, SyntaxError> {
-    const ALLOWED: &str = "an absolute path of at most 107 bytes, like /run/fullgate/control.sock";
+    const ALLOWED: &str = "an absolute path of at most 97 bytes, like /run/fullgate/control.sock";
     if text.len() > MAX_SOCKET_LEN {
         return Err(SyntaxError::new(text, "is too long for a Unix socket", ALLOWED));
     }
