@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
+use fullgate::balance::scheduler::Candidate;
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
+    Scheduler, SchedulerFlags, SchedulerKind, SchedulerSettings, Service, ServiceKey, ServiceTable, Weight,
 };
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
@@ -33,12 +34,18 @@ pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
         key: ServiceKey { protocol, address: VIP.into(), port: 80 },
-        scheduler: SchedulerKind::Rr,
+        scheduler: scheduler(SchedulerKind::Rr, SchedulerFlags::default(), &servers),
         pool: Some(0),
         owned_by_client: false,
         cursor: protocol as usize,
         real_servers: servers,
     }
+}
+
+/// A scheduler of these real servers, with everything as it is where nothing is said.
+pub fn scheduler(kind: SchedulerKind, flags: SchedulerFlags, servers: &[RealServer]) -> Scheduler {
+    let candidates: Vec<_> = servers.iter().map(Candidate::from).collect();
+    Scheduler::new(kind, flags, &SchedulerSettings::default(), &candidates)
 }
 
 pub fn server(slot: u32, address: Ipv4Addr, weight: u32) -> RealServer {
