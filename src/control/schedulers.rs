@@ -58,3 +58,101 @@ impl RealServerEntry {
         Candidate { address: self.config.address, weight: self.config.weight, last_weight: self.last_weight }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::balance::{ServiceTable, Timeouts};
+    use crate::config::{BalanceConfig, BalanceScope};
+    use crate::control::protocol::Request;
+    use crate::telemetry::counters::SlotLimits;
+
+    fn model(scheduler: &str) -> Model {
+        let service = |port: u16, scheduler: &str| {
+            json!({
+                "vip": format!("10.0.0.100:{port}"), "protocol": "tcp", "scheduler": scheduler, "mode": "nat",
+                "real_server": [{"address": "10.1.0.11:80", "weight": 1}, {"address": "10.1.0.12:80", "weight": 2}],
+            })
+        };
+        let balance = json!({"service": [service(80, scheduler), service(81, scheduler)]});
+        let balance: BalanceConfig = serde_json::from_value(balance).unwrap();
+        let scope = BalanceScope { ports: vec!["lan".into()], own_addresses: Vec::new(), workers: 1 };
+        Model::new(scope, Vec::new(), SlotLimits::default(), &balance).unwrap()
+    }
+
+    fn change(model: &mut Model, mut request: Value) -> ServiceTable {
+        request["service"] = json!({"vip": "10.0.0.100:80", "protocol": "tcp"});
+        let request: Request = serde_json::from_value(request).unwrap();
+        let changes = model.plan(&request).unwrap().unwrap();
+        model.commit(changes);
+        model.compile(Timeouts::default())
+    }
+
+    fn scheduler(table: &ServiceTable, index: usize) -> &Scheduler {
+        &table.services[index].scheduler
+    }
+
+    #[test]
+    fn draining_keeps_the_table_of_mh_and_a_new_weight_does_not() {
+        let mut model = model("mh");
+        let first = model.compile(Timeouts::default());
+        let weight =
+            |weight: u32| json!({"command": "real.edit", "address": "10.1.0.12:80", "set": {"weight": weight}});
+        let drained = change(&mut model, weight(0));
+        assert_eq!(scheduler(&drained, 0), scheduler(&first, 0));
+        let back = change(&mut model, weight(2));
+        assert_eq!(scheduler(&back, 0), scheduler(&first, 0));
+        let heavier = change(&mut model, weight(3));
+        assert_ne!(scheduler(&heavier, 0), scheduler(&first, 0));
+        assert_eq!(scheduler(&heavier, 1), scheduler(&first, 1), "the other service's is the same");
+        let flags = change(&mut model, json!({"command": "service.edit", "scheduler_flags": ["mh-port"]}));
+        assert_ne!(scheduler(&flags, 0), scheduler(&heavier, 0));
+        let fewer = change(&mut model, json!({"command": "real.del", "address": "10.1.0.11:80"}));
+        assert_ne!(scheduler(&fewer, 0), scheduler(&flags, 0));
+    }
+
+    #[test]
+    fn what_lblc_remembers_survives_changes_of_real_servers() {
+        let mut model = model("lblc");
+        let first = model.compile(Timeouts::default());
+        let later = change(&mut model, json!({"command": "real.del", "address": "10.1.0.11:80"}));
+        assert_eq!(scheduler(&later, 0), scheduler(&first, 0));
+        let other = change(&mut model, json!({"command": "service.edit", "scheduler": "lblcr"}));
+        assert_eq!(scheduler(&other, 0).kind(), SchedulerKind::Lblcr);
+        let again = change(&mut model, json!({"command": "service.edit", "scheduler": "lblc"}));
+        assert_ne!(scheduler(&again, 0), scheduler(&first, 0), "it begins anew");
+    }
+
+    #[test]
+    fn flags_go_with_their_scheduler() {
+        let mut model = model("sh");
+        let edit = |what: Value| {
+            let mut edit = json!({"command": "service.edit", "service": {"vip": "10.0.0.100:80", "protocol": "tcp"}});
+            edit.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+            serde_json::from_value::<Request>(edit).unwrap()
+        };
+        let mut done = |what: Value| {
+            let changes = model.plan(&edit(what)).unwrap()?;
+            let lines: Vec<_> = changes.iter().map(ToString::to_string).collect();
+            model.commit(changes);
+            Ok(lines)
+        };
+        let service = "service tcp 10.0.0.100:80:";
+        let lines = done(json!({"scheduler_flags": ["sh-port", "sh-fallback"]}));
+        assert_eq!(lines, Ok(vec![format!("{service} scheduler flags none -> sh-fallback,sh-port")]));
+        let refusal: crate::control::protocol::Refusal = done(json!({"scheduler_flags": ["mh-port"]})).unwrap_err();
+        assert!(
+            refusal.message.ends_with("mh-port is no flag of scheduler sh; allowed: sh-fallback, sh-port"),
+            "{refusal}"
+        );
+        let lines = done(json!({"scheduler": "mh", "scheduler_flags": ["mh-port"]}));
+        assert_eq!(
+            lines,
+            Ok(vec![format!("{service} scheduler sh -> mh, scheduler flags sh-fallback,sh-port -> mh-port")])
+        );
+        let lines = done(json!({"scheduler": "wlc"}));
+        assert_eq!(lines, Ok(vec![format!("{service} scheduler mh -> wlc, scheduler flags mh-port -> none")]));
+    }
+}

@@ -384,7 +384,8 @@ fn mh_makes_the_table_that_it_has_always_made() {
     let table = maglev(&[(1, 1), (2, 2), (3, 1)], 8);
     assert_eq!(table[..32], MAGLEV_BEGINS);
     let count = |slot| table.iter().filter(|&&of| of == slot).count();
-    assert_eq!([count(1), count(2), count(3)], [63, 125, 63]);
+    // 62 rounds of four slots, and three more.
+    assert_eq!([count(1), count(2), count(3)], [63, 126, 62]);
 }
 
 /// By another program, written from the description of the hash and of the table.
