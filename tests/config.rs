@@ -168,7 +168,7 @@ local_pool = "p"
     assert_eq!(config.punt.0, [1, 2, 3, 4, 0, 2000]);
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let ipvs = config.ipvs;
-    assert_eq!(ipvs.hash_secret, HashSecret(std::array::from_fn(|n| n as u8)));
+    assert_eq!(ipvs.hash_secret, HashSecret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
     assert_eq!((ipvs.mh_table_index, ipvs.lblc_expiration, ipvs.lblcr_expiration), (17, 1, 2));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));

@@ -98,15 +98,7 @@ impl fmt::Display for Change {
             Self::PoolRemove { name } => write!(f, "local pool {name}: removed"),
             Self::LocalAdd { pool, address } => write!(f, "local pool {pool}: address {address} added"),
             Self::LocalRemove { pool, address } => write!(f, "local pool {pool}: address {address} withdrawn"),
-            Self::ServiceAdd { key, settings } => {
-                let ServiceSettings { scheduler, scheduler_flags, mode, local_pool } = settings;
-                write!(f, "service {key}: added, scheduler {scheduler}")?;
-                if !scheduler_flags.is_empty() {
-                    write!(f, " ({scheduler_flags})")?;
-                }
-                write!(f, ", mode {mode}")?;
-                if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
-            }
+            Self::ServiceAdd { key, settings } => show_service(f, *key, settings),
             Self::ServiceEdit { key, from, to } => {
                 write!(f, "service {key}:")?;
                 let mut edits = Edits::new(f);
@@ -135,6 +127,16 @@ impl fmt::Display for Change {
             Self::SnatOrder { names } => write!(f, "snat: order {}", names.join(", ")),
         }
     }
+}
+
+fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSettings) -> fmt::Result {
+    let ServiceSettings { scheduler, scheduler_flags, mode, local_pool } = added;
+    write!(f, "service {key}: added, scheduler {scheduler}")?;
+    if !scheduler_flags.is_empty() {
+        write!(f, " ({scheduler_flags})")?;
+    }
+    write!(f, ", mode {mode}")?;
+    if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
 }
 
 fn show_snat(f: &mut fmt::Formatter<'_>, rule: &SnatConfig, before: Option<&str>) -> fmt::Result {
