@@ -17,7 +17,7 @@ use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 const REAL_SERVERS: [u32; 2] = [10, 1000];
 const WORKERS: usize = 2;
 
-criterion_group!(benches, schedulers);
+criterion_group!(benches, schedulers, tables);
 criterion_main!(benches);
 
 fn schedulers(criterion: &mut Criterion) {
@@ -37,6 +37,19 @@ fn schedulers(criterion: &mut Criterion) {
                     chosen.inspect(|&chosen| counts.0[0].real_servers[chosen].active.add(u64::from(name != "ovf")))
                 });
             });
+        }
+    }
+    group.finish();
+}
+
+/// What the control thread makes anew when a service's real servers change.
+fn tables(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("make");
+    for kind in [SchedulerKind::Sh, SchedulerKind::Mh] {
+        for count in REAL_SERVERS {
+            let candidates: Vec<_> = service(kind, count).real_servers.iter().map(Candidate::from).collect();
+            let make = || Scheduler::new(kind, SchedulerFlags::default(), &SchedulerSettings::default(), &candidates);
+            group.bench_function(BenchmarkId::new(kind.name(), count), |bench| bench.iter(make));
         }
     }
     group.finish();

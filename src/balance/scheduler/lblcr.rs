@@ -28,8 +28,10 @@ pub(super) fn schedule(
         Some(index) => index,
         None => {
             let chosen = wlc::schedule(servers, loads)?;
-            // Those that are gone make room.
-            set.retain(now, |slot| index_of(servers, slot).is_some());
+            if set.is_full() {
+                // Those that are gone make room.
+                set.retain(now, |slot| index_of(servers, slot).is_some());
+            }
             set.insert(servers[chosen].slot, now);
             chosen
         }

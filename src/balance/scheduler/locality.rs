@@ -40,6 +40,11 @@ impl ServerSet {
         self.slots.iter().copied().flatten()
     }
 
+    /// Whether the next one that is added drives one out.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.iter().all(Option::is_some)
+    }
+
     /// Adds one that is not in it; where it is full, the oldest goes.
     pub(super) fn insert(&mut self, slot: RealServerSlot, now: Tick) {
         if !self.slots.contains(&Some(slot)) {
