@@ -162,8 +162,18 @@ fn wrong_usage_is_2() {
         (&["service", "add", "-t", "10.0.0.1:0"], "has port 0"),
         (&["service", "add", "-t", "::1"], "\"::1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:80", "-u", "10.0.0.1:80"], "cannot be used with"),
-        (&["service", "add", "-t", "10.0.0.1:80", "-s", "wwr"], "[possible values: rr, wrr, lc, wlc]"),
-        (&["service", "edit", "-t", "10.0.0.1:80"], "--scheduler <SCHEDULER>|--local-pool <POOL>"),
+        (
+            &["service", "add", "-t", "10.0.0.1:80", "-s", "wwr"],
+            "[possible values: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, mh, fo, ovf, twos]",
+        ),
+        (
+            &["service", "edit", "-t", "10.0.0.1:80"],
+            "--scheduler <SCHEDULER>|--sched-flags [<FLAGS>...]|--local-pool <POOL>",
+        ),
+        (
+            &["service", "add", "-t", "10.0.0.1:80", "-b", "fallback"],
+            "[possible values: sh-fallback, sh-port, mh-fallback, mh-port]",
+        ),
         (&["real", "add", "-t", "10.0.0.1:80"], "--real-server <RIP[:PORT]>"),
         (&["real", "add", "-t", "10.0.0.1:80", "-r", "10.1.0.1", "-w", "65536"], "65536 is not in 0..=65535"),
         (&["real", "edit", "-t", "10.0.0.1:80", "-r", "10.1.0.1"], "--weight <WEIGHT>|--upper"),
@@ -320,8 +330,22 @@ fn changes_are_requests() {
     assert_request(
         &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
-                "scheduler": "lc", "local_pool": null }),
+                "scheduler": "lc", "scheduler_flags": null, "local_pool": null }),
     );
+    assert_request(
+        &["service", "add", "-t", "10.0.0.100:80", "-s", "mh", "-b", "mh-port,mh-fallback"],
+        json!({ "version": 1, "command": "service.add", "service": {
+            "vip": "10.0.0.100:80", "protocol": "tcp", "scheduler": "mh", "scheduler_flags": ["mh-fallback", "mh-port"],
+            "mode": "fullnat", "local_pool": "", "real_server": [],
+        }}),
+    );
+    for (given, flags) in [(&["-b", "sh-port"][..], json!(["sh-port"])), (&["-b"], json!([]))] {
+        assert_request(
+            &[&["service", "edit", "-t", "10.0.0.100:80"], given].concat(),
+            json!({ "version": 1, "command": "service.edit", "service": service, "scheduler": null,
+                    "scheduler_flags": flags, "local_pool": null }),
+        );
+    }
     assert_request(
         &["service", "del", "--tcp-service", "10.0.0.100:80"],
         json!({ "version": 1, "command": "service.del", "service": service }),
@@ -439,8 +463,8 @@ fn services() -> Value {
               "tunnel": { "encapsulation": "gue", "port": 6080, "checksum": true }, "weight": 65_535, "upper": 9, "lower": 8, "active_connections": 0,
               "inactive_connections": 0, "traffic": traffic(20, 300, 40_000) },
           ] },
-        { "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "rr", "mode": "fullnat", "local_pool": "lan",
-          "traffic": traffic(0, 0, 0), "real_servers": [] },
+        { "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "sh", "scheduler_flags": ["sh-fallback", "sh-port"],
+          "mode": "fullnat", "local_pool": "lan", "traffic": traffic(0, 0, 0), "real_servers": [] },
     ])
 }
 
@@ -457,7 +481,7 @@ Prot LocalAddress:Port Scheduler LocalPool
 TCP  10.0.0.100:80 wrr lan
   -> 10.1.0.11:80        fullnat       1           3      12345
   -> 10.1.0.112:8080     tun       65535           0          0
-UDP  10.0.0.100:53 rr lan
+UDP  10.0.0.100:53 sh lan (sh-fallback,sh-port)
 ",
     );
     let one =

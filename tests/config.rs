@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use fullgate::balance::scheduler::HashSecret;
 use fullgate::balance::{Encapsulation, ForwardingMode, PortRange, Protocol, SchedulerKind, Timeouts, Tunnel, Weight};
 use fullgate::config::{BalanceConfig, Config, Device, Idle, PortSteering, PuntRates, SessionPages};
 use fullgate::port::{MacAddress, PortId, VlanId};
@@ -112,6 +113,11 @@ tcp_last_ack = 8
 tcp_listen = 9
 tcp_synack = 10
 udp = 2678400
+[ipvs]
+hash_secret = "000102030405060708090a0b0c0d0e0f"
+mh_tab_index = 17
+lblc_expiration = 1
+lblcr_expiration = 2
 [[port]]
 name = "a"
 device = "net_null0,no-rx=1"
@@ -138,7 +144,8 @@ ports = "1-2"
 [[service]]
 vip = "10.0.0.1:53"
 protocol = "udp"
-scheduler = "lc"
+scheduler = "sh"
+scheduler_flags = ["sh-port", "sh-fallback"]
 mode = "fullnat"
 local_pool = "p"
 real_server = [{ address = "10.0.0.20:5353", weight = 0, upper = 9, lower = 8 }]
@@ -160,6 +167,9 @@ local_pool = "p"
     assert_eq!(config.control.group.as_deref(), Some("adm"));
     assert_eq!(config.punt.0, [1, 2, 3, 4, 0, 2000]);
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
+    let ipvs = config.ipvs;
+    assert_eq!(ipvs.hash_secret, HashSecret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
+    assert_eq!((ipvs.mh_table_index, ipvs.lblc_expiration, ipvs.lblcr_expiration), (17, 1, 2));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));
     assert_eq!(port.mac, Some(MacAddress([2, 10, 0, 0, 0, 1])));
@@ -170,6 +180,11 @@ local_pool = "p"
     assert!(port.routes[2].to.address.is_ipv6());
     let pool = &config.balance.local_pools[0];
     assert_eq!((pool.addresses.len(), pool.ports), (3, PortRange { first: 1, last: 2 }));
+    let service = &config.balance.services[0];
+    assert_eq!(
+        (service.scheduler, service.scheduler_flags.to_string().as_str()),
+        (SchedulerKind::Sh, "sh-fallback,sh-port")
+    );
     let real = &config.balance.services[0].real_servers[0];
     assert_eq!((real.weight, real.upper_threshold, real.lower_threshold), (Weight(0), 9, 8));
     let rule = &config.balance.snat[0];
@@ -189,6 +204,25 @@ fn the_same_words_in_toml_and_json() {
     let json = serde_json::to_string(&config.balance).unwrap();
     assert!(json.contains(r#""real_server":[{"address":"10.1.0.11:80","weight":1,"upper":0,"lower":0}]"#), "{json}");
     assert_eq!(serde_json::from_str::<BalanceConfig>(&json).unwrap(), config.balance);
+}
+
+#[test]
+fn hashing_without_a_secret_is_a_warning() {
+    for scheduler in SchedulerKind::ALL {
+        let text = changed("protocol = \"tcp\"", &format!("protocol = \"tcp\"\nscheduler = \"{scheduler}\""));
+        let warnings = Config::parse(&text, "f.toml").unwrap().warnings();
+        assert_eq!(warnings.len(), usize::from(["dh", "sh", "mh"].contains(&scheduler.name())), "{warnings:?}");
+        let with_secret = text + "[ipvs]\nhash_secret = \"000102030405060708090a0b0c0d0e0f\"\n";
+        assert_eq!(Config::parse(&with_secret, "f.toml").unwrap().warnings(), Vec::<String>::new());
+    }
+    let text = changed("protocol = \"tcp\"", "protocol = \"tcp\"\nscheduler = \"mh\"");
+    assert_eq!(
+        Config::parse(&text, "f.toml").unwrap().warnings(),
+        [
+            "[ipvs].hash_secret is not set: clients can choose their real server of service tcp 10.0.0.100:80 (scheduler mh); \
+          set it, the same on all gateways that must choose alike"
+        ]
+    );
 }
 
 #[test]
@@ -298,7 +332,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "colour = 1\n[worker]",
-            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, port, local_pool, service, snat",
+            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, ipvs, port, local_pool, service, snat",
         ),
         bad(
             "[worker]",
@@ -369,6 +403,21 @@ fn bad_plain_tables() {
             "[worker]",
             "[punt]\nospf = 1\n[worker]",
             "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, ipv6, multicast, local, virtual",
+        ),
+        bad(
+            "[worker]",
+            "[ipvs]\nmh_tab_index = 18\n[worker]",
+            "f.toml:2: [ipvs].mh_tab_index: 18 is out of range; allowed: an integer from 8 to 17",
+        ),
+        bad(
+            "[worker]",
+            "[ipvs]\nhash_secret = \"00\"\n[worker]",
+            "f.toml:2: [ipvs].hash_secret: 2 characters that are not 32 hexadecimal digits; allowed: 32 hexadecimal digits, as `openssl rand -hex 16` prints them",
+        ),
+        bad(
+            "[worker]",
+            "[ipvs]\nlblc_expiration = 0\n[worker]",
+            "f.toml:2: [ipvs].lblc_expiration: 0 is out of range; allowed: an integer from 1 to 2678400 seconds (31 days)",
         ),
         bad(
             "[worker]",
@@ -955,7 +1004,27 @@ fn bad_services() {
         bad(
             "protocol = \"tcp\"",
             "protocol = \"tcp\"\nscheduler = \"random\"",
-            "f.toml:22: service[0].scheduler: \"random\" is not a scheduler: allowed: rr, wrr, lc, wlc",
+            "f.toml:22: service[0].scheduler: \"random\" is not a scheduler: allowed: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, mh, fo, ovf, twos",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nscheduler_flags = [\"sh-fallback\", \"sh-ports\"]",
+            "f.toml:22: service[0].scheduler_flags[1]: \"sh-ports\" is not a scheduler flag: allowed: sh-fallback, sh-port, mh-fallback, mh-port",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nscheduler_flags = \"sh-port\"",
+            "f.toml:22: service[0].scheduler_flags: a string does not fit here; allowed: a list of flags, like [\"sh-fallback\", \"sh-port\"]",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nscheduler = \"mh\"\nscheduler_flags = [\"sh-port\"]",
+            "f.toml:23: service[0].scheduler_flags: sh-port is no flag of scheduler mh; allowed: mh-fallback, mh-port",
+        ),
+        bad(
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\nscheduler_flags = [\"mh-port\"]",
+            "f.toml:22: service[0].scheduler_flags: mh-port is no flag of scheduler wlc; allowed: none: only sh and mh have flags",
         ),
         bad(
             "protocol = \"tcp\"",

@@ -173,6 +173,7 @@ impl Gateway {
                         workers: 2,
                     },
                     timeouts: Timeouts::default(),
+                    scheduling: fullgate::balance::SchedulerSettings::default(),
                     balance,
                     store: Some(store),
                     routes,

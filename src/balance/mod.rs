@@ -2,12 +2,14 @@
 //! out through local pools.
 
 mod mode;
+mod overload;
 pub mod scheduler;
 pub mod service;
 mod snat;
 
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
-pub use scheduler::SchedulerKind;
+pub use overload::Overloads;
+pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
 pub use service::{
     LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
     ServiceTable, Timeouts, Weight,

@@ -8,12 +8,14 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::mode::{ForwardingMode, Tunnel};
-use super::scheduler::SchedulerKind;
+use super::overload::Overloads;
+use super::scheduler::Scheduler;
 use super::snat::SnatRule;
 use crate::port::PortId;
 
@@ -152,7 +154,7 @@ pub struct Service {
     /// What names it.
     pub key: ServiceKey,
     /// How it chooses real servers.
-    pub scheduler: SchedulerKind,
+    pub scheduler: Scheduler,
     /// Index into [`ServiceTable::pools`]: where real servers in FULLNAT mode get their local addresses from; none: it has
     /// no such real server.
     pub pool: Option<usize>,
@@ -320,6 +322,8 @@ pub struct ServiceTable {
     pub local_address_ports: Vec<PortId>,
     /// Session timeouts.
     pub timeouts: Timeouts,
+    /// Which real servers are held back by their upper thresholds; the same in every table of a gateway.
+    pub overloads: Arc<Overloads>,
 }
 
 impl ServiceTable {

@@ -14,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::CliError;
 use super::client::Client;
 use super::output::{print_json, print_lines};
-use crate::balance::{Protocol, SchedulerKind};
+use crate::balance::{Protocol, SchedulerFlag, SchedulerKind};
 use crate::config::DEFAULT_SOCKET;
 use crate::config::syntax::{self, SyntaxError};
 use crate::control::protocol::{Reply, Request, ServiceName};
@@ -136,6 +136,11 @@ impl FromStr for AddressAndPort {
 /// A scheduler's name; the list of names is what help and completions show.
 pub(super) fn scheduler() -> impl TypedValueParser<Value = SchedulerKind> {
     PossibleValuesParser::new(SchedulerKind::NAMES.split(", ")).try_map(|name| name.parse::<SchedulerKind>())
+}
+
+/// A scheduler's flag, likewise.
+pub(super) fn scheduler_flag() -> impl TypedValueParser<Value = SchedulerFlag> {
+    PossibleValuesParser::new(SchedulerFlag::NAMES.split(", ")).try_map(|name| name.parse::<SchedulerFlag>())
 }
 
 /// A protocol's name.

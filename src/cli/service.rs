@@ -3,13 +3,13 @@
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::arguments::{Connection, ServiceArgument, ServiceChoice, scheduler};
+use super::arguments::{Connection, ServiceArgument, ServiceChoice, scheduler, scheduler_flag};
 use super::forwarding::mode;
 use super::output::{print, print_json};
 use super::stats_table::traffic_cells;
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use crate::balance::{ForwardingMode, SchedulerKind};
+use crate::balance::{ForwardingMode, SchedulerFlag, SchedulerKind};
 use crate::config::ServiceConfig;
 use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow};
 
@@ -31,6 +31,7 @@ pub(super) enum Service {
 #[command(after_help = "\
 Examples:
   fullgate service add -t 10.0.0.100:80 -s wrr
+  fullgate service add -t 10.0.0.100:80 -s mh -b mh-fallback,mh-port
   fullgate service add -u 10.0.0.100:53 -s rr --local-pool lan
   fullgate service add -t 10.0.0.100:443 --mode dr")]
 pub(super) struct Add {
@@ -40,6 +41,10 @@ pub(super) struct Add {
     /// How real servers are chosen
     #[arg(short, long, default_value = "wlc", value_parser = scheduler())]
     scheduler: SchedulerKind,
+
+    /// Flags of schedulers sh and mh, separated by commas
+    #[arg(short = 'b', long = "sched-flags", value_name = "FLAGS", value_delimiter = ',', value_parser = scheduler_flag())]
+    scheduler_flags: Vec<SchedulerFlag>,
 
     /// How packets reach real servers that do not say it themselves
     #[arg(long, value_name = "MODE", default_value = "fullnat", value_parser = mode())]
@@ -55,7 +60,7 @@ pub(super) struct Add {
 
 /// Change a service; what is not given stays
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("change").args(["scheduler", "mode", "local_pool"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("change").args(["scheduler", "scheduler_flags", "mode", "local_pool"]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
 
@@ -72,6 +77,11 @@ pub(super) struct Edit {
     /// How packets reach real servers that do not say it themselves
     #[arg(long, value_name = "MODE", value_parser = mode())]
     mode: Option<ForwardingMode>,
+    /// Flags of schedulers sh and mh, separated by commas: those it shall have; none if nothing follows
+    #[arg(
+        short = 'b', long = "sched-flags", value_name = "FLAGS", num_args = 0.., value_delimiter = ',', value_parser = scheduler_flag()
+    )]
+    scheduler_flags: Option<Vec<SchedulerFlag>>,
 
     /// Pool of local addresses, for new sessions
     #[arg(long, value_name = "POOL")]
@@ -123,7 +133,8 @@ impl Service {
             Self::Edit(edit) => {
                 let service = edit.service.name()?;
                 let (scheduler, mode, local_pool) = (edit.scheduler, edit.mode, edit.local_pool);
-                edit.connection.change(&Request::ServiceEdit { service, scheduler, mode, local_pool })
+                let scheduler_flags = edit.scheduler_flags.map(Into::into);
+                edit.connection.change(&Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool })
             }
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),
@@ -138,6 +149,7 @@ impl Add {
             vip,
             protocol,
             scheduler: self.scheduler,
+            scheduler_flags: self.scheduler_flags.into(),
             mode: self.mode,
             local_pool: self.local_pool.unwrap_or_default(),
             real_servers: Vec::new(),
@@ -177,8 +189,12 @@ fn table(rows: &[ServiceRow]) -> Table {
     table.put_first("Prot LocalAddress:Port Scheduler LocalPool");
     for service in rows {
         let protocol = service.protocol.name().to_uppercase();
-        let line = format!("{protocol}  {} {} {}", service.vip, service.scheduler, service.local_pool);
-        table.line(line.trim_end().to_owned());
+        let mut words = vec![service.vip.to_string(), service.scheduler.to_string(), service.local_pool.clone()];
+        if !service.scheduler_flags.is_empty() {
+            words.push(format!("({})", service.scheduler_flags));
+        }
+        words.retain(|word| !word.is_empty());
+        table.line(format!("{protocol}  {}", words.join(" ")));
         for real in &service.real_servers {
             table.row([
                 format!("  -> {}", real.address),

@@ -11,7 +11,10 @@ use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConf
 use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
-use crate::balance::{Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::balance::{
+    Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel,
+    Weight,
+};
 
 /// Ports that the kernel's own services do not use.
 const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
@@ -76,6 +79,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
     let protocol = section.require("protocol", "tcp, udp").and_then(|value| word("tcp, udp", &value));
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
+    let scheduler_flags = section.get("scheduler_flags").map(|value| scheduler_flags(&value));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
     let real_servers = section.sections("real_server").into_iter().map(real_server).collect();
@@ -84,10 +88,16 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         vip,
         protocol: protocol.unwrap_or(Protocol::Tcp),
         scheduler: scheduler.unwrap_or_default(),
+        scheduler_flags: scheduler_flags.unwrap_or_default(),
         mode: mode.unwrap_or(ForwardingMode::Fullnat),
         local_pool: pool.unwrap_or_default(),
         real_servers,
     }
+}
+
+fn scheduler_flags(value: &Value<'_>) -> SchedulerFlags {
+    let flags = value.list("a list of flags, like [\"sh-fallback\", \"sh-port\"]");
+    flags.iter().filter_map(|flag| word::<SchedulerFlag>(SchedulerFlag::NAMES, flag)).collect()
 }
 
 fn snat(mut section: Section<'_>) -> SnatConfig {

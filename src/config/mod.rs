@@ -25,6 +25,7 @@ use toml::de::DeTable;
 
 use raw::{Document, Section};
 
+use crate::balance::scheduler::HashSecret;
 pub use error::ConfigError;
 pub use model::*;
 pub use validate::BalanceScope;
@@ -63,7 +64,20 @@ impl Config {
                 "service {key}: no port has {vip} among its addresses: right if keepalived or a routing daemon adds it"
             )
         };
-        missing.map(warning).chain(self.snat_warnings()).collect()
+        missing.map(warning).chain(self.secret_warning()).chain(self.snat_warnings()).collect()
+    }
+
+    /// Whom a client reaches is everybody's to know while the hashes have no secret.
+    fn secret_warning(&self) -> Option<String> {
+        let hashing = self.balance.services.iter().find(|service| service.scheduler.is_hashing())?;
+        (self.ipvs.hash_secret == HashSecret::default()).then(|| {
+            format!(
+                "[ipvs].hash_secret is not set: clients can choose their real server of service {} (scheduler {}); \
+                 set it, the same on all gateways that must choose alike",
+                hashing.key(),
+                hashing.scheduler
+            )
+        })
     }
 
     /// Rules for source NAT whose pool has no address for them: it may get one at run time.
@@ -88,8 +102,9 @@ fn read(document: &Document<'_>, root: &DeTable<'_>) -> Config {
     let control = sections::control(root.section("control"));
     let punt = sections::punt(root.section("punt"));
     let timeouts = sections::timeouts(root.section("timeouts"));
+    let ipvs = sections::ipvs(root.section("ipvs"));
     let ports = ports::ports(&mut root, worker.cores.len());
     let balance = balance::balance(&mut root, &ports::balance_scope(&ports, worker.cores.len()));
     root.finish();
-    Config { dpdk, worker, session, control, punt, timeouts, ports, balance }
+    Config { dpdk, worker, session, control, punt, timeouts, ipvs, ports, balance }
 }

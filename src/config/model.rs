@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{
-    ForwardingMode, Network, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight,
+    ForwardingMode, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings, ServiceKey,
+    Timeouts, Tunnel, Weight,
 };
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
@@ -30,6 +31,8 @@ pub struct Config {
     pub punt: PuntRates,
     /// `[timeouts]`
     pub timeouts: Timeouts,
+    /// `[ipvs]`
+    pub ipvs: SchedulerSettings,
     /// `[[port]]`
     pub ports: Vec<PortConfig>,
     /// Local pools, services and rules for source NAT: what run-time commands can change.
@@ -46,6 +49,7 @@ impl Config {
             ("[control]", self.control == other.control),
             ("[punt]", self.punt == other.punt),
             ("[timeouts]", self.timeouts == other.timeouts),
+            ("[ipvs]", self.ipvs == other.ipvs),
             ("[[port]]", self.ports == other.ports),
         ];
         sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
@@ -279,6 +283,9 @@ pub struct ServiceConfig {
     pub protocol: Protocol,
     /// How it chooses real servers.
     pub scheduler: SchedulerKind,
+    /// The scheduler's flags.
+    #[serde(default, skip_serializing_if = "SchedulerFlags::is_empty")]
+    pub scheduler_flags: SchedulerFlags,
     /// How packets reach those of its real servers that do not say it themselves.
     pub mode: ForwardingMode,
     /// Name of its local pool, for real servers in FULLNAT mode; empty where there is none of these.

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use super::model::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::syntax;
-use crate::balance::{Encapsulation, ForwardingMode, ServiceKey, Tunnel, Weight};
+use crate::balance::{Encapsulation, ForwardingMode, SchedulerFlags, SchedulerKind, ServiceKey, Tunnel, Weight};
 
 /// What is wrong with one thing. Prints as `KEY: WHAT IS WRONG; allowed: WHAT IS ALLOWED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,13 @@ pub fn endpoint(key: &'static str, endpoint: SocketAddr) -> Vec<Fault> {
     let port =
         Fault::unless(endpoint.port() != 0, || Fault::new(key, format!("{endpoint} has port 0"), "a port of 1-65535"));
     host.into_iter().chain(port).collect()
+}
+
+/// A scheduler with flags that are another one's.
+pub fn scheduler_flags(scheduler: SchedulerKind, flags: SchedulerFlags) -> Option<Fault> {
+    let foreign = flags.foreign_to(scheduler)?;
+    let wrong = format!("{foreign} is no flag of scheduler {scheduler}");
+    Some(Fault::new("scheduler_flags", wrong, scheduler.flag_names()))
 }
 
 /// A real server of the service at `vip`, whose own mode is `mode`.

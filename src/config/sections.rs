@@ -1,9 +1,10 @@
-//! The plain tables: `[dpdk]`, `[worker]`, `[session]`, `[control]`, `[punt]`, `[timeouts]`.
+//! The plain tables: `[dpdk]`, `[worker]`, `[session]`, `[control]`, `[punt]`, `[timeouts]`, `[ipvs]`.
 //!
 //! Where a value is wrong it is noted in the document and a placeholder returned.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::model::{
     ControlConfig, DEFAULT_SOCKET, DpdkConfig, Idle, PuntRates, SessionConfig, SessionPages, WorkerConfig,
@@ -11,7 +12,8 @@ use super::model::{
 use super::raw::{Section, Value};
 use super::rules;
 use super::syntax;
-use crate::balance::Timeouts;
+use crate::balance::scheduler::{HashSecret, mh};
+use crate::balance::{SchedulerSettings, Timeouts};
 use crate::forward::PuntClass;
 use crate::port::MAX_WORKERS;
 
@@ -173,4 +175,27 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     }
     section.finish();
     timeouts
+}
+
+/// `[ipvs]`: keys by IPVS's names where it has them.
+pub(super) fn ipvs(mut section: Section<'_>) -> SchedulerSettings {
+    let mut settings = SchedulerSettings::default();
+    let secret = section.get("hash_secret");
+    if let Some(secret) = secret.and_then(|value| value.parsed(HashSecret::ALLOWED, HashSecret::from_str)) {
+        settings.hash_secret = secret;
+    }
+    let index = section.get("mh_tab_index");
+    if let Some(index) = index.and_then(|value| value.integer(mh::TABLE_INDICES, "")) {
+        settings.mh_table_index = index;
+    }
+    let fields: [(&'static str, &mut u32); 2] =
+        [("lblc_expiration", &mut settings.lblc_expiration), ("lblcr_expiration", &mut settings.lblcr_expiration)];
+    for (name, field) in fields {
+        let value = section.get(name);
+        if let Some(seconds) = value.and_then(|value| value.integer(rules::TIMEOUT, "seconds (31 days)")) {
+            *field = seconds;
+        }
+    }
+    section.finish();
+    settings
 }

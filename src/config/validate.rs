@@ -219,6 +219,8 @@ impl Check<'_> {
                 Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_a_service(service.key())),
                 Entry::Vacant(vacant) => _ = vacant.insert(place),
             }
+            let flags = rules::scheduler_flags(service.scheduler, service.scheduler_flags);
+            self.faults(|key| Place::Service(index, key), flags);
             self.service_pool(index, service);
             self.real_servers(index, service);
             let before = total;
@@ -303,6 +305,7 @@ mod tests {
             vip: "10.0.0.100:80".parse().unwrap(),
             protocol: Protocol::Tcp,
             scheduler: SchedulerKind::Rr,
+            scheduler_flags: crate::balance::SchedulerFlags::default(),
             mode: ForwardingMode::Fullnat,
             local_pool: "lan".into(),
             real_servers: vec![real],

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::balance::{ForwardingMode, PortRange, SchedulerKind, ServiceKey};
+use crate::balance::{ForwardingMode, PortRange, SchedulerFlags, SchedulerKind, ServiceKey};
 use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// What can be changed of a service without touching its real servers.
@@ -13,6 +13,8 @@ use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig
 pub struct ServiceSettings {
     /// How it chooses real servers.
     pub scheduler: SchedulerKind,
+    /// With which of its flags.
+    pub scheduler_flags: SchedulerFlags,
     /// How packets reach them.
     pub mode: ForwardingMode,
     /// Name of its local pool.
@@ -21,7 +23,12 @@ pub struct ServiceSettings {
 
 impl From<&ServiceConfig> for ServiceSettings {
     fn from(config: &ServiceConfig) -> Self {
-        Self { scheduler: config.scheduler, mode: config.mode, local_pool: config.local_pool.clone() }
+        Self {
+            scheduler: config.scheduler,
+            scheduler_flags: config.scheduler_flags,
+            mode: config.mode,
+            local_pool: config.local_pool.clone(),
+        }
     }
 }
 
@@ -91,15 +98,12 @@ impl fmt::Display for Change {
             Self::PoolRemove { name } => write!(f, "local pool {name}: removed"),
             Self::LocalAdd { pool, address } => write!(f, "local pool {pool}: address {address} added"),
             Self::LocalRemove { pool, address } => write!(f, "local pool {pool}: address {address} withdrawn"),
-            Self::ServiceAdd { key, settings } => {
-                let ServiceSettings { scheduler, mode, local_pool } = settings;
-                write!(f, "service {key}: added, scheduler {scheduler}, mode {mode}")?;
-                if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
-            }
+            Self::ServiceAdd { key, settings } => show_service(f, *key, settings),
             Self::ServiceEdit { key, from, to } => {
                 write!(f, "service {key}:")?;
                 let mut edits = Edits::new(f);
                 edits.show("scheduler", &from.scheduler, &to.scheduler)?;
+                edits.show("scheduler flags", &from.scheduler_flags, &to.scheduler_flags)?;
                 edits.show("mode", &from.mode, &to.mode)?;
                 edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))
             }
@@ -123,6 +127,16 @@ impl fmt::Display for Change {
             Self::SnatOrder { names } => write!(f, "snat: order {}", names.join(", ")),
         }
     }
+}
+
+fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSettings) -> fmt::Result {
+    let ServiceSettings { scheduler, scheduler_flags, mode, local_pool } = added;
+    write!(f, "service {key}: added, scheduler {scheduler}")?;
+    if !scheduler_flags.is_empty() {
+        write!(f, " ({scheduler_flags})")?;
+    }
+    write!(f, ", mode {mode}")?;
+    if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
 }
 
 fn show_snat(f: &mut fmt::Formatter<'_>, rule: &SnatConfig, before: Option<&str>) -> fmt::Result {

@@ -5,6 +5,7 @@
 //! once for several of them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -16,14 +17,16 @@ impl Model {
     /// The table of what the model holds now, of the next generation.
     pub fn compile(&mut self, timeouts: Timeouts) -> ServiceTable {
         self.generation += 1;
+        let schedulers = self.prepare_schedulers();
         let pool_index: HashMap<&str, usize> =
             self.pools.iter().enumerate().map(|(index, pool)| (pool.name.as_str(), index)).collect();
         let services: Vec<Service> = self
             .services
             .values()
-            .map(|service| Service {
+            .zip(schedulers)
+            .map(|(service, scheduler)| Service {
                 key: service.key,
-                scheduler: service.settings.scheduler,
+                scheduler,
                 pool: pool_index.get(service.settings.local_pool.as_str()).copied(),
                 owned_by_client: service.modes().any(|mode| mode == ForwardingMode::Nat),
                 cursor: service.cursor as usize,
@@ -50,6 +53,7 @@ impl Model {
             local_addresses: self.locals.clone(),
             local_address_ports: self.local_address_ports(),
             timeouts,
+            overloads: Arc::clone(&self.overloads),
         }
     }
 

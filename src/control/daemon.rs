@@ -170,6 +170,7 @@ fn parts(
         session_capacity: config.session.capacity(),
         scope: config.balance_scope(),
         timeouts: config.timeouts,
+        scheduling: config.ipvs,
         balance,
         store: Some(store),
         routes,

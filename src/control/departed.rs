@@ -49,7 +49,7 @@ pub struct Reclaimed {
 
 impl Model {
     pub(super) fn depart(&mut self, key: ServiceKey, service: u64, entry: RealServerEntry) {
-        let RealServerEntry { config, slot, baseline } = entry;
+        let RealServerEntry { config, slot, baseline, .. } = entry;
         self.set_present(slot, false);
         release(&mut self.real_uses, config.address.ip());
         let since = self.generation + 1;

@@ -165,6 +165,7 @@ mod tests {
                 vip: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0100 + number)), 80),
                 protocol: crate::balance::Protocol::Tcp,
                 scheduler: crate::balance::SchedulerKind::Wlc,
+                scheduler_flags: crate::balance::SchedulerFlags::default(),
                 mode: crate::balance::ForwardingMode::Fullnat,
                 local_pool: "lan".to_owned(),
                 real_servers: (0..real_servers).map(real_server).collect(),

@@ -32,6 +32,7 @@ mod refusal;
 pub mod report;
 #[cfg(feature = "dpdk")]
 mod saving;
+mod schedulers;
 #[cfg(feature = "dpdk")]
 pub mod server;
 #[cfg(feature = "dpdk")]

@@ -18,10 +18,13 @@ use hashbrown::HashMap;
 use super::change::{Change, PoolSettings, ServiceSettings};
 use super::departed::{DepartedLocal, DepartedRealServer};
 use super::protocol::{Refusal, TrafficTotals};
+use super::schedulers::Prepared;
 use super::slots::Slots;
 use super::snat::{DepartedSnat, SnatEntry};
 use super::totals;
-use crate::balance::{ForwardingMode, LocalAddress, LocalAddressSlot, RealServerSlot, ServiceKey};
+use crate::balance::{
+    ForwardingMode, LocalAddress, LocalAddressSlot, Overloads, RealServerSlot, SchedulerSettings, ServiceKey, Weight,
+};
 use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, RealServerConfig, ServiceConfig};
 use crate::port::PortId;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
@@ -31,6 +34,9 @@ use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 pub struct Model {
     /// What of the gateway the rules need to know; its ports are in the order of [`PortId`].
     pub(super) scope: BalanceScope,
+    pub(super) scheduling: SchedulerSettings,
+    /// What workers tell each other of real servers that are full.
+    pub(super) overloads: Arc<Overloads>,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) pools: Vec<Pool>,
     /// By order of addition, which is also what tells a service from a later one of the same key.
@@ -73,6 +79,8 @@ pub(super) struct ServiceEntry {
     pub key: ServiceKey,
     pub settings: ServiceSettings,
     pub cursor: u32,
+    /// Its scheduler as it was in the table compiled last; none: it was in none.
+    pub prepared: Option<Prepared>,
     /// In the order added.
     pub real_servers: Vec<RealServerEntry>,
     /// Of real servers that are gone and whose slots are free again.
@@ -86,6 +94,8 @@ pub(super) struct RealServerEntry {
     pub slot: RealServerSlot,
     /// The slot's traffic when this real server got it.
     pub baseline: TrafficTotals,
+    /// The weight last set that was not 0; 0 if it never had one (IPVS's `last_weight`).
+    pub last_weight: Weight,
 }
 
 impl Model {
@@ -100,6 +110,8 @@ impl Model {
     ) -> Result<Self, Refusal> {
         let mut model = Self {
             scope,
+            scheduling: SchedulerSettings::default(),
+            overloads: Arc::new(Overloads::new(limits.real_servers as usize)),
             counters,
             pools: Vec::new(),
             services: BTreeMap::new(),
@@ -167,6 +179,9 @@ impl Model {
                 let service = self.service_mut(&key);
                 let mut real_servers = service.into_iter().flat_map(|service| &mut service.real_servers);
                 if let Some(entry) = real_servers.find(|entry| entry.config.address == to.address) {
+                    if to.weight.0 > 0 {
+                        entry.last_weight = to.weight;
+                    }
                     entry.config = to;
                 }
             }
@@ -180,7 +195,8 @@ impl Model {
 
     fn add_service(&mut self, key: ServiceKey, settings: ServiceSettings) {
         let Some(cursor) = self.cursors.take() else { return };
-        let entry = ServiceEntry { key, settings, cursor, real_servers: Vec::new(), retired: TrafficTotals::default() };
+        let retired = TrafficTotals::default();
+        let entry = ServiceEntry { key, settings, cursor, prepared: None, real_servers: Vec::new(), retired };
         self.services.insert(self.next_service, entry);
         self.by_key.insert(key, self.next_service);
         self.next_service += 1;
@@ -211,7 +227,8 @@ impl Model {
         self.set_present(slot, true);
         *self.real_uses.entry(config.address.ip()).or_default() += 1;
         if let Some(service) = self.services.get_mut(&number) {
-            service.real_servers.push(RealServerEntry { config, slot, baseline });
+            let last_weight = config.weight;
+            service.real_servers.push(RealServerEntry { config, slot, baseline, last_weight });
         }
     }
 
@@ -323,11 +340,12 @@ impl ServiceEntry {
     }
 
     pub fn to_config(&self) -> ServiceConfig {
-        let ServiceSettings { scheduler, mode, ref local_pool } = self.settings;
+        let ServiceSettings { scheduler, scheduler_flags, mode, ref local_pool } = self.settings;
         ServiceConfig {
             vip: SocketAddr::new(self.key.address, self.key.port),
             protocol: self.key.protocol,
             scheduler,
+            scheduler_flags,
             mode,
             local_pool: local_pool.clone(),
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),

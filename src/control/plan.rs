@@ -14,7 +14,7 @@ use super::change::{Change, ServiceSettings};
 use super::model::{Model, Pool, ServiceEntry};
 use super::protocol::{ErrorKind, RealServerEdit, Refusal, Request};
 use super::refusal::{broken, check, list, refuse};
-use crate::balance::{ForwardingMode, ServiceKey};
+use crate::balance::{ForwardingMode, SchedulerFlags, ServiceKey};
 use crate::config::{RealServerConfig, ServiceConfig, rules};
 use crate::port::PortId;
 
@@ -25,12 +25,16 @@ impl Model {
         Some(match request {
             Request::Apply { balance, .. } => self.plan_apply(balance),
             Request::ServiceAdd { service } => self.plan_service_add(service),
-            Request::ServiceEdit { service, scheduler, mode, local_pool } => {
+            Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool } => {
                 let key = ServiceKey::from(*service);
                 self.known_service(&key).and_then(|entry| {
                     let mut settings = entry.settings.clone();
+                    if scheduler.is_some_and(|scheduler| scheduler != settings.scheduler) {
+                        settings.scheduler_flags = SchedulerFlags::default();
+                    }
                     settings.scheduler = scheduler.unwrap_or(settings.scheduler);
                     settings.mode = mode.unwrap_or(settings.mode);
+                    settings.scheduler_flags = scheduler_flags.unwrap_or(settings.scheduler_flags);
                     settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
                     self.plan_service_edit(entry, settings)
                 })
@@ -94,6 +98,8 @@ impl Model {
             return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
         check(ErrorKind::Invalid, format_args!("service {key}"), rules::endpoint("vip", config.vip))?;
+        let flags = rules::scheduler_flags(config.scheduler, config.scheduler_flags);
+        check(ErrorKind::Invalid, format_args!("service {key}"), flags)?;
         self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;
         let mut seen = HashSet::new();
@@ -120,6 +126,8 @@ impl Model {
         }
         self.known_pool_of(entry.key, &to.local_pool, needs)?;
         self.real_servers_allow(entry, &to)?;
+        let flags = rules::scheduler_flags(to.scheduler, to.scheduler_flags);
+        check(ErrorKind::Invalid, format_args!("service {}", entry.key), flags)?;
         if let Some(pool) = self.pools.iter().find(|pool| pool.name == to.local_pool) {
             self.pool_serves(entry, &pool.name, || pool.addresses.iter().map(|local| local.address))?;
         }

@@ -26,7 +26,7 @@ use super::publish::Publisher;
 use super::report;
 use super::saving::Saving;
 use super::sessions::SessionWalks;
-use crate::balance::Timeouts;
+use crate::balance::{SchedulerSettings, Timeouts};
 use crate::config::{BalanceConfig, BalanceScope, rules};
 use crate::port::PortId;
 use crate::route::RouteTable;
@@ -63,6 +63,8 @@ pub struct Parts<F, E, P, H> {
     pub scope: BalanceScope,
     /// Session timeouts.
     pub timeouts: Timeouts,
+    /// Settings for schedulers.
+    pub scheduling: SchedulerSettings,
     /// What to begin with (see [`super::persistence::restore`]).
     pub balance: BalanceConfig,
     /// Where changes are kept; none: nowhere.
@@ -129,7 +131,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     /// Refuses a balance configuration that contradicts itself or does not fit.
     pub fn new(parts: Parts<F, E, P, H>) -> Result<Self, Refusal> {
         let counters: Vec<_> = parts.links.iter().map(|link| link.counters.clone()).collect();
-        let mut model = Model::new(parts.scope, counters.clone(), slot_limits(&counters), &parts.balance)?;
+        let model = Model::new(parts.scope, counters.clone(), slot_limits(&counters), &parts.balance)?;
+        let mut model = model.with_schedulers(parts.scheduling);
         let mut routes = parts.routes;
         let services = Arc::new(model.compile(parts.timeouts));
         let first = Arc::new(Snapshot { services, routes: routes.borrow_and_update().clone() });

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::rows::*;
-use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
+use crate::balance::{ForwardingMode, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
 use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
@@ -69,6 +69,9 @@ pub enum Request {
         scheduler: Option<SchedulerKind>,
         /// A new forwarding mode, for those of its real servers that do not say it themselves.
         mode: Option<ForwardingMode>,
+        /// New flags of the scheduler, all of them; not given: those that it has, or none of a new scheduler.
+        #[serde(default)]
+        scheduler_flags: Option<SchedulerFlags>,
         /// A new local pool.
         local_pool: Option<String>,
     },

@@ -40,6 +40,7 @@ impl Model {
             vip,
             protocol,
             scheduler: service.settings.scheduler,
+            scheduler_flags: service.settings.scheduler_flags,
             mode: service.settings.mode,
             local_pool: service.settings.local_pool.clone(),
             traffic: self.service_traffic(number, service),

@@ -158,7 +158,7 @@ impl Forwarder {
             routes: Arc::default(),
             sessions: Tables::cut(region, capacity, config.seed, now.tick)?,
             local_ports: LocalPorts::new(config.worker, workers),
-            balancer: Balancer::new(config.counters),
+            balancer: Balancer::new(config.counters, config.worker, config.seed),
             local_turns: vec![0; balancer::CURSORS],
             counters,
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),

@@ -7,6 +7,7 @@ use super::nat::claim_answers;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now};
 use crate::balance::ForwardingMode;
+use crate::balance::scheduler::Arrival;
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
@@ -31,9 +32,12 @@ impl Forwarder {
     ) -> Result<SetUp, DropReason> {
         let table = &*self.services;
         let chosen = table.services.get(service).ok_or(DropReason::NoRealServer)?;
-        let server = self.balancer.choose(chosen, table.generation).ok_or(DropReason::NoRealServer)?;
+        let client = key.source().into();
+        let arrival =
+            Arrival { client: (client, key.source_port()), destination: key.destination().into(), now: now.tick };
+        let server = self.balancer.choose(table, service, &arrival).ok_or(DropReason::NoRealServer)?;
         let address = chosen.real_servers.get(server).ok_or(DropReason::NoRealServer)?.address;
-        if address.is_ipv4() == key.source().into().is_ipv4() {
+        if address.is_ipv4() == client.is_ipv4() {
             return self.enter(service, server, key, hash, now).map(SetUp::Plain);
         }
         let key = A::widened(*key);
@@ -72,7 +76,13 @@ impl Forwarder {
             ForwardingMode::Dr | ForwardingMode::Tun => (client, FlowHash(0)),
         };
         let session = Session::new(server.mode, key, local, real, server.slot);
-        self.start(session, [hash, outbound], now)
+        if server.upper_threshold == 0 {
+            return self.start(session, [hash, outbound], now);
+        }
+        let server = server.clone();
+        let found = self.start(session, [hash, outbound], now)?;
+        self.balancer.has_got_one(&self.services, &server);
+        Ok(found)
     }
 
     /// Enters a session by the hashes of its keys, and counts it.

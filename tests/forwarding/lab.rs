@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
+use fullgate::balance::scheduler::Candidate;
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
+    Scheduler, SchedulerFlags, SchedulerKind, SchedulerSettings, Service, ServiceKey, ServiceTable, Weight,
 };
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
@@ -15,7 +16,7 @@ use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, 
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{Interface, Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTable};
-use fullgate::session::Capacity;
+use fullgate::session::{Capacity, SessionView};
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 
 pub const WAN: PortId = PortId(0);
@@ -33,12 +34,18 @@ pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
         key: ServiceKey { protocol, address: VIP.into(), port: 80 },
-        scheduler: SchedulerKind::Rr,
+        scheduler: scheduler(SchedulerKind::Rr, SchedulerFlags::default(), &servers),
         pool: Some(0),
         owned_by_client: false,
         cursor: protocol as usize,
         real_servers: servers,
     }
+}
+
+/// A scheduler of these real servers, with everything as it is where nothing is said.
+pub fn scheduler(kind: SchedulerKind, flags: SchedulerFlags, servers: &[RealServer]) -> Scheduler {
+    let candidates: Vec<_> = servers.iter().map(Candidate::from).collect();
+    Scheduler::new(kind, flags, &SchedulerSettings::default(), &candidates)
 }
 
 pub fn server(slot: u32, address: Ipv4Addr, weight: u32) -> RealServer {
@@ -95,6 +102,11 @@ pub fn routes(neighbours: &[(PortId, Ipv4Addr, MacAddress)], mtu: u16) -> RouteI
 
 pub const NEIGHBOURS: [(PortId, Ipv4Addr, MacAddress); 2] = [(WAN, CLIENT, CLIENT_MAC), (LAN, SERVER, SERVER_MAC)];
 
+fn counters(workers: u8) -> Arc<[Arc<WorkerCounters>]> {
+    let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
+    (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect()
+}
+
 pub struct Gateway {
     pub forwarder: Forwarder,
     pub counters: Arc<[Arc<WorkerCounters>]>,
@@ -127,8 +139,29 @@ impl Gateway {
         worker: WorkerId,
         session_capacity: u32,
     ) -> Self {
-        let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
-        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
+        let counters = counters(workers);
+        Self::counting((ownership, steering), Arc::new(services), counters, worker, session_capacity)
+    }
+
+    /// All workers of a gateway, with one table.
+    #[allow(dead_code, reason = "not every test has several workers")]
+    pub fn workers(services: ServiceTable, workers: u8, session_capacity: u32) -> Vec<Self> {
+        let (services, counters) = (Arc::new(services), counters(workers));
+        let worker = |worker| {
+            let ownership = (Ownership::in_turn(workers), Steering::Rss);
+            Self::counting(ownership, services.clone(), counters.clone(), WorkerId(worker), session_capacity)
+        };
+        (0..workers).map(worker).collect()
+    }
+
+    fn counting(
+        (ownership, steering): (Ownership, Steering),
+        services: Arc<ServiceTable>,
+        counters: Arc<[Arc<WorkerCounters>]>,
+        worker: WorkerId,
+        session_capacity: u32,
+    ) -> Self {
+        let workers = u8::try_from(counters.len()).unwrap();
         let view = |mac| PortView { mac, promiscuous: false, steering };
         let now = Now::from_nanoseconds(1_000_000_000);
         let config = ForwarderConfig {
@@ -141,7 +174,8 @@ impl Gateway {
             counters: Arc::clone(&counters),
         };
         let mut gateway = Self { forwarder: Forwarder::new(config, now).unwrap(), counters, now };
-        gateway.adopt(services, &routes(&NEIGHBOURS, 1500));
+        let routes = RouteTable::new(&routes(&NEIGHBOURS, 1500), None);
+        gateway.forwarder.adopt(services, Arc::new(routes));
         gateway
     }
 
@@ -170,6 +204,17 @@ impl Gateway {
         let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
         self.forwarder.process(port, &mut frames, Origin::Queue, self.now, &mut verdicts);
         frames.iter().zip(verdicts).map(|(frame, verdict)| (verdict, frame.bytes().to_vec())).collect()
+    }
+
+    /// The worker's sessions.
+    #[allow(dead_code, reason = "not every test looks at them")]
+    pub fn sessions(&self) -> Vec<SessionView> {
+        let mut views = Vec::with_capacity(100_000);
+        let mut from = Some(0);
+        while let Some(next) = from {
+            from = self.forwarder.walk_sessions(next, 10_000, self.now, &mut views);
+        }
+        views
     }
 
     pub fn pass_seconds(&mut self, seconds: u64) {

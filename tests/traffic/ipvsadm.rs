@@ -103,7 +103,7 @@ fn ways_to_real_servers_families_timeouts_and_daemons_are_kept() {
 -a -t 10.0.0.100:80 -r 10.1.0.12:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum
 -a -t 10.0.0.100:80 -r 10.1.0.11:80 -g -w 1
 -A -t [2001:db8::64]:443 -s wlc -b flag-3
--A -u 10.0.0.100:53 -s lc
+-A -u 10.0.0.100:53 -s sh -b sh-fallback,sh-port
 -a -u 10.0.0.100:53 -r 10.1.0.11:5353 -m -w 7
 ";
     gateway.ipvsadm_restore(&lab.gateway, rules);

@@ -25,6 +25,7 @@ mod packets;
 mod path_mtu;
 mod restart;
 mod routing;
+mod schedulers;
 mod snat;
 mod start;
 mod udp;

@@ -1,69 +1,130 @@
 //! The schedulers, by IPVS's definitions; one file each.
 //!
-//! A schedule is a pure function of a service's real servers, of what the workers count for them, and of a
-//! [`Cursor`] that each worker keeps for each service.
+//! A schedule is a function of a service's real servers, of what the workers count for them, of who asks
+//! ([`Arrival`]) and of a [`Cursor`] that each worker keeps for each service. What a scheduler works out in advance,
+//! or keeps for all workers, is in the service's [`Scheduler`].
 
+mod buckets;
+mod dh;
+mod fo;
+mod kind;
+mod lblc;
+mod lblcr;
 mod lc;
+mod least;
+mod locality;
+pub mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod secret;
+mod sed;
+mod sh;
+#[cfg(test)]
+mod tests;
+mod twos;
 mod wlc;
 mod wrr;
 
-use std::fmt;
-use std::str::FromStr;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use self::buckets::Candidate;
+pub use self::kind::{SchedulerFlag, SchedulerFlags, SchedulerKind};
+pub use self::secret::{HashSecret, HashSecretError};
 
-use super::service::{RealServer, RealServerSlot, Service, ServiceKey, UnknownWord};
+use self::buckets::Buckets;
+use self::locality::Locality;
+use super::service::{RealServer, RealServerSlot, Service, ServiceKey};
+use crate::port::WorkerId;
+use crate::session::Tick;
 
-/// A scheduler, by its IPVS name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SchedulerKind {
-    /// Round robin.
-    Rr,
-    /// Weighted round robin.
-    Wrr,
-    /// Least connections.
-    Lc,
-    /// Weighted least connections: ipvsadm's default.
-    #[default]
-    Wlc,
+/// What is set for schedulers on the gateway as a whole: `[ipvs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerSettings {
+    /// The key of the hashes of dh, sh and mh.
+    pub hash_secret: HashSecret,
+    /// IPVS's CONFIG_IP_VS_MH_TAB_INDEX, 8 to 17: which prime number of slots mh's tables have.
+    pub mh_table_index: u8,
+    /// Seconds after which lblc forgets a destination that was not used (IPVS's sysctl of this name).
+    pub lblc_expiration: u32,
+    /// The same for lblcr, and the seconds after which a set of real servers shrinks.
+    pub lblcr_expiration: u32,
 }
 
-impl SchedulerKind {
-    /// Every scheduler's name, for messages.
-    pub const NAMES: &'static str = "rr, wrr, lc, wlc";
-
-    /// The name that users type.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wrr => "wrr",
-            Self::Lc => "lc",
-            Self::Wlc => "wlc",
-        }
+impl Default for SchedulerSettings {
+    fn default() -> Self {
+        const DAY: u32 = 86_400;
+        Self { hash_secret: HashSecret::default(), mh_table_index: 12, lblc_expiration: DAY, lblcr_expiration: DAY }
     }
 }
 
-impl fmt::Display for SchedulerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+/// A service's scheduler.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    kind: SchedulerKind,
+    means: Means,
+}
+
+/// What it needs beside the list of real servers.
+#[derive(Clone, Debug)]
+enum Means {
+    Nothing,
+    Secret(HashSecret),
+    Buckets(Arc<Buckets>),
+    Locality(Arc<Locality>),
+}
+
+impl Scheduler {
+    /// A scheduler of a service of one address with these real servers, in the data path's order. It takes some
+    /// 100 us with mh, whose tables are made here.
+    pub fn new(
+        kind: SchedulerKind,
+        flags: SchedulerFlags,
+        settings: &SchedulerSettings,
+        candidates: &[Candidate],
+    ) -> Self {
+        let secret = settings.hash_secret;
+        let buckets = |servers| Means::Buckets(Arc::new(Buckets::new(servers, secret, flags)));
+        // Its address is all the destinations that a service has.
+        let locality = |expiration| Means::Locality(Arc::new(Locality::new(1, expiration, secret)));
+        let means = match kind {
+            SchedulerKind::Sh => buckets(sh::buckets(candidates)),
+            SchedulerKind::Mh => buckets(mh::buckets(candidates, secret, settings.mh_table_index)),
+            SchedulerKind::Dh => Means::Secret(secret),
+            SchedulerKind::Lblc => locality(settings.lblc_expiration),
+            SchedulerKind::Lblcr => locality(settings.lblcr_expiration),
+            _ => Means::Nothing,
+        };
+        Self { kind, means }
+    }
+
+    /// Which it is.
+    pub fn kind(&self) -> SchedulerKind {
+        self.kind
+    }
+
+    /// Whether it was made of the real servers, and must be made again when they are others.
+    pub fn depends_on_real_servers(&self) -> bool {
+        matches!(self.means, Means::Buckets(_))
     }
 }
 
-impl FromStr for SchedulerKind {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "rr" => Ok(Self::Rr),
-            "wrr" => Ok(Self::Wrr),
-            "lc" => Ok(Self::Lc),
-            "wlc" => Ok(Self::Wlc),
-            _ => Err(UnknownWord { what: "scheduler", value: text.to_owned(), allowed: Self::NAMES }),
-        }
+impl PartialEq for Scheduler {
+    /// Equal ones choose alike; what lblc and lblcr remember must be the same table.
+    fn eq(&self, other: &Self) -> bool {
+        let means = match (&self.means, &other.means) {
+            (Means::Nothing, Means::Nothing) => true,
+            (Means::Secret(one), Means::Secret(other)) => one == other,
+            (Means::Buckets(one), Means::Buckets(other)) => one == other,
+            (Means::Locality(one), Means::Locality(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        means && self.kind == other.kind
     }
 }
+
+impl Eq for Scheduler {}
 
 /// Connections of a real server, summed over all workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,9 +151,26 @@ pub trait Loads {
     fn is_overloaded(&self, real_server: &RealServer) -> bool;
 
     /// Whether a real server takes new sessions.
+    #[inline]
     fn is_eligible(&self, real_server: &RealServer) -> bool {
         real_server.weight.0 > 0 && !self.is_overloaded(real_server)
     }
+}
+
+/// Those that take new sessions, with their indices.
+fn eligible<'s>(servers: &'s [RealServer], loads: &impl Loads) -> impl Iterator<Item = (usize, &'s RealServer)> {
+    servers.iter().enumerate().filter(|(_, server)| loads.is_eligible(server))
+}
+
+/// A new session that wants a real server.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its client's address and port.
+    pub client: (IpAddr, u16),
+    /// The address that the client speaks to.
+    pub destination: IpAddr,
+    /// When.
+    pub now: Tick,
 }
 
 /// Where one worker stands in one service's order.
@@ -112,44 +190,85 @@ pub struct Cursor {
     current_weight: i64,
     maximum_weight: i64,
     step: i64,
+    /// Turns that a new order begins behind its first one: workers that each have few sessions shall not give them all to
+    /// the same real servers.
+    ahead: u8,
+    /// The state of a generator of random numbers.
+    random: u64,
 }
 
 impl Cursor {
+    /// A cursor of a worker. Who knows `random` and what was chosen since can foresee twos.
+    pub fn new(worker: WorkerId, random: u64) -> Self {
+        Self { ahead: worker.0, random: random.wrapping_add(u64::from(worker.0) << 32), ..Self::default() }
+    }
+
     /// Chooses a real server for a new session; none if none takes any. `generation` is the service table's.
-    pub fn schedule(&mut self, service: &Service, generation: u64, loads: &impl Loads) -> Option<usize> {
+    pub fn schedule(
+        &mut self,
+        service: &Service,
+        generation: u64,
+        arrival: &Arrival,
+        loads: &impl Loads,
+    ) -> Option<usize> {
         let servers = &service.real_servers;
-        let changed = self.changed(service, generation);
-        match service.scheduler {
-            SchedulerKind::Rr => {
-                if changed {
-                    self.find_last(servers);
-                }
+        match (service.scheduler.kind, &service.scheduler.means) {
+            (SchedulerKind::Rr, _) => {
+                self.follow(service, generation);
                 rr::schedule(self, servers, loads)
             }
-            SchedulerKind::Wrr => {
-                if changed {
-                    wrr::reset(self, servers);
-                }
+            (SchedulerKind::Wrr, _) => {
+                self.follow(service, generation);
                 wrr::schedule(self, servers, loads)
             }
-            SchedulerKind::Lc => lc::schedule(servers, loads),
-            SchedulerKind::Wlc => wlc::schedule(servers, loads),
+            (SchedulerKind::Twos, _) => twos::schedule(self, servers, loads),
+            (SchedulerKind::Lc, _) => lc::schedule(servers, loads),
+            (SchedulerKind::Wlc, _) => wlc::schedule(servers, loads),
+            (SchedulerKind::Sed, _) => sed::schedule(servers, loads),
+            (SchedulerKind::Nq, _) => nq::schedule(servers, loads),
+            (SchedulerKind::Fo, _) => fo::schedule(servers, loads),
+            (SchedulerKind::Ovf, _) => ovf::schedule(servers, loads),
+            (SchedulerKind::Lblcr, Means::Locality(locality)) => lblcr::schedule(locality, arrival, servers, loads),
+            (_, Means::Locality(locality)) => lblc::schedule(locality, arrival, servers, loads),
+            (_, Means::Buckets(buckets)) => buckets.choose(arrival.client, servers, loads),
+            (_, Means::Secret(secret)) => dh::schedule(*secret, arrival.destination, servers, loads),
+            // Every other scheduler is made with its means.
+            (_, Means::Nothing) => None,
         }
     }
 
-    /// Whether the list is another than at the last call. Looks at it only once for each table. Begins anew for
-    /// another scheduler, and for another service, which a cursor serves when its own is gone.
-    fn changed(&mut self, service: &Service, generation: u64) -> bool {
-        if self.generation == generation && self.fingerprint != 0 {
-            return false;
+    /// Looks whether the list is another than at the last call, only once for each table, and goes over to it. Begins anew
+    /// for another scheduler, and for another service, which a cursor serves when its own is gone.
+    #[inline]
+    fn follow(&mut self, service: &Service, generation: u64) {
+        if self.generation != generation || self.fingerprint == 0 {
+            self.adopt(service, generation);
         }
-        let of = Some((service.key, service.scheduler));
-        if self.of != of {
-            *self = Self { of, ..Self::default() };
+    }
+
+    fn adopt(&mut self, service: &Service, generation: u64) {
+        let of = Some((service.key, service.scheduler.kind));
+        let is_new = self.of != of;
+        if is_new {
+            *self = Self { of, ahead: self.ahead, random: self.random, ..Self::default() };
         }
         self.generation = generation;
         let fingerprint = fingerprint(&service.real_servers);
-        std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint
+        if std::mem::replace(&mut self.fingerprint, fingerprint) == fingerprint {
+            return;
+        }
+        let servers = &service.real_servers;
+        if service.scheduler.kind == SchedulerKind::Rr {
+            self.find_last(servers);
+            if is_new && self.ahead > 0 && !servers.is_empty() {
+                self.choose(servers, (usize::from(self.ahead) - 1) % servers.len());
+            }
+            return;
+        }
+        wrr::reset(self, servers);
+        for _turn in 0..self.ahead {
+            wrr::schedule(self, servers, &Unloaded);
+        }
     }
 
     /// Goes on after the real server chosen last, wherever it now stands; if it is gone, from where it stood.
@@ -167,6 +286,29 @@ impl Cursor {
         self.last_slot = servers.get(index).map(|server| server.slot);
         index
     }
+
+    /// A random number below `end`; 0 if that is 0 (SplitMix64: Steele, Lea, Flood, OOPSLA 2014).
+    fn random_below(&mut self, end: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        u64::try_from((u128::from(mixed) * u128::from(end)) >> 64).unwrap_or(0)
+    }
+}
+
+/// No real server has anything to do.
+struct Unloaded;
+
+impl Loads for Unloaded {
+    fn load(&self, _slot: RealServerSlot) -> Load {
+        Load::default()
+    }
+
+    fn is_overloaded(&self, _real_server: &RealServer) -> bool {
+        false
+    }
 }
 
 /// A number that changes when the list or a weight does; never 0 (FNV-1a over slots and weights).
@@ -174,154 +316,4 @@ fn fingerprint(servers: &[RealServer]) -> u64 {
     let words = servers.iter().flat_map(|server| [server.slot.0, server.weight.0]);
     let mix = |hash: u64, word: u32| (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3);
     words.fold(0xcbf2_9ce4_8422_2325, mix) | 1
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::balance::{ForwardingMode, Protocol, ServiceKey, Weight};
-
-    #[derive(Default)]
-    struct Fixed {
-        loads: HashMap<u32, Load>,
-        overloaded: Vec<u32>,
-    }
-
-    impl Loads for Fixed {
-        fn load(&self, slot: RealServerSlot) -> Load {
-            self.loads.get(&slot.0).copied().unwrap_or_default()
-        }
-
-        fn is_overloaded(&self, real_server: &RealServer) -> bool {
-            self.overloaded.contains(&real_server.slot.0)
-        }
-    }
-
-    /// A service whose real servers, in the data path's order (newest first), have these slots and weights.
-    fn service(scheduler: SchedulerKind, servers: &[(u32, u32)]) -> Service {
-        let real_servers = servers
-            .iter()
-            .map(|&(slot, weight)| RealServer {
-                mode: ForwardingMode::Fullnat,
-                slot: RealServerSlot(slot),
-                address: Ipv4Addr::new(10, 1, 0, 1).into(),
-                port: 80,
-                weight: Weight(weight),
-                upper_threshold: 0,
-                lower_threshold: 0,
-            })
-            .collect();
-        let key = ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), port: 80 };
-        Service { key, scheduler, pool: None, owned_by_client: false, cursor: 0, real_servers }
-    }
-
-    fn picks(cursor: &mut Cursor, service: &Service, generation: u64, loads: &Fixed, count: usize) -> Vec<u32> {
-        (0..count)
-            .filter_map(|_| cursor.schedule(service, generation, loads))
-            .map(|index| service.real_servers[index].slot.0)
-            .collect()
-    }
-
-    #[test]
-    fn rr_starts_with_the_newest_and_skips_who_takes_none() {
-        let service = service(SchedulerKind::Rr, &[(3, 1), (2, 0), (1, 5), (0, 1)]);
-        let mut loads = Fixed::default();
-        let mut cursor = Cursor::default();
-        assert_eq!(picks(&mut cursor, &service, 1, &loads, 5), [3, 1, 0, 3, 1]);
-        loads.overloaded = vec![0, 3];
-        assert_eq!(picks(&mut cursor, &service, 1, &loads, 3), [1, 1, 1]);
-        loads.overloaded.push(1);
-        assert_eq!(picks(&mut cursor, &service, 1, &loads, 1), [0u32; 0]);
-    }
-
-    #[test]
-    fn rr_goes_on_where_it_was_in_a_changed_list() {
-        let loads = Fixed::default();
-        let mut cursor = Cursor::default();
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Rr, &[(2, 1), (1, 1), (0, 1)]), 1, &loads, 2), [2, 1]);
-        let grown = service(SchedulerKind::Rr, &[(3, 1), (2, 1), (1, 1), (0, 1)]);
-        assert_eq!(picks(&mut cursor, &grown, 2, &loads, 3), [0, 3, 2]);
-        let shrunk = service(SchedulerKind::Rr, &[(3, 1), (1, 1), (0, 1)]);
-        assert_eq!(picks(&mut cursor, &shrunk, 3, &loads, 3), [1, 0, 3]);
-    }
-
-    #[test]
-    fn wrr_takes_the_kernels_order() {
-        let loads = Fixed::default();
-        let service = service(SchedulerKind::Wrr, &[(2, 1), (1, 3)]);
-        assert_eq!(picks(&mut Cursor::default(), &service, 1, &loads, 8), [1, 1, 2, 1, 1, 1, 2, 1]);
-    }
-
-    #[test]
-    fn wrr_gives_each_its_exact_share_in_each_round() {
-        let loads = Fixed::default();
-        let service = service(SchedulerKind::Wrr, &[(0, 10), (1, 4), (2, 0), (3, 6), (4, 2)]);
-        let mut cursor = Cursor::default();
-        for _round in 0..5 {
-            let mut shares = [0; 5];
-            picks(&mut cursor, &service, 1, &loads, 11).iter().for_each(|&slot| shares[slot as usize] += 1);
-            assert_eq!(shares, [5, 2, 0, 3, 1]);
-        }
-    }
-
-    #[test]
-    fn wrr_ends_when_nobody_takes_sessions() {
-        let mut loads = Fixed::default();
-        let mut cursor = Cursor::default();
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[]), 1, &loads, 1), [0u32; 0]);
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[(1, 0)]), 2, &loads, 1), [0u32; 0]);
-        let service = service(SchedulerKind::Wrr, &[(1, 3), (2, 2)]);
-        assert_eq!(picks(&mut cursor, &service, 3, &loads, 3).len(), 3);
-        loads.overloaded = vec![1];
-        assert_eq!(picks(&mut cursor, &service, 3, &loads, 3), [2, 2, 2]);
-        loads.overloaded = vec![1, 2];
-        for _ in 0..4 {
-            assert_eq!(picks(&mut cursor, &service, 3, &loads, 1), [0u32; 0]);
-        }
-        loads.overloaded = vec![2];
-        assert_eq!(picks(&mut cursor, &service, 3, &loads, 2), [1, 1]);
-    }
-
-    #[test]
-    fn a_cursor_follows_a_changed_scheduler() {
-        let loads = Fixed::default();
-        let servers = [(2, 1), (1, 3)];
-        let mut cursor = Cursor::default();
-        let mut generation = 0;
-        for (scheduler, expected) in [
-            (SchedulerKind::Rr, [2, 1, 2, 1]),
-            (SchedulerKind::Wrr, [1, 1, 2, 1]),
-            (SchedulerKind::Lc, [2, 2, 2, 2]),
-            (SchedulerKind::Wrr, [1, 1, 2, 1]),
-            (SchedulerKind::Rr, [2, 1, 2, 1]),
-        ] {
-            generation += 1;
-            assert_eq!(
-                picks(&mut cursor, &service(scheduler, &servers), generation, &loads, 4),
-                expected,
-                "{scheduler}"
-            );
-        }
-    }
-
-    #[test]
-    fn lc_and_wlc_weigh_active_connections_256_times() {
-        let mut loads = Fixed::default();
-        loads.loads.insert(1, Load { active: 1, inactive: 0 });
-        loads.loads.insert(2, Load { active: 0, inactive: 255 });
-        let mut cursor = Cursor::default();
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 9), (2, 1)]), 1, &loads, 1), [2]);
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 9), (2, 1)]), 1, &loads, 1), [1]);
-        loads.loads.insert(2, Load { active: 0, inactive: 256 });
-        assert_eq!(
-            picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 1), (2, 1)]), 1, &loads, 1),
-            [1],
-            "first of equals"
-        );
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 1), (2, 2)]), 1, &loads, 1), [2]);
-        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 0), (2, 0)]), 1, &loads, 1), [0u32; 0]);
-    }
 }

@@ -45,6 +45,6 @@ fn first_of_weight(servers: &[RealServer], first: usize, wanted: i64, loads: &im
     (first..servers.len()).find(|&index| takes(&servers[index]))
 }
 
-fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+pub(super) fn greatest_common_divisor(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }

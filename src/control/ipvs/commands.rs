@@ -141,11 +141,13 @@ impl<F, E> Director<F, E> {
         }
         entries::check(service)?;
         let scheduler = scheduler_of(service)?;
-        let mode = entries::masquerading(service.flags & service.flags_mask);
+        let flags = service.flags & service.flags_mask;
+        let mode = entries::masquerading(flags);
         let config = ServiceConfig {
             vip: name.vip,
             protocol: name.protocol,
             scheduler,
+            scheduler_flags: entries::scheduler_flags(scheduler, flags)?,
             mode,
             local_pool: String::new(),
             real_servers: Vec::new(),
@@ -162,7 +164,9 @@ impl<F, E> Director<F, E> {
         let after = (before & !service.flags_mask) | (service.flags & service.flags_mask);
         let mode = ((before ^ after) & service_flags::SCHEDULER_3 != 0).then(|| entries::masquerading(after));
         let service = name(&row);
-        let edit = Request::ServiceEdit { service, scheduler: Some(scheduler), mode, local_pool: None };
+        let scheduler_flags = Some(entries::scheduler_flags(scheduler, after)?);
+        let scheduler = Some(scheduler);
+        let edit = Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool: None };
         self.change(edit, Errno::NoService).await?;
         let Some(mode) = mode else { return Ok(Answer::Done) };
         // What masquerades does so in the new way.

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use crate::balance::{Encapsulation, ForwardingMode, Protocol, Tunnel};
+use crate::balance::{Encapsulation, ForwardingMode, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel};
 use crate::control::protocol::{RealServerRow, ServiceName, ServiceRow, SessionRow, TrafficTotals};
 use crate::ipvs::{
     Connection, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats, TunnelKind,
@@ -12,7 +12,15 @@ use crate::ipvs::{
 };
 
 /// The flags that a service can have here, besides the one that the kernel sets by itself.
-const KNOWN_FLAGS: u32 = service_flags::SCHEDULER_3;
+const KNOWN_FLAGS: u32 = service_flags::SCHEDULER_1 | service_flags::SCHEDULER_2 | service_flags::SCHEDULER_3;
+
+/// What the first and the second flag of a scheduler are called.
+const SCHEDULER_FLAGS: [(SchedulerKind, u32, SchedulerFlag); 4] = [
+    (SchedulerKind::Sh, service_flags::SCHEDULER_1, SchedulerFlag::ShFallback),
+    (SchedulerKind::Sh, service_flags::SCHEDULER_2, SchedulerFlag::ShPort),
+    (SchedulerKind::Mh, service_flags::SCHEDULER_1, SchedulerFlag::MhFallback),
+    (SchedulerKind::Mh, service_flags::SCHEDULER_2, SchedulerFlag::MhPort),
+];
 
 /// `IP_VS_CONN_F_TUNNEL_TYPE_*`.
 const IPIP: u8 = 0;
@@ -42,6 +50,16 @@ pub(super) fn check(service: &Service) -> Result<(), Errno> {
     Ok(())
 }
 
+/// A scheduler's flags. The kernel takes and ignores them with schedulers that have none; here they are refused.
+pub(super) fn scheduler_flags(scheduler: SchedulerKind, flags: u32) -> Result<SchedulerFlags, Errno> {
+    let own = || SCHEDULER_FLAGS.iter().filter(|(kind, bit, _)| *kind == scheduler && flags & bit != 0);
+    let known = own().fold(0, |known, (_, bit, _)| known | bit);
+    if flags & (service_flags::SCHEDULER_1 | service_flags::SCHEDULER_2) & !known != 0 {
+        return Err(Errno::NotSupported);
+    }
+    Ok(own().map(|(_, _, flag)| *flag).collect())
+}
+
 /// The mode of real servers that are masquerading ones, by their service's flags.
 pub(super) fn masquerading(flags: u32) -> ForwardingMode {
     if flags & service_flags::SCHEDULER_3 == 0 { ForwardingMode::Nat } else { ForwardingMode::Fullnat }
@@ -56,7 +74,10 @@ fn flags_of(mode: ForwardingMode) -> u32 {
 /// A service's flags now.
 pub(super) fn flags(row: &ServiceRow) -> u32 {
     let has_fullnat = row.real_servers.iter().any(|real| real.mode == ForwardingMode::Fullnat);
-    flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
+    let named =
+        row.scheduler_flags.iter().filter_map(|flag| SCHEDULER_FLAGS.iter().find(|(_, _, named)| *named == flag));
+    let scheduler = named.fold(0, |bits, (_, bit, _)| bits | bit);
+    scheduler | flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
 }
 
 /// How packets reach a real server, and what wraps them.
@@ -182,6 +203,15 @@ mod tests {
         assert_eq!(tunnel_of(TunnelKind { kind: 1, port: 0, flags: 0 }), Err(Errno::Invalid));
         assert_eq!(tunnel_of(TunnelKind { kind: 3, port: 0, flags: 0 }), Err(Errno::Invalid));
         assert_eq!(tunnel_of(TunnelKind { kind: 1, port: 1, flags: 2 }), Err(Errno::NotSupported), "remote checksums");
+    }
+
+    #[test]
+    fn a_schedulers_flags_are_its_own() {
+        let flags = scheduler_flags(SchedulerKind::Sh, 0x38).unwrap();
+        assert_eq!(flags.to_string(), "sh-fallback,sh-port");
+        assert_eq!(scheduler_flags(SchedulerKind::Mh, 0x10).unwrap().to_string(), "mh-port");
+        assert_eq!(scheduler_flags(SchedulerKind::Rr, 0x08), Err(Errno::NotSupported));
+        assert_eq!(scheduler_flags(SchedulerKind::Rr, 0x20), Ok(SchedulerFlags::default()));
     }
 
     #[test]

@@ -119,13 +119,14 @@ fn since(now: &TrafficTotals, zero: &TrafficTotals) -> TrafficTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{ForwardingMode, Protocol, SchedulerKind};
+    use crate::balance::{ForwardingMode, Protocol, SchedulerFlags, SchedulerKind};
 
     fn row(connections: u64) -> ServiceRow {
         ServiceRow {
             vip: "10.0.0.100:80".parse().unwrap(),
             protocol: Protocol::Tcp,
             scheduler: SchedulerKind::Rr,
+            scheduler_flags: SchedulerFlags::default(),
             mode: ForwardingMode::Nat,
             local_pool: String::new(),
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },

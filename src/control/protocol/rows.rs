@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, Tunnel, Weight};
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -50,6 +50,9 @@ pub struct ServiceRow {
     pub protocol: Protocol,
     /// Its scheduler.
     pub scheduler: SchedulerKind,
+    /// Its scheduler's flags.
+    #[serde(default, skip_serializing_if = "SchedulerFlags::is_empty")]
+    pub scheduler_flags: SchedulerFlags,
     /// The forwarding mode of real servers that are added without one.
     pub mode: ForwardingMode,
     /// Its local pool; empty: none.
