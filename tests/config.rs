@@ -98,6 +98,7 @@ state_dir = "/srv/state"
 [punt]
 arp = 1
 icmp = 2
+nd = 5
 ipv6 = 3
 multicast = 4
 local = 0
@@ -165,7 +166,7 @@ local_pool = "p"
     assert_eq!((config.session.capacity, config.session.pages), (1024, SessionPages::TwoMegabytes));
     assert_eq!(config.control.metrics, None);
     assert_eq!(config.control.group.as_deref(), Some("adm"));
-    assert_eq!(config.punt.0, [1, 2, 3, 4, 0, 2000]);
+    assert_eq!(config.punt.0, [1, 2, 5, 3, 4, 0, 2000]);
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let ipvs = config.ipvs;
     assert_eq!(ipvs.hash_secret, HashSecret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
@@ -402,7 +403,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "[punt]\nospf = 1\n[worker]",
-            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, ipv6, multicast, local, virtual",
+            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, nd, ipv6, multicast, local, virtual",
         ),
         bad(
             "[worker]",

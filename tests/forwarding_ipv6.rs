@@ -352,6 +352,51 @@ fn resets_and_errors_over_ipv6() {
     assert_eq!(icmp.checksum(), header.unwrap().checksum);
 }
 
+/// A message of ICMPv6 with an address behind its header, as neighbour discovery has it.
+fn icmp6(to: &str, hop_limit: u8, kind: u8) -> Vec<u8> {
+    let destination: Ipv6Addr = to.parse().unwrap();
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 1], lab::WAN_MAC.0)
+        .ipv6(CLIENT6.octets(), destination.octets(), hop_limit)
+        .icmpv6_raw(kind, 0, [0; 4])
+        .write(&mut frame, &VIP6.octets())
+        .unwrap();
+    frame
+}
+
+#[test]
+fn neighbour_discovery_is_punted_in_a_class_of_its_own() {
+    let families = ALL[1];
+    let mut gateway = gateway(services(Protocol::Tcp, ForwardingMode::Fullnat, families, Tunnel::default()));
+    let (discovery, others) = (PuntClass::NeighbourDiscovery, PuntClass::Ipv6);
+    assert!(discovery.is_vital() && !others.is_vital());
+    for to in ["2001:db8:1::1", "2001:db8::100", "ff02::1", "ff02::1:ff00:100"] {
+        for kind in 133..=137 {
+            assert_eq!(gateway.send(WAN, &icmp6(to, 255, kind)).0, Verdict::Punt(discovery), "{kind} to {to}");
+            // A router has passed it on: no host heeds it.
+            assert_eq!(gateway.send(WAN, &icmp6(to, 254, kind)).0, Verdict::Punt(others), "{kind} to {to} from afar");
+        }
+        for kind in [128, 132, 138, 143] {
+            assert_eq!(gateway.send(WAN, &icmp6(to, 255, kind)).0, Verdict::Punt(others), "{kind} to {to}");
+        }
+        let solicitation = icmp6(to, 255, 135);
+        let behind = |next: u8, header: [u8; 8]| {
+            let mut frame = [&solicitation[..54], &header[..], &solicitation[54..]].concat();
+            (frame[19], frame[20]) = (frame[19] + 8, next);
+            frame
+        };
+        // Behind destination options; as a fragment; and with nothing behind the fixed header.
+        let behind_options = behind(60, [58, 0, 1, 4, 0, 0, 0, 0]);
+        assert_eq!(gateway.send(WAN, &behind_options).0, Verdict::Punt(discovery), "behind options to {to}");
+        let in_fragment = behind(44, [58, 0, 0, 1, 0, 0, 0, 7]);
+        assert_eq!(gateway.send(WAN, &in_fragment).0, Verdict::Punt(others), "in a fragment to {to}");
+        let mut empty = solicitation[..60].to_vec();
+        empty[19] = 0;
+        assert_eq!(gateway.send(WAN, &empty).0, Verdict::Punt(others), "cut short to {to}");
+    }
+    assert_eq!(gateway.send(WAN, &icmp6("2001:db8:9::1", 255, 135)).0, Verdict::Drop(DropReason::NotLocal));
+}
+
 #[test]
 fn what_is_no_services_goes_to_the_kernel_or_is_a_counted_drop() {
     let families = ALL[1];

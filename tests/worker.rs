@@ -7,7 +7,7 @@ mod lab;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use fullgate::forward::{DropReason, PuntClass};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, PortId, PortPlace, PortQueue, VlanId, WorkerId};
 use fullgate::route::RouteTable;
-use fullgate::worker::link::{Event, Inject, SessionQuery, Snapshot, Waker, WorkerLink};
+use fullgate::worker::link::{self, Event, Inject, SessionQuery, Snapshot, Waker, WorkerLink};
 use fullgate::worker::{Clock, Worker, WorkerParts, hand_over_rings};
 use lab::{Gateway, PORTS, SERVER};
 
@@ -127,7 +127,7 @@ fn run_published(
         rings: hand_over_rings(1),
         clock: Ticking { now: Rc::new(Cell::new(0)), step },
         idle: Idle::Spin,
-        punt_rates: PuntRates([0; PuntClass::COUNT]),
+        punt_rates: PuntRates([20_000; PuntClass::COUNT]),
         first: Arc::new(Snapshot { services: Arc::new(services), routes }),
     };
     Worker::new(parts).run();
@@ -217,6 +217,28 @@ fn new_tables_and_walks_come_back_at_once() {
 }
 
 /// A command returns when control has published: what is sent after it finds the new tables.
+#[test]
+fn a_flood_of_other_ipv6_leaves_neighbour_discovery_its_way_to_the_kernel() {
+    let message = |kind| {
+        let mut frame = Vec::new();
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 1], [0x33, 0x33, 0, 0, 0, 1])
+            .ipv6([0xfe; 16], all_nodes, 255)
+            .icmpv6_raw(kind, 0, [0; 4])
+            .write(&mut frame, &[0; 16])
+            .unwrap();
+        MemoryFrame::new(&frame)
+    };
+    // More than its class may have at once, and than the ring takes, which nobody empties here.
+    let (echo, solicitation) = (message(128), message(135));
+    let flood = || (0..BURST_SIZE).map(|_| echo.clone()).collect::<Vec<_>>();
+    let bursts = (0..125).map(|_| flood()).chain([(0..BURST_SIZE).map(|_| solicitation.clone()).collect()]);
+    let link = run(services(300), 1_000, bursts, stop_after(130));
+    let punts = |class| link.counters.punts[class as usize].get();
+    assert_eq!(punts(PuntClass::Ipv6), (link::PUNT_RING * 3 / 4) as u64);
+    assert_eq!(punts(PuntClass::NeighbourDiscovery), BURST_SIZE as u64);
+}
+
 #[test]
 fn packets_find_what_was_published_before_they_came() {
     let nothing = ServiceTable { generation: 1, ..ServiceTable::default() };

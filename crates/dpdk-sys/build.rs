@@ -10,7 +10,7 @@ use std::process::Command;
 
 /// What the gateway uses, as regular expressions over names. Everything else of DPDK stays out, so that a release
 /// that changes it still builds.
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 14] = [
     "rte_eal_(init|cleanup|get_runtime_dir)",
     "rte_dev_(name|probe|remove)",
     "rte_eth_find_next",
@@ -19,7 +19,9 @@ const FUNCTIONS: [&str; 12] = [
     "rte_eth_(macaddr|stats|xstats)_get(_names)?",
     "rte_eth_(promiscuous|allmulticast)_enable",
     "rte_eth_dev_(default_mac_addr_set|mac_addr_add|mac_addr_remove)",
-    "rte_(mempool_avail_count|mempool_free|pktmbuf_pool_create|pktmbuf_free_bulk)",
+    "rte_mempool_(avail_count|free|create_empty|set_ops_byname|get_page_size|populate_virt|obj_iter)",
+    "rte_(mbuf_best_mempool_ops|pktmbuf_pool_create|pktmbuf_pool_init|pktmbuf_init|pktmbuf_free_bulk)",
+    "rte_(malloc_socket|free)",
     "rte_thread_(register|unregister)",
     "rte_(version|get_tsc_hz)",
     "dpdk_shim_.*",

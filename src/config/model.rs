@@ -158,6 +158,7 @@ impl Default for PuntRates {
         let mut rates = [0; PuntClass::COUNT];
         rates[PuntClass::Arp as usize] = 2_000;
         rates[PuntClass::Icmp as usize] = 2_000;
+        rates[PuntClass::NeighbourDiscovery as usize] = 2_000;
         rates[PuntClass::Ipv6 as usize] = 2_000;
         rates[PuntClass::Multicast as usize] = 2_000;
         rates[PuntClass::Local as usize] = 50_000;

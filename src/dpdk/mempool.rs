@@ -12,6 +12,7 @@ use dpdk_sys::{DPDK_SHIM_PKTMBUF_HEADROOM, rte_mempool};
 
 use super::eal::{Eal, MEMORY_ADVICE, Runtime};
 use super::log::{self, RecentLog};
+use super::umem::{self, NotMade};
 use super::{Errno, Mbuf, device};
 use crate::config::{Device, DpdkConfig, PortConfig};
 use crate::port::BURST_SIZE;
@@ -38,13 +39,6 @@ const SMALLEST_ROOM: u32 = 2048;
 /// A jumbo frame; larger ones are received into several buffers.
 const LARGEST_ROOM: u32 = 10 * 1024;
 
-/// AF_XDP: an element (pool header, mbuf, headroom, payload) lies within a page, the smallest of which is 4096. Less a
-/// line of 64 bytes, since pools have elements of an odd number of lines, to spread them over memory channels.
-const LARGEST_AF_XDP_ROOM: u32 = 4096 - 64 - 64 - 128 - 128;
-
-/// AF_XDP: the kernel takes this off the front of each buffer (XDP_PACKET_HEADROOM).
-const AF_XDP_HEADROOM: u32 = 256;
-
 /// The pool could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MemPoolError {
@@ -60,6 +54,17 @@ pub enum MemPoolError {
         element_bytes: u32,
         /// DPDK's own words.
         log: RecentLog,
+    },
+    /// In pieces, of which an AF_XDP port can use the first only.
+    #[error(
+        "the memory for {count} packet buffers of {} bytes ({} MB) is not in one piece, as net_af_xdp needs it: {MEMORY_ADVICE}, \
+         or set [dpdk] mbufs lower",
+        umem::ELEMENT_LEN,
+        (u64::from(*.count) * u64::from(umem::ELEMENT_LEN)).div_ceil(1 << 20)
+    )]
+    Scattered {
+        /// Buffers asked for.
+        count: u32,
     },
     /// Anything else.
     #[error("no pool of {count} packet buffers could be made: {errno}{log}")]
@@ -92,8 +97,8 @@ unsafe impl Sync for Inner {}
 
 impl MemPool {
     /// Makes a pool with as many buffers as [`DpdkConfig::mbufs`] says, else as [`mbufs_needed`]; buffers are
-    /// as large as the largest MTU configured needs, so that frames lie in one piece, up to about 10,000 bytes (3,700
-    /// with an AF_XDP port: larger frames of other ports lie in several).
+    /// as large as the largest MTU configured needs, so that frames lie in one piece, up to about 10,000 bytes. With
+    /// an AF_XDP port each holds about 3,700 bytes: larger frames of other ports lie in several.
     pub fn create(
         eal: &Eal,
         dpdk: &DpdkConfig,
@@ -102,9 +107,8 @@ impl MemPool {
         held_per_worker: u32,
     ) -> Result<Self, MemPoolError> {
         let count = dpdk.mbufs.unwrap_or_else(|| mbufs_needed(ports, workers, held_per_worker));
-        let room = DPDK_SHIM_PKTMBUF_HEADROOM.saturating_add(room_needed(ports));
         log::forget();
-        let pool = create(count, room).ok_or_else(|| failure(count, room))?;
+        let pool = create(count, ports)?;
         Ok(Self { inner: Arc::new(Inner { pool, runtime: eal.runtime() }) })
     }
 
@@ -177,25 +181,34 @@ impl Drop for Inner {
     }
 }
 
-fn create(count: u32, data_room: u16) -> Option<NonNull<rte_mempool>> {
+fn create(count: u32, ports: &[PortConfig]) -> Result<NonNull<rte_mempool>, MemPoolError> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let name = CString::new(format!("fullgate{}", NUMBER.fetch_add(1, Ordering::Relaxed))).ok()?;
-    let any_socket = -1;
+    let name = CString::new(format!("fullgate{}", NUMBER.fetch_add(1, Ordering::Relaxed))).unwrap_or_default();
     // DPDK refuses a cache larger than two thirds of the pool.
     let cache = CACHE_SIZE.min(count / 2);
+    if has_af_xdp(ports) {
+        return umem::create(&name, count, cache).map_err(|reason| match reason {
+            NotMade::Refused(errno) => failure(errno, count, umem::ELEMENT_LEN),
+            NotMade::Scattered => MemPoolError::Scattered { count },
+        });
+    }
+    let any_socket = -1;
+    let room = DPDK_SHIM_PKTMBUF_HEADROOM.saturating_add(room_needed(ports));
     // SAFETY: the name is a C string that DPDK copies.
-    let pool = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), count, cache, 0, data_room, any_socket) };
-    NonNull::new(pool)
+    let pool = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), count, cache, 0, room, any_socket) };
+    NonNull::new(pool).ok_or_else(|| failure(Errno::last(), count, u32::from(room) + 64 + 128))
 }
 
-fn failure(count: u32, data_room: u16) -> MemPoolError {
-    let errno = Errno::last();
+fn failure(errno: Errno, count: u32, element_bytes: u32) -> MemPoolError {
     let log = RecentLog::take();
     if errno == Errno::NO_MEMORY {
-        let element_bytes = u32::from(data_room) + 64 + 128;
         return MemPoolError::NoMemory { count, element_bytes, log };
     }
     MemPoolError::Failed { count, errno, log }
+}
+
+fn has_af_xdp(ports: &[PortConfig]) -> bool {
+    ports.iter().any(|port| device::is_vdev_of(port, device::AF_XDP))
 }
 
 /// How many buffers the gateway needs so that none of its queues can starve another: full descriptor rings of every
@@ -218,16 +231,13 @@ pub fn mbufs_needed(ports: &[PortConfig], workers: u16, held_per_worker: u32) ->
     of_ports.saturating_add(of_workers).saturating_add(RESERVE)
 }
 
-/// Bytes of the largest frame of `ports`, within what a buffer may be.
+/// Bytes of the largest frame of `ports`, within what a buffer may be; none of them is of AF_XDP.
 fn room_needed(ports: &[PortConfig]) -> u16 {
-    let af_xdp = |port: &PortConfig| device::is_vdev_of(port, device::AF_XDP);
     let of_port = |port: &PortConfig| {
-        let extra = if af_xdp(port) { AF_XDP_HEADROOM } else { 0 };
-        let frame = u32::from(port.mtu.unwrap_or(DEFAULT_MTU)) + FRAME_OVERHEAD + extra;
+        let frame = u32::from(port.mtu.unwrap_or(DEFAULT_MTU)) + FRAME_OVERHEAD;
         frame.max(device::af_packet_room(port))
     };
-    let largest = if ports.iter().any(af_xdp) { LARGEST_AF_XDP_ROOM } else { LARGEST_ROOM };
-    let room = ports.iter().map(of_port).fold(SMALLEST_ROOM, u32::max).next_multiple_of(64).min(largest);
+    let room = ports.iter().map(of_port).fold(SMALLEST_ROOM, u32::max).next_multiple_of(64).min(LARGEST_ROOM);
     u16::try_from(room).unwrap_or(u16::MAX)
 }
 
@@ -246,8 +256,6 @@ mod tests {
         assert_eq!(room_needed(&[with_mtu("net_tap0", None)]), 2048);
         assert_eq!(room_needed(&[with_mtu("net_tap0", None), with_mtu("net_tap1", Some(9000))]), 9088);
         assert_eq!(room_needed(&[with_mtu("net_tap0", Some(65535))]), 10240);
-        assert_eq!(room_needed(&[with_mtu("net_tap0", Some(9000)), with_mtu("net_af_xdp0,iface=x", None)]), 3712);
-        assert_eq!(room_needed(&[with_mtu("net_af_xdp0,iface=x", Some(2000))]), 2304);
         // AF_PACKET's frames hold a header of the kernel's too.
         assert_eq!(room_needed(&[with_mtu("net_af_packet0,iface=x", Some(9000))]), 9216);
         assert_eq!(room_needed(&[with_mtu("net_af_packet0,iface=x,framesz=8192,blocksz=8192", None)]), 8192);

@@ -21,6 +21,7 @@ mod port;
 mod port_error;
 mod queue;
 mod rss;
+mod umem;
 
 use std::fmt;
 

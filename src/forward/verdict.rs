@@ -165,7 +165,9 @@ named_enum! {
         Arp = "arp",
         /// ICMP for an address of the gateway: echo, errors.
         Icmp = "icmp",
-        /// IPv6 for the host itself: neighbour discovery, routing protocols, ssh.
+        /// Neighbour discovery of IPv6 (RFC 4861): solicitations, advertisements, redirects.
+        NeighbourDiscovery = "nd",
+        /// The rest of IPv6's multicasts and ICMP: routing protocols, echo, errors.
         Ipv6 = "ipv6",
         /// IPv4 multicast and broadcast: VRRP, OSPF, BFD, DHCP.
         Multicast = "multicast",
@@ -179,6 +181,6 @@ named_enum! {
 impl PuntClass {
     /// Whether neighbours or routing die without it.
     pub const fn is_vital(self) -> bool {
-        matches!(self, Self::Arp | Self::Multicast)
+        matches!(self, Self::Arp | Self::NeighbourDiscovery | Self::Multicast)
     }
 }

@@ -18,6 +18,10 @@ pub const TIME_EXCEEDED: u8 = 3;
 /// Parameter problem.
 pub(super) const PARAMETER_PROBLEM: u8 = 4;
 
+/// The first and the last type of neighbour discovery.
+const ROUTER_SOLICITATION: u8 = 133;
+const REDIRECT: u8 = 137;
+
 /// The header of an error that the gateway makes.
 pub fn header(error: Error) -> Header {
     let (kind, code, mtu) = match error {
@@ -31,6 +35,11 @@ pub fn header(error: Error) -> Header {
 /// Whether a type is that of an error that says something of a packet's way.
 pub fn is_error(kind: u8) -> bool {
     (UNREACHABLE..=PARAMETER_PROBLEM).contains(&kind)
+}
+
+/// Whether a type is one of neighbour discovery (RFC 4861): router and neighbour solicitations and advertisements, redirects.
+pub fn is_neighbour_discovery(kind: u8) -> bool {
+    (ROUTER_SOLICITATION..=REDIRECT).contains(&kind)
 }
 
 /// The MTU of the next hop, in bytes, that an error tells; none: it is another error.

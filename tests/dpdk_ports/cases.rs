@@ -102,6 +102,32 @@ pub fn af_xdp_two_queues() {
     two_queues("net_af_xdp0,iface=a0");
 }
 
+/// Frames are kept until practically every buffer of the pool holds one, then all are sent.
+pub fn af_xdp_uses_every_buffer() {
+    const FRAMES: u16 = 5600;
+    const BATCH: usize = 400;
+    veth("a0", "a1", 1);
+    let ports = [port("wan", "net_af_xdp0,iface=a0")];
+    let dpdk = DpdkConfig { mbufs: Some(8192), ..lab::dpdk(256) };
+    let eal = Eal::init(&dpdk, &ports, &lab::workers(1)).unwrap();
+    let pool = MemPool::create(&eal, &dpdk, &ports, 1, 0).unwrap();
+    let (wan, mut queues) = open(&ports, 1, &pool).pop().unwrap();
+    let mut peer = Peer::on("a1");
+    let sent: Vec<_> = (0..FRAMES).map(|flow| lab::udp(flow, 64)).collect();
+    let mut kept = Vec::new();
+    for batch in sent.chunks(BATCH) {
+        batch.iter().for_each(|frame| peer.send(frame));
+        kept.extend(receive(&mut queues[0], batch.len()));
+    }
+    assert_eq!(contents(&kept), sent);
+    assert!(pool.available() < 1024, "{} buffers were not used", pool.available());
+    for batch in sent.chunks(BATCH) {
+        transmit(&mut queues[0], kept.drain(..batch.len()).collect());
+        peer.wait_for(batch);
+    }
+    assert_eq!(wan.stats().unwrap().rx_missed, 0);
+}
+
 pub fn af_packet_two_queues() {
     two_queues("net_af_packet0,iface=a0,qpairs=2");
 }

@@ -24,6 +24,7 @@ type Case = (&'static str, fn());
 const CASES: &[Case] = &[
     ("af_xdp_forwards", cases::af_xdp_forwards),
     ("af_xdp_two_queues", cases::af_xdp_two_queues),
+    ("af_xdp_uses_every_buffer", cases::af_xdp_uses_every_buffer),
     ("af_xdp_reopens_after_an_end_and_a_kill", cases::af_xdp_reopens_after_an_end_and_a_kill),
     ("af_xdp_waits_for_the_former_owner", cases::af_xdp_waits_for_the_former_owner),
     ("reopens_in_one_process", cases::reopens_in_one_process),

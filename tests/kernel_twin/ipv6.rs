@@ -215,7 +215,7 @@ fn the_kernel_resolves_ipv6_neighbours_and_keeps_them_alive() {
         assert_eq!(question[..6], solicited_node(server).1.0);
         assert!(source(&question).is_unicast_link_local(), "asked from the port's own address");
         let asker = (LAN_MAC, source(&question));
-        lab.punt(LAN, PuntClass::Ipv6, &advertisement(asker, server, NEIGHBOUR_MAC));
+        lab.punt(LAN, PuntClass::NeighbourDiscovery, &advertisement(asker, server, NEIGHBOUR_MAC));
         lab.until("the answer", |input| mac_of(input, LAN, "2001:db8:1::11") == Some(NEIGHBOUR_MAC)).await;
         let table = RouteTable::new(&lab.input.borrow(), Some(&table));
         let Resolution::Hop(index) = table.resolve(server, 0) else { panic!("not resolved") };
@@ -226,7 +226,7 @@ fn the_kernel_resolves_ipv6_neighbours_and_keeps_them_alive() {
         let to_all = |frame: &[u8]| asked(frame) && frame[..2] == [0x33, 0x33];
         lab.sent(LAN, 15 * SOON, to_all).await.expect("a stale neighbour is asked for, in the end all are");
         let other = MacAddress([2, 0xa, 0, 0, 0, 0x77]);
-        lab.punt(LAN, PuntClass::Ipv6, &advertisement(asker, server, other));
+        lab.punt(LAN, PuntClass::NeighbourDiscovery, &advertisement(asker, server, other));
         lab.until("the other card", |input| mac_of(input, LAN, "2001:db8:1::11") == Some(other)).await;
     });
 }
@@ -242,7 +242,11 @@ fn a_link_local_gateway_is_resolved_behind_its_port() {
         let hop = Hop { port: WAN, address: gateway.into() };
         lab.mirror.resolve(hop);
         let question = lab.sent(WAN, 2 * SOON, |frame| is_about(frame, SOLICITATION, gateway)).await.unwrap();
-        lab.punt(WAN, PuntClass::Ipv6, &advertisement((WAN_MAC, source(&question)), gateway, NEIGHBOUR_MAC));
+        lab.punt(
+            WAN,
+            PuntClass::NeighbourDiscovery,
+            &advertisement((WAN_MAC, source(&question)), gateway, NEIGHBOUR_MAC),
+        );
         lab.until("the answer", |input| mac_of(input, WAN, "fe80::fe") == Some(NEIGHBOUR_MAC)).await;
         let table = RouteTable::new(&lab.input.borrow(), None);
         let Resolution::Hop(index) = table.resolve(ipv6("2001:db8:ffff::1"), 0) else { panic!("no route") };
@@ -264,7 +268,7 @@ fn the_kernel_answers_pings_and_solicitations_for_its_ipv6_addresses() {
         assert!(ping(&lab, (LAN, LAN_MAC), client, vip).await, "the virtual address");
         assert!(ping(&lab, (LAN, LAN_MAC), ipv6("2001:db8:2::5"), vip).await, "from far away");
 
-        lab.punt(LAN, PuntClass::Ipv6, &solicitation(client, vip));
+        lab.punt(LAN, PuntClass::NeighbourDiscovery, &solicitation(client, vip));
         let answer = lab.sent(LAN, SOON, |frame| is_about(frame, ADVERTISEMENT, vip)).await.expect("an advertisement");
         assert_eq!((&answer[..6], &answer[6..12]), (&NEIGHBOUR_MAC.0[..], &LAN_MAC.0[..]));
 
@@ -286,7 +290,7 @@ fn an_address_that_another_machine_has_is_never_the_hosts() {
         let question = lab.sent(LAN, DAD, |frame| is_about(frame, SOLICITATION, own)).await.expect("it is looked for");
         assert!(source(&question).is_unspecified());
         let all_nodes = (MacAddress([0x33, 0x33, 0, 0, 0, 1]), ipv6("ff02::1"));
-        lab.punt(LAN, PuntClass::Ipv6, &advertisement(all_nodes, own, NEIGHBOUR_MAC));
+        lab.punt(LAN, PuntClass::NeighbourDiscovery, &advertisement(all_nodes, own, NEIGHBOUR_MAC));
         let state =
             || lab.mirror.addresses().borrow().iter().find(|each| each.address == IpAddr::V6(own)).map(|a| a.state);
         let duplicate = || (state() == Some(AddressState::Duplicate)).then_some(());

@@ -23,6 +23,7 @@ mod links;
 mod modes;
 mod packets;
 mod path_mtu;
+mod path_mtu_probes;
 mod restart;
 mod routing;
 mod schedulers;

@@ -2,24 +2,27 @@
 //! links between routers on both sides, in the modes in which the gateway has a part in it.
 //!
 //! client - router - narrow - router - gateway - router - narrow - router - real server. In mode tun the real server's answers
-//! go from the router beside the gateway on its side to the one on the client's side. The link on the sender's side is the
+//! go from the router beside the gateway on its side to the one on the client's side. In mode dr the router beside the gateway is
+//! the real server, and the narrow link is the gateway's own. The link on the sender's side is the
 //! wider one of both, so that it is the other one, beyond the gateway, that decides.
+//!
+//! `FULLGATE_TRANSFER_BYTES=1000000000` makes each transfer that long, instead of what keeps the tests short.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::gateway::{pool, port};
 use crate::lab::servers::Decapsulation;
 use crate::lab::{Configuration, Gateway, Lab, Namespace, PATIENCE, cable, wait_for};
 
 /// Bytes that the link on the sender's side takes, and that on the receiver's.
-const WIDER: u32 = 1440;
-const NARROW: u32 = 1380;
+pub const WIDER: u32 = 1440;
+pub const NARROW: u32 = 1380;
 const CHUNK: usize = 64 << 10;
 
 /// The networks, from the real server's to the client's.
-mod net {
+pub mod net {
     pub const GATEWAY_CLIENT: u8 = 0;
     pub const GATEWAY_SERVER: u8 = 1;
     pub const PAST_THE_GATEWAY: u8 = 5;
@@ -30,7 +33,7 @@ mod net {
 }
 
 /// 10.NET.0.HOST or 2001:db8:NET::HOST, which has the host's number in decimal digits.
-fn address(ipv6: bool, net: u8, host: u8) -> IpAddr {
+pub fn address(ipv6: bool, net: u8, host: u8) -> IpAddr {
     if ipv6 {
         format!("2001:db8:{net}::{host}").parse::<Ipv6Addr>().unwrap().into()
     } else {
@@ -39,10 +42,10 @@ fn address(ipv6: bool, net: u8, host: u8) -> IpAddr {
 }
 
 /// The lab around the gateway.
-struct Path {
-    lab: Lab,
+pub struct Path {
+    pub lab: Lab,
     /// From the client's to the real server's.
-    routers: [Namespace; 4],
+    pub routers: [Namespace; 4],
 }
 
 /// Gives a host an address on each of its interfaces.
@@ -89,7 +92,7 @@ impl Path {
                 std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0").unwrap();
             });
         }
-        for host in [&lab.client, server] {
+        for host in [&lab.client, s1, server] {
             // One that slows down for losses, whatever the machine's default is: hosts share its few processors.
             host.enter(|| std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno").unwrap());
         }
@@ -116,22 +119,28 @@ impl Path {
     }
 
     /// Gives the narrow links an MTU, the client's and the real server's, and lets the hosts forget what they have learned.
-    fn set_mtus(&self, client: u32, server: u32) {
+    pub fn set_mtus(&self, client: u32, server: u32) {
         for (router, mtu) in self.routers.iter().zip([client, client, server, server]) {
             router.ip(&format!("link set narrow mtu {mtu}"));
         }
-        for host in [&self.lab.client, &self.lab.reals[0]] {
+        for host in [&self.lab.client, &self.routers[2], &self.lab.reals[0]] {
             host.ip("-4 route flush cache");
             host.ip("-6 route flush cache");
         }
     }
 
     /// What a host has learned of the path to an address.
-    fn mtu(namespace: &Namespace, to: IpAddr) -> Option<u32> {
+    pub fn mtu(namespace: &Namespace, to: IpAddr) -> Option<u32> {
         let family = if to.is_ipv6() { "-6" } else { "-4" };
         let said = namespace.ip(&format!("{family} route get {to}"));
         said.split_whitespace().skip_while(|word| *word != "mtu").nth(1).map(|mtu| mtu.parse().unwrap())
     }
+}
+
+/// What `FULLGATE_TRANSFER_BYTES` says, in whole megabytes.
+fn transfer_megabytes() -> Option<usize> {
+    let bytes: usize = std::env::var("FULLGATE_TRANSFER_BYTES").ok()?.parse().unwrap();
+    Some(bytes.div_ceil(1 << 20))
 }
 
 /// Bytes of a transfer at a place: what is lost, doubled or out of order shows.
@@ -199,29 +208,63 @@ fn ask(target: SocketAddr, way: u8, megabytes: usize) {
 }
 
 /// What is tried.
-struct Case {
+pub struct Case {
     /// Whether the client and the real server are of IPv6.
-    ipv6: (bool, bool),
-    mode: &'static str,
+    pub ipv6: (bool, bool),
+    pub mode: &'static str,
     tunnel: &'static str,
     workers: usize,
+    /// Protocol and port of each service.
+    pub services: Vec<(&'static str, u16)>,
     /// What is sent each way.
     megabytes: usize,
     /// What the client and the real server learn of the way to each other.
-    learned: (u32, u32),
+    pub learned: (u32, u32),
 }
 
 impl Case {
-    fn new(ipv6: (bool, bool), mode: &'static str, learned: (u32, u32)) -> Self {
-        Self { ipv6, mode, tunnel: "", workers: 1, megabytes: 100, learned }
+    pub fn new(ipv6: (bool, bool), mode: &'static str, learned: (u32, u32)) -> Self {
+        Self { ipv6, mode, tunnel: "", workers: 2, services: vec![("tcp", 80)], megabytes: 100, learned }
     }
 
-    fn tun(ipv6: (bool, bool), tunnel: &'static str, overhead: u32) -> Self {
+    pub fn tun(ipv6: (bool, bool), tunnel: &'static str, overhead: u32) -> Self {
         Self { tunnel, megabytes: 30, ..Self::new(ipv6, "tun", (NARROW - overhead, NARROW)) }
     }
 
-    fn configuration(&self) -> Configuration {
-        let (Self { mode, tunnel, workers, .. }, (client, server)) = (self, self.ipv6);
+    /// Whether answers go past the gateway.
+    fn is_one_way(&self) -> bool {
+        ["dr", "tun"].contains(&self.mode)
+    }
+
+    pub fn vip(&self) -> IpAddr {
+        address(self.ipv6.0, 0, 100)
+    }
+
+    fn real(&self) -> IpAddr {
+        let (net, host) = if self.mode == "dr" { (net::GATEWAY_SERVER, 254) } else { (net::SERVER, 11) };
+        address(self.ipv6.1, net, host)
+    }
+
+    /// The real server.
+    pub fn host<'p>(&self, path: &'p Path) -> &'p Namespace {
+        if self.mode == "dr" { &path.routers[2] } else { &path.lab.reals[0] }
+    }
+
+    /// The lab, with a real server that takes what its mode brings.
+    pub fn path(&self) -> (Path, Option<Decapsulation>) {
+        let path = Path::new(self.is_one_way(), self.workers);
+        let host = self.host(&path);
+        match self.vip() {
+            vip @ IpAddr::V6(_) if self.is_one_way() => host.ipv6("lo", &format!("{vip}/128")),
+            vip @ IpAddr::V4(_) if self.is_one_way() => _ = host.ip(&format!("addr add {vip}/32 dev lo")),
+            _ => {}
+        }
+        let tunnel = (self.mode == "tun").then(|| Decapsulation::start(host));
+        (path, tunnel)
+    }
+
+    pub fn configuration(&self) -> Configuration {
+        let Self { mode, tunnel, workers, .. } = self;
         let both =
             |net, host| [format!("{}/24", address(false, net, host)), format!("{}/64", address(true, net, host))];
         let vips = [format!("{}/32", address(false, 0, 100)), format!("{}/128", address(true, 0, 100))];
@@ -248,48 +291,49 @@ impl Case {
             [(net::SERVER, net::GATEWAY_SERVER), (net::NARROW_SERVER, net::GATEWAY_SERVER)],
         );
         let locals = format!("{}\", \"{}", address(false, 1, 200), address(true, 1, 200));
-        let vip = SocketAddr::new(address(client, 0, 100), 80);
-        let real = SocketAddr::new(address(server, net::SERVER, 11), 80);
-        let service = format!(
-            "[[service]]\nvip = \"{vip}\"\nprotocol = \"tcp\"\nmode = \"{mode}\"\n\
-             [[service.real_server]]\naddress = \"{real}\"\n{tunnel}\n"
-        );
+        let lan = if *mode == "dr" { lan + &format!("mtu = {NARROW}\n\n") } else { lan };
+        let service = |&(protocol, port): &(&str, u16)| {
+            let (vip, real) = (SocketAddr::new(self.vip(), port), SocketAddr::new(self.real(), port));
+            format!(
+                "[[service]]\nvip = \"{vip}\"\nprotocol = \"{protocol}\"\nmode = \"{mode}\"\n\
+                 [[service.real_server]]\naddress = \"{real}\"\n{tunnel}\n"
+            )
+        };
+        let services: String = self.services.iter().map(service).collect();
         let cores = if *workers == 1 { "[0]" } else { "[0, 1]" };
         Configuration {
             cores: cores.into(),
             ports: wan + &lan,
-            balance: pool("lan", &locals) + &service,
+            balance: pool("lan", &locals) + &services,
             ..Configuration::bare()
         }
     }
 
     /// Sends both ways, and looks at what the ends have learned.
     fn exchange(&self) {
-        let (Self { mode, tunnel, megabytes, .. }, (client, server)) = (self, self.ipv6);
-        let one_way = *mode == "tun";
-        let path = Path::new(one_way, self.workers);
-        let (vip, real) = (address(client, 0, 100), address(server, net::SERVER, 11));
-        let host = &path.lab.reals[0];
-        match vip {
-            IpAddr::V6(_) if one_way => host.ipv6("lo", &format!("{vip}/128")),
-            IpAddr::V4(_) if one_way => _ = host.ip(&format!("addr add {vip}/32 dev lo")),
-            _ => {}
-        }
-        let _tunnel = one_way.then(|| Decapsulation::start(host));
+        let Self { mode, tunnel, .. } = self;
+        let megabytes = transfer_megabytes().unwrap_or(self.megabytes);
+        let (path, _tunnel) = self.path();
+        let (vip, host) = (self.vip(), self.host(&path));
         let gateway = Gateway::start(&path.lab, &self.configuration());
-        let listener = host.enter(|| TcpListener::bind(SocketAddr::new(if one_way { vip } else { real }, 80))).unwrap();
+        let bound = if self.is_one_way() { vip } else { self.real() };
+        let listener = host.enter(|| TcpListener::bind(SocketAddr::new(bound, 80))).unwrap();
         let target = SocketAddr::new(vip, 80);
         wait_for("the service to answer", PATIENCE, || {
             path.lab.client.enter(|| connect(target, Duration::from_secs(1))).ok()
         });
 
         path.set_mtus(WIDER, NARROW);
-        transfer(&path, &listener, target, b'u', *megabytes);
+        let start = Instant::now();
+        transfer(&path, &listener, target, b'u', megabytes);
+        let up = start.elapsed();
         assert_eq!(Path::mtu(&path.lab.client, vip), Some(self.learned.0), "the client: {mode} {tunnel}");
         path.set_mtus(NARROW, WIDER);
-        transfer(&path, &listener, target, b'd', *megabytes);
+        let start = Instant::now();
+        transfer(&path, &listener, target, b'd', megabytes);
+        println!("{mode} {tunnel:?} {:?}: {megabytes} MB, {up:.1?} up, {:.1?} down", self.ipv6, start.elapsed());
         let local = gateway.sessions()[0].local.map(|local| local.ip());
-        let peer = local.unwrap_or_else(|| address(client, net::CLIENT, 10));
+        let peer = local.unwrap_or_else(|| address(self.ipv6.0, net::CLIENT, 10));
         assert_eq!(Path::mtu(host, peer), Some(self.learned.1), "the real server: {mode} {tunnel}");
         let stats = gateway.stats();
         assert_eq!(stats.drops.iter().find(|(reason, _)| reason == "bad_icmp_error").unwrap().1, 0);
@@ -298,8 +342,8 @@ impl Case {
 
 #[test]
 fn fullnat_learns_of_narrow_links_on_both_sides() {
-    Case::new((false, false), "fullnat", (NARROW, NARROW)).exchange();
-    Case { workers: 2, ..Case::new((true, true), "fullnat", (NARROW, NARROW)) }.exchange();
+    Case { workers: 1, ..Case::new((false, false), "fullnat", (NARROW, NARROW)) }.exchange();
+    Case::new((true, true), "fullnat", (NARROW, NARROW)).exchange();
 }
 
 #[test]
@@ -313,6 +357,12 @@ fn fullnat_between_families_learns_of_narrow_links_on_both_sides() {
 fn nat_learns_of_narrow_links_on_both_sides() {
     Case::new((false, false), "nat", (NARROW, NARROW)).exchange();
     Case::new((true, true), "nat", (NARROW, NARROW)).exchange();
+}
+
+#[test]
+fn dr_learns_of_narrow_links_on_both_sides() {
+    Case::new((false, false), "dr", (NARROW, NARROW)).exchange();
+    Case::new((true, true), "dr", (NARROW, NARROW)).exchange();
 }
 
 #[test]

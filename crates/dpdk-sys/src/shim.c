@@ -94,6 +94,18 @@ uint32_t dpdk_shim_mempool_size(const struct rte_mempool *pool)
 	return pool->size;
 }
 
+uint32_t dpdk_shim_mempool_element_len(const struct rte_mempool *pool)
+{
+	return pool->header_size + pool->elt_size + pool->trailer_size;
+}
+
+uint64_t dpdk_shim_mempool_offset(const struct rte_mempool *pool, const void *object)
+{
+	const struct rte_mempool_memhdr *first = STAILQ_FIRST(&pool->mem_list);
+
+	return (uint64_t)((uintptr_t)object - pool->header_size - (uintptr_t)first->addr);
+}
+
 int dpdk_shim_errno(void)
 {
 	return rte_errno;

@@ -14,7 +14,9 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
 
@@ -55,6 +57,8 @@ static const uint32_t DPDK_SHIM_MQ_RX_NONE = RTE_ETH_MQ_RX_NONE;
 static const uint32_t DPDK_SHIM_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 static const uint16_t DPDK_SHIM_RETA_GROUP_SIZE = RTE_ETH_RETA_GROUP_SIZE;
 
+static const uint32_t DPDK_SHIM_MEMPOOL_NO_SPREAD = RTE_MEMPOOL_F_NO_SPREAD;
+static const uint32_t DPDK_SHIM_POOL_PRIVATE_LEN = sizeof(struct rte_pktmbuf_pool_private);
 static const uint16_t DPDK_SHIM_PKTMBUF_HEADROOM = RTE_PKTMBUF_HEADROOM;
 static const uint16_t DPDK_SHIM_MAX_ETHPORTS = RTE_MAX_ETHPORTS;
 static const uint32_t DPDK_SHIM_SPEED_UNKNOWN = RTE_ETH_SPEED_NUM_UNKNOWN;
@@ -83,6 +87,10 @@ int dpdk_shim_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
 uint16_t dpdk_shim_data_room_size(struct rte_mempool *pool);
 /* Objects that the pool was made with. */
 uint32_t dpdk_shim_mempool_size(const struct rte_mempool *pool);
+/* Bytes of one element of a pool: its header, the object, its trailer. */
+uint32_t dpdk_shim_mempool_element_len(const struct rte_mempool *pool);
+/* Bytes from the start of the pool's first piece of memory to the header of the element that an object is in. */
+uint64_t dpdk_shim_mempool_offset(const struct rte_mempool *pool, const void *object);
 /* rte_errno of the calling thread */
 int dpdk_shim_errno(void);
 /* rte_rdtsc */

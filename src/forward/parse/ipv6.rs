@@ -51,9 +51,12 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         Ok(header) => header,
         Err(reason) => return dropped(reason),
     };
+    let total_len = header.payload_len() + u16::from(HEADER_LEN);
+    // Without what pads the frame.
+    let packet = &packet[..packet.len().min(total_len.into())];
     let (source, destination) = (header.source(), header.destination());
     if destination.is_multicast() {
-        return Parsed::Decided(Verdict::Punt(PuntClass::Ipv6));
+        return Parsed::Decided(Verdict::Punt(class_of_multicast(header, packet)));
     }
     if ipv6::is_martian_source(source) || ipv6::is_never_unicast(destination) {
         return dropped(DropReason::MartianSource);
@@ -62,10 +65,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     if to_group {
         return dropped(DropReason::NotOurMac);
     }
-    let total_len = header.payload_len() + u16::from(HEADER_LEN);
-    let Some(upper) = ipv6::upper(&packet[..packet.len().min(total_len.into())]) else {
-        return dropped(DropReason::BadIpv6Header);
-    };
+    let Some(upper) = ipv6::upper(packet) else { return dropped(DropReason::BadIpv6Header) };
     let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
     let protocol = match Protocol::from_number(upper.protocol) {
         Some(_) if upper.piece.is_some() => return Parsed::Ipv6Fragment,
@@ -102,8 +102,26 @@ fn other(header: Ipv6<'_>, upper: Upper, total_len: u16, l4: &[u8]) -> Parsed {
             dont_fragment: true,
         });
     }
-    let class = if is_icmp { PuntClass::Ipv6 } else { PuntClass::Local };
+    let class = match is_icmp {
+        true if is_neighbour_discovery(header, upper, l4) => PuntClass::NeighbourDiscovery,
+        true => PuntClass::Ipv6,
+        false => PuntClass::Local,
+    };
     Parsed::Other { destination: header.destination().into(), class, fragment: is_fragment }
+}
+
+fn class_of_multicast(header: Ipv6<'_>, packet: &[u8]) -> PuntClass {
+    let Some(upper) = ipv6::upper(packet) else { return PuntClass::Ipv6 };
+    let l4 = packet.get(usize::from(upper.offset)..).unwrap_or_default();
+    if is_neighbour_discovery(header, upper, l4) { PuntClass::NeighbourDiscovery } else { PuntClass::Ipv6 }
+}
+
+/// Whether it is neighbour discovery that hosts heed: no router has passed it on, and it is no fragment (RFC 4861 6.1, RFC 6980).
+fn is_neighbour_discovery(header: Ipv6<'_>, upper: Upper, l4: &[u8]) -> bool {
+    upper.protocol == icmp6::PROTOCOL
+        && upper.piece.is_none()
+        && header.hop_limit() == u8::MAX
+        && l4.first().is_some_and(|&kind| icmp6::is_neighbour_discovery(kind))
 }
 
 /// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv6, or what is wrong with it.
