@@ -26,23 +26,37 @@ pub enum Protocol {
     Tcp = 6,
     /// IP protocol 17.
     Udp = 17,
+    /// IP protocol 132.
+    Sctp = 132,
 }
 
 impl Protocol {
+    /// All names, separated by commas.
+    pub const NAMES: &'static str = "tcp, udp, sctp";
+
     /// The IP protocol number's meaning, where it is one that can be balanced.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
             _ => None,
         }
     }
 
-    /// `tcp` or `udp`.
+    /// Whether it is known which worker a device's RSS brings a packet to. Of SCTP devices hash what they like: the ports as of
+    /// TCP, with the verification tag, or none.
+    #[inline]
+    pub const fn is_dealt_by_rss(self) -> bool {
+        !matches!(self, Self::Sctp)
+    }
+
+    /// `tcp`, `udp` or `sctp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -72,7 +86,8 @@ impl FromStr for Protocol {
         match text {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: "tcp, udp" }),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: Self::NAMES }),
         }
     }
 }
@@ -90,7 +105,7 @@ impl Weight {
 /// What names a service: protocol, virtual address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The virtual IP address (VIP).
     pub address: IpAddr,
@@ -242,7 +257,7 @@ impl LocalPool {
     }
 }
 
-/// Session timeouts, in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_timeouts`).
+/// Session timeouts, in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_timeouts`; ip_vs_proto_sctp.c, `sctp_timeouts`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
@@ -268,7 +283,36 @@ pub struct Timeouts {
     pub tcp_synack: u32,
     /// UDP.
     pub udp: u32,
+    /// SCTP ESTABLISHED.
+    pub sctp: u32,
+    /// SCTP INIT1: the client's first INIT is not answered yet.
+    pub sctp_init1: u32,
+    /// SCTP INIT: nor is a later one.
+    pub sctp_init: u32,
+    /// SCTP COOKIE-SENT: INIT ACK is.
+    pub sctp_cookie_sent: u32,
+    /// SCTP COOKIE-REPLIED: COOKIE ECHO is not answered yet.
+    pub sctp_cookie_replied: u32,
+    /// SCTP COOKIE-WAIT: the real server's INIT is not answered yet.
+    pub sctp_cookie_wait: u32,
+    /// SCTP COOKIE: the client's INIT ACK is not.
+    pub sctp_cookie: u32,
+    /// SCTP COOKIE-ECHOED: the real server's COOKIE ECHO is not.
+    pub sctp_cookie_echoed: u32,
+    /// SCTP SHUTDOWN-SENT.
+    pub sctp_shutdown_sent: u32,
+    /// SCTP SHUTDOWN-RECEIVED.
+    pub sctp_shutdown_received: u32,
+    /// SCTP SHUTDOWN-ACK-SENT.
+    pub sctp_shutdown_ack_sent: u32,
+    /// SCTP REJECTED: INIT was answered with ABORT.
+    pub sctp_rejected: u32,
+    /// SCTP CLOSED.
+    pub sctp_closed: u32,
 }
+
+/// What SCTP waits at most before it says something again (RFC 9260, 16: RTO.Max), and a second.
+const SCTP_LONGEST_RETRY: u32 = 61;
 
 impl Default for Timeouts {
     fn default() -> Self {
@@ -284,6 +328,19 @@ impl Default for Timeouts {
             tcp_listen: 120,
             tcp_synack: 120,
             udp: 300,
+            sctp: 900,
+            sctp_init1: 4,
+            sctp_init: SCTP_LONGEST_RETRY,
+            sctp_cookie_sent: SCTP_LONGEST_RETRY,
+            sctp_cookie_replied: SCTP_LONGEST_RETRY,
+            sctp_cookie_wait: SCTP_LONGEST_RETRY,
+            sctp_cookie: SCTP_LONGEST_RETRY,
+            sctp_cookie_echoed: SCTP_LONGEST_RETRY,
+            sctp_shutdown_sent: SCTP_LONGEST_RETRY,
+            sctp_shutdown_received: SCTP_LONGEST_RETRY,
+            sctp_shutdown_ack_sent: SCTP_LONGEST_RETRY,
+            sctp_rejected: 4,
+            sctp_closed: SCTP_LONGEST_RETRY,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{Forwarder, Now};
 use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::{Address, Direction};
 use crate::session::{Found, Seen, SessionIndex, State};
+use crate::wire::sctp::Event;
 
 impl Forwarder {
     /// Counts a forwarded packet, and lets it move the session's state and end.
@@ -23,6 +24,7 @@ impl Forwarder {
         let after = match packet.key.protocol() {
             Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
             Protocol::Udp => State::Udp,
+            Protocol::Sctp => before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags)),
         };
         if after != before {
             session.set_state(after);

@@ -8,10 +8,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::parse::Packet;
 use crate::balance::Protocol;
-use crate::flow::Direction;
+use crate::flow::{Address, Direction};
 use crate::session::Session;
 use crate::wire::checksum::{Delta, TTL_DECREMENT};
-use crate::wire::{ethernet, tcp, udp};
+use crate::wire::{ethernet, sctp, tcp, udp};
 
 /// Bytes of an Ethernet and a plain IPv4 header.
 const IPV4_FRONT: usize = ethernet::LEN + crate::wire::ipv4::MIN_LEN;
@@ -50,7 +50,7 @@ pub fn ipv4<const ONE_WAY: bool>(
     front[ADDRESSES_AT..].copy_from_slice(&to.wire_addresses().to_ne_bytes());
     let options = usize::from(packet.header_len) - crate::wire::ipv4::MIN_LEN;
     if let Some(l4) = rest.get_mut(options..) {
-        transport(l4, packet.key.protocol(), to.wire_ports(), l4_delta);
+        transport(l4, packet, to.wire_ports(), l4_delta);
     }
 }
 
@@ -76,7 +76,7 @@ pub fn ipv6<const ONE_WAY: bool>(
     front[IPV6_ADDRESSES_AT..].copy_from_slice(bytemuck::bytes_of(&to.wire_addresses()));
     let extensions = usize::from(packet.header_len) - crate::wire::ipv6::LEN;
     if let Some(l4) = rest.get_mut(extensions..) {
-        transport(l4, packet.key.protocol(), to.wire_ports(), l4_delta);
+        transport(l4, packet, to.wire_ports(), l4_delta);
     }
 }
 
@@ -96,10 +96,10 @@ pub(super) fn lower_hop_limit(frame: &mut [u8]) {
     }
 }
 
-/// Gives the header at the front of `l4` other ports, and lets its checksum follow these and the addresses.
+/// Gives the header of a packet, at the front of `l4`, other ports, and lets its checksum follow these and the addresses.
 #[inline]
-pub(super) fn transport(l4: &mut [u8], protocol: Protocol, ports: [u8; PORTS], delta: Delta) {
-    match protocol {
+pub(super) fn transport<A: Address>(l4: &mut [u8], packet: &Packet<A>, ports: [u8; PORTS], delta: Delta) {
+    match packet.key.protocol() {
         Protocol::Tcp => {
             let Some(l4) = l4.first_chunk_mut::<{ tcp::MIN_LEN }>() else { return };
             l4[..PORTS].copy_from_slice(&ports);
@@ -114,6 +114,11 @@ pub(super) fn transport(l4: &mut [u8], protocol: Protocol, ports: [u8; PORTS], d
                 if l4[udp::CHECKSUM_AT..] == [0, 0] {
                     l4[udp::CHECKSUM_AT..].fill(0xff);
                 }
+            }
+        }
+        Protocol::Sctp => {
+            if let Some(l4) = l4.first_chunk_mut() {
+                sctp::set_ports(l4, ports, packet.l4_len());
             }
         }
     }
