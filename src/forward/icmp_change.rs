@@ -16,7 +16,7 @@ use crate::port::Frame;
 use crate::session::Session;
 use crate::wire::checksum::Delta;
 use crate::wire::icmp::{self, ERROR_LEN, Header};
-use crate::wire::{ethernet, ipv4, sctp, tcp, udp};
+use crate::wire::{crc32c, ethernet, ipv4, sctp, tcp, udp};
 
 /// What IPv6's header is longer than IPv4's.
 const IPV6_IS_LONGER: u32 = 20;
@@ -182,7 +182,7 @@ fn change_transport(l4: &mut [u8], len: u16, change: &Change) {
         Protocol::Udp => udp::CHECKSUM_AT,
         Protocol::Sctp => {
             if let Some(header) = l4.first_chunk_mut() {
-                sctp::change_checksum(header, bits, len);
+                sctp::flip_checksum(header, crc32c::change(bits, len));
             }
             return;
         }

@@ -30,6 +30,7 @@ pub mod parse;
 pub mod pending;
 mod plane;
 pub mod rewrite;
+mod sctp_fragment;
 mod set_up;
 mod snat;
 mod token_bucket;

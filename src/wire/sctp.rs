@@ -133,20 +133,21 @@ impl<'a> Sctp<'a> {
 pub fn set_ports(header: &mut [u8; LEN], ports: [u8; 4], len: u16) {
     let [a, b, c, d, ..] = *header;
     header[..4].copy_from_slice(&ports);
-    change_checksum(header, changed_bits([a, b, c, d], ports), len);
+    flip_checksum(header, crc32c::change(changed_bits([a, b, c, d], ports), len));
 }
 
-/// The bits by which ports differ, as [`change_checksum`] takes them.
+/// The bits by which ports differ, as [`crc32c::change`] takes them.
 #[inline]
 pub const fn changed_bits(old: [u8; 4], new: [u8; 4]) -> u32 {
     u32::from_le_bytes(old) ^ u32::from_le_bytes(new)
 }
 
-/// Lets the checksum of a packet of `len` bytes follow a change of these bits of its ports.
-pub fn change_checksum(header: &mut [u8; LEN], bits: u32, len: u16) {
+/// Changes these bits of the checksum.
+#[inline]
+pub fn flip_checksum(header: &mut [u8; LEN], bits: u32) {
     if let Some(field) = header.last_chunk_mut::<4>() {
         // The checksum is sent lowest byte first (appendix A).
-        *field = (u32::from_le_bytes(*field) ^ crc32c::change(bits, len)).to_le_bytes();
+        *field = (u32::from_le_bytes(*field) ^ bits).to_le_bytes();
     }
 }
 
