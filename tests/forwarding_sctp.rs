@@ -60,11 +60,7 @@ fn run(gateway: &mut Gateway, steps: &[(PortId, u8)]) -> Vec<(&'static str, u32)
     steps
         .iter()
         .map(|&(port, kind)| {
-            let sent = if port == WAN {
-                of_client(kind)
-            } else {
-                packet(from_server(gateway), &chunk(kind, b"value"))
-            };
+            let sent = if port == WAN { of_client(kind) } else { packet(from_server(gateway), &chunk(kind, b"value")) };
             let (verdict, out) = gateway.send(port, &sent);
             assert_eq!(verdict, Verdict::Transmit(if port == WAN { LAN } else { WAN }), "chunk {kind}");
             assert!(ports(&out).is_some(), "its checksum is looked at");
@@ -79,8 +75,14 @@ fn an_association_is_followed_to_its_end_in_fullnat_and_nat() {
     for mode in [ForwardingMode::Fullnat, ForwardingMode::Nat] {
         let mut gateway = gateway(mode);
         let open = [(WAN, INIT), (LAN, INIT_ACK), (WAN, COOKIE_ECHO), (LAN, COOKIE_ACK), (WAN, DATA), (LAN, SACK)];
-        let expected =
-            [("INIT1", 4), ("C-SENT", 61), ("C-REPLIED", 61), ("ESTABLISHED", 900), ("ESTABLISHED", 900), ("ESTABLISHED", 900)];
+        let expected = [
+            ("INIT1", 4),
+            ("C-SENT", 61),
+            ("C-REPLIED", 61),
+            ("ESTABLISHED", 900),
+            ("ESTABLISHED", 900),
+            ("ESTABLISHED", 900),
+        ];
         assert_eq!(run(&mut gateway, &open), expected, "{mode}");
         let counts = |gateway: &Gateway| {
             let server = &gateway.counters[0].real_servers[0];
@@ -153,13 +155,18 @@ fn only_an_init_opens_and_nobody_is_answered() {
     }
     let behind = [chunk(DATA, b"x"), chunk(INIT, b"x")].concat();
     assert_eq!(gateway.send(WAN, &packet(from_client(b""), &behind)).0, Verdict::Drop(DropReason::NoSession));
-    let stray = Spec { macs: (SERVER_MAC, LAN_MAC), source: (SERVER, 8080), destination: (LIP, 5000), ..from_client(b"") };
+    let stray =
+        Spec { macs: (SERVER_MAC, LAN_MAC), source: (SERVER, 8080), destination: (LIP, 5000), ..from_client(b"") };
     let stray = packet(stray, &chunk(DATA, b"x"));
     assert_eq!(gateway.send(LAN, &stray).0, Verdict::Drop(DropReason::LocalAddressNoSession));
     let elsewhere = packet(Spec { destination: (VIP, 81), ..from_client(b"") }, &chunk(INIT, b"x"));
     assert_eq!(gateway.send(WAN, &elsewhere).0, Verdict::Punt(fullgate::forward::PuntClass::Virtual));
     let tcp = from_client(b"").tcp("S", 1, 0);
-    assert_eq!(gateway.send(WAN, &tcp).0, Verdict::Punt(fullgate::forward::PuntClass::Virtual), "the service is SCTP's");
+    assert_eq!(
+        gateway.send(WAN, &tcp).0,
+        Verdict::Punt(fullgate::forward::PuntClass::Virtual),
+        "the service is SCTP's"
+    );
     assert_eq!(gateway.counters[0].sessions_created.get(), 0);
 }
 
@@ -221,8 +228,13 @@ fn on_ports_with_rss_owners_are_computed() {
         }
         let (from, to) = ports(&verdicts[owner].1).unwrap();
         assert_eq!((usize::from(from) % 3, to), (owner, 8080));
-        let answer =
-            Spec { macs: (SERVER_MAC, LAN_MAC), source: (SERVER, 8080), destination: (LIP, from), ttl: 60, payload: b"" };
+        let answer = Spec {
+            macs: (SERVER_MAC, LAN_MAC),
+            source: (SERVER, 8080),
+            destination: (LIP, from),
+            ttl: 60,
+            payload: b"",
+        };
         let answer = packet(answer, &chunk(INIT_ACK, b"x"));
         for (worker, gateway) in gateways.iter_mut().enumerate() {
             let expected =

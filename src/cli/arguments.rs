@@ -111,11 +111,7 @@ impl ServiceChoice {
     }
 }
 
-fn name_of(
-    tcp: Option<SocketAddr>,
-    udp: Option<SocketAddr>,
-    sctp: Option<SocketAddr>,
-) -> Option<ServiceName> {
+fn name_of(tcp: Option<SocketAddr>, udp: Option<SocketAddr>, sctp: Option<SocketAddr>) -> Option<ServiceName> {
     let given = [(tcp, Protocol::Tcp), (udp, Protocol::Udp), (sctp, Protocol::Sctp)];
     given.into_iter().find_map(|(vip, protocol)| vip.map(|vip| ServiceName { vip, protocol }))
 }

@@ -9,9 +9,9 @@ use crate::session::{Found, Seen, SessionIndex, State};
 use crate::wire::sctp::Event;
 
 impl Forwarder {
-    /// Counts a forwarded packet, and lets it move the session's state and end.
+    /// Counts a forwarded packet, and lets it move the session's state and end. `PLAIN`: it is what parsing has found to be plain.
     #[inline(always)]
-    pub(super) fn account<const ONE_WAY: bool, A: Plane>(
+    pub(super) fn account<const ONE_WAY: bool, const PLAIN: bool, A: Plane>(
         &mut self,
         found: Found,
         server: RealServerSlot,
@@ -23,8 +23,11 @@ impl Forwarder {
         let before = session.state();
         let after = match packet.key.protocol() {
             Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
-            Protocol::Udp => State::Udp,
-            Protocol::Sctp => before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags)),
+            Protocol::Sctp if !PLAIN => {
+                before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags))
+            }
+            // No plain packet is one of SCTP.
+            Protocol::Udp | Protocol::Sctp => State::Udp,
         };
         if after != before {
             session.set_state(after);
@@ -58,7 +61,7 @@ impl Forwarder {
         if LATER {
             self.account_later::<A>(found, server, packet, now);
         } else {
-            self.account::<ONE_WAY, A>(found, server, packet, now);
+            self.account::<ONE_WAY, false, A>(found, server, packet, now);
         }
     }
 

@@ -189,9 +189,9 @@ impl Forwarder {
             return Verdict::Drop(DropReason::Truncated);
         };
         if session.mode().is_one_way() {
-            A::rewrite::<true>(headers, packet, way.header, &session, found.direction);
+            A::rewrite::<true, false>(headers, packet, way.header, &session, found.direction);
         } else {
-            A::rewrite::<false>(headers, packet, way.header, &session, found.direction);
+            A::rewrite::<false, false>(headers, packet, way.header, &session, found.direction);
         }
         self.account_later::<A>(found, session.real_server(), packet, now);
         way.verdict()

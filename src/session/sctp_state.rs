@@ -11,8 +11,7 @@ use State::{
     None as Nothing, SctpClosed as Closed, SctpCookie as Cookie, SctpCookieEchoed as CookieEchoed,
     SctpCookieReplied as CookieReplied, SctpCookieSent as CookieSent, SctpCookieWait as CookieWait,
     SctpEstablished as Established, SctpInit as Init, SctpInit1 as Init1, SctpRejected as Rejected,
-    SctpShutdownAckSent as ShutdownAckSent, SctpShutdownReceived as ShutdownReceived,
-    SctpShutdownSent as ShutdownSent,
+    SctpShutdownAckSent as ShutdownAckSent, SctpShutdownReceived as ShutdownReceived, SctpShutdownSent as ShutdownSent,
 };
 
 /// The state after a packet of an association that is seen so.
@@ -50,10 +49,7 @@ const fn after_outbound(before: State, event: Event) -> State {
         (Event::Init, Established) => before,
         (Event::Init, _) => CookieWait,
         (Event::InitAck, Nothing | Init1 | Init) => CookieSent,
-        (
-            Event::CookieEcho,
-            Nothing | Init1 | Init | CookieSent | CookieReplied | CookieWait | Cookie,
-        ) => CookieEchoed,
+        (Event::CookieEcho, Nothing | Init1 | Init | CookieSent | CookieReplied | CookieWait | Cookie) => CookieEchoed,
         (
             Event::CookieAck,
             Nothing | Init1 | Init | CookieSent | CookieReplied | CookieWait | Cookie | CookieEchoed,
@@ -62,10 +58,9 @@ const fn after_outbound(before: State, event: Event) -> State {
             Event::Shutdown,
             Nothing | Init1 | Init | CookieSent | CookieReplied | CookieWait | Cookie | CookieEchoed | Established,
         ) => ShutdownSent,
-        (
-            Event::ShutdownAck,
-            Nothing | Init1 | Init | CookieSent | CookieReplied | ShutdownSent | ShutdownReceived,
-        ) => ShutdownAckSent,
+        (Event::ShutdownAck, Nothing | Init1 | Init | CookieSent | CookieReplied | ShutdownSent | ShutdownReceived) => {
+            ShutdownAckSent
+        }
         (Event::ShutdownComplete, Nothing) => Closed,
         (Event::Error, Nothing | Init1 | Init | CookieSent | CookieReplied) => Closed,
         (Event::Abort, Init1) => Rejected,
@@ -153,8 +148,7 @@ mod tests {
             (Inbound, Event::CookieEcho),
             (Outbound, Event::CookieAck),
         ];
-        let close =
-            [(Outbound, Event::Shutdown), (Inbound, Event::ShutdownAck), (Outbound, Event::ShutdownComplete)];
+        let close = [(Outbound, Event::Shutdown), (Inbound, Event::ShutdownAck), (Outbound, Event::ShutdownComplete)];
         assert_eq!(
             run(&[&open[..], &close].concat()),
             ["INIT1", "INIT", "C-SENT", "C-REPLIED", "ESTABLISHED", "S-SENT", "CLOSED", "CLOSED"]
@@ -163,9 +157,8 @@ mod tests {
 
     #[test]
     fn a_client_alone_is_followed_to_its_end() {
-        let steps =
-            [Event::Init, Event::CookieEcho, Event::Data, Event::Shutdown, Event::ShutdownComplete]
-                .map(|event| (InboundOnly, event));
+        let steps = [Event::Init, Event::CookieEcho, Event::Data, Event::Shutdown, Event::ShutdownComplete]
+            .map(|event| (InboundOnly, event));
         assert_eq!(run(&steps), ["INIT1", "ESTABLISHED", "ESTABLISHED", "S-RECEIVED", "CLOSED"]);
         let by_server = [Event::Init, Event::CookieEcho, Event::ShutdownAck].map(|event| (InboundOnly, event));
         assert_eq!(run(&by_server), ["INIT1", "ESTABLISHED", "CLOSED"]);

@@ -149,7 +149,9 @@ fn ports_and_flags<F: Frame>(
     };
     match found {
         // No device is asked to check SCTP's: what it says is of something else.
-        Some(_) if protocol != Protocol::Sctp && frame.l4_checksum() == ChecksumStatus::Bad => Err(DropReason::BadL4Checksum),
+        Some(_) if protocol != Protocol::Sctp && frame.l4_checksum() == ChecksumStatus::Bad => {
+            Err(DropReason::BadL4Checksum)
+        }
         Some(found) => Ok(found),
         // The rest of the header is in another buffer.
         None if l4.len() < len && l4.len() < min_len(protocol) => Err(DropReason::Truncated),
