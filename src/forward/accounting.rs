@@ -51,7 +51,7 @@ impl Forwarder {
 
     /// One of both.
     #[inline(always)]
-    pub(super) fn account_piece<const LATER: bool, const ONE_WAY: bool, A: Plane>(
+    pub(super) fn account_piece<const LATER: bool, const ONE_WAY: bool, const PLAIN: bool, A: Plane>(
         &mut self,
         found: Found,
         server: RealServerSlot,
@@ -61,7 +61,7 @@ impl Forwarder {
         if LATER {
             self.account_later::<A>(found, server, packet, now);
         } else {
-            self.account::<ONE_WAY, false, A>(found, server, packet, now);
+            self.account::<ONE_WAY, PLAIN, A>(found, server, packet, now);
         }
     }
 

@@ -178,7 +178,7 @@ impl Forwarder {
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<true, A, A, F>(port, frame, packet, found, &way, now);
+            return self.forward_tunnelled::<true, false, A, A, F>(port, frame, packet, found, &way, now);
         }
         if packet.total_len > way.mtu {
             return self.too_big(port, frame, packet, way.mtu, now);

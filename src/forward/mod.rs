@@ -326,7 +326,7 @@ impl Forwarder {
         };
         if ONE_WAY && session.mode() == ForwardingMode::Tun {
             let (header, way) = (hop.header, (hop.hop, hop.mtu));
-            return self.forward_tunnelled::<false, A, A, F>(
+            return self.forward_tunnelled::<false, PLAIN, A, A, F>(
                 port,
                 frame,
                 packet,
@@ -381,7 +381,7 @@ impl Forwarder {
         let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
         let session = *A::table(&self.sessions).session(found.index);
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<false, A, A, F>(
+            return self.forward_tunnelled::<false, false, A, A, F>(
                 port,
                 frame,
                 packet,

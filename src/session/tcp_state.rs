@@ -111,6 +111,8 @@ impl State {
     }
 
     /// The state after an SCTP packet that is seen so.
+    // A call: inlined it takes registers from the packets of the others.
+    #[inline(never)]
     pub const fn after_sctp(self, seen: Seen, event: Event) -> Self {
         super::sctp_state::after(self, seen, event)
     }

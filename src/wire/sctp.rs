@@ -129,7 +129,6 @@ impl<'a> Sctp<'a> {
 ///
 /// The checksum covers the ports, but no address, and all that follows; what follows need not be read: see
 /// [`crc32c::change`]. So one that was wrong stays wrong, and the receiver finds it out.
-#[inline]
 pub fn set_ports(header: &mut [u8; LEN], ports: [u8; 4], len: u16) {
     let [a, b, c, d, ..] = *header;
     header[..4].copy_from_slice(&ports);
