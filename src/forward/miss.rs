@@ -50,12 +50,13 @@ impl Forwarder {
             return verdict;
         }
         let destination = packet.key.destination().into();
-        if self.services.local_addresses.contains_key(&destination) {
-            return self.stray_answer(port, frame, packet, origin);
-        }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
         let Some(service) = self.services.index_of(&key) else {
+            // No service stands on a local address, so that these need not be asked first.
+            if self.services.local_addresses.contains_key(&destination) {
+                return self.stray_answer(port, frame, packet, origin);
+            }
             if self.services.snat.is_empty() && !self.services.has_nat {
                 return self.other(destination, PuntClass::Local, false);
             }
