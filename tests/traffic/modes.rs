@@ -170,7 +170,7 @@ fn nat_over_one_worker_and_two() {
     }
 }
 
-/// A lab of both families in which real servers are on the clients' switch, and have the VIP on their loopback without
+/// A lab of both families in which real servers are on the clients' switch, and have the VIP on an interface of their own without
 /// saying so; with its configuration but for the services.
 fn one_arm(families: Families, cores: &str) -> (Lab, Vec<(Nginx, UdpEcho, SctpEcho)>, Configuration) {
     let lab = Lab::one_arm_with_queues(2, if cores == CORES[0] { 1 } else { 2 });
@@ -182,8 +182,12 @@ fn one_arm(families: Families, cores: &str) -> (Lab, Vec<(Nginx, UdpEcho, SctpEc
             }
         });
         real.ipv6("eth0", &format!("2001:db8::{:x}/64", 0x11 + index));
-        real.ip("addr add 10.0.0.100/32 dev lo");
-        real.ipv6("lo", "2001:db8::100/128");
+        // Not on the loopback interface, whose addresses usrsctp never sends from.
+        real.ip("link add vip type veth peer name vip-peer");
+        real.ip("link set vip-peer up");
+        real.ip("link set vip up");
+        real.ip("addr add 10.0.0.100/32 dev vip");
+        real.ipv6("vip", "2001:db8::100/128");
         let nginx = Nginx::start(real, lab.path(), &format!("rs{index}"), families.vip(80));
         (nginx, UdpEcho::start(real, families.vip(53)), SctpEcho::start(real))
     };

@@ -15,7 +15,7 @@ use fullgate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 
 use self::bytes::Bytes;
 use self::gateway::{Gateway, LAN, MACS, VARIANTS, WAN};
-use super::network::{self, Ip, TCP, UDP};
+use super::network::{self, Ip, SCTP, TCP, UDP};
 
 /// Events of an input that count.
 const EVENTS: usize = 64;
@@ -192,7 +192,7 @@ impl Lab {
 fn answer(bytes: &mut Bytes<'_>, seen: &Ip<'_>) -> Vec<u8> {
     let (source, destination) = seen.ports().unwrap_or_default();
     let ends = packet::Ends { source: seen.destination, destination: seen.source, ports: (destination, source) };
-    let protocol = if bytes.rarely() { bytes.one_of(&[TCP, UDP]) } else { seen.protocol };
+    let protocol = if bytes.rarely() { bytes.one_of(&[TCP, UDP, SCTP]) } else { seen.protocol };
     packet::between(bytes, ends, protocol)
 }
 
