@@ -55,7 +55,7 @@ pub fn change(bits: u32, len: u16) -> u32 {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The CRC itself, a bit at a time.

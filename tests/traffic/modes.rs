@@ -128,7 +128,10 @@ fn associate(lab: &Lab, gateway: &Gateway, families: Families) {
 }
 
 /// A two-arm lab of both families and servers in it, with its configuration but for the services.
-fn two_arm(cores: &str, address: impl Fn(u8, u16) -> SocketAddr) -> (Lab, Vec<(Nginx, UdpEcho, SctpEcho)>, Configuration) {
+fn two_arm(
+    cores: &str,
+    address: impl Fn(u8, u16) -> SocketAddr,
+) -> (Lab, Vec<(Nginx, UdpEcho, SctpEcho)>, Configuration) {
     let lab = Lab::two_arm(2, if cores == CORES[0] { 1 } else { 2 });
     lab.client.ipv6("eth0", "2001:db8::10/64");
     let start = |(index, real): (u8, &Namespace)| {
@@ -262,6 +265,12 @@ fn modes_are_given_and_changed_at_run_time() {
     assert_eq!(said, "service tcp 10.0.0.100:80: real server 10.0.0.12:80: mode dr -> tun, tunnel ipip -> gre\n");
     let (names, _) = get_many(&lab.client, vip(80), 10);
     assert_eq!(names, BTreeMap::from([("rs0".into(), 5), ("rs1".into(), 5)]));
+    gateway.command("service add --sctp-service 10.0.0.100:7 -s rr --mode dr");
+    gateway.command("real add --sctp 10.0.0.100:7 -r 10.0.0.11");
+    sctp_echo(&lab.client, vip(7).into(), &["by a service made at run time".to_owned()]);
+    let list = gateway.command("service list");
+    assert!(list.contains("SCTP  10.0.0.100:7 rr"), "{list}");
+    gateway.command("service del --sctp 10.0.0.100:7");
     let real_servers = &gateway.json("service list")[0]["real_servers"];
     assert_eq!((&real_servers[1]["mode"], &real_servers[1]["tunnel"]["encapsulation"]), (&"tun".into(), &"gre".into()));
     wait_for("both modes among the sessions", PATIENCE, || {

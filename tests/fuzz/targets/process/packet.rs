@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::bytes::Bytes;
 use super::gateway::{GUE_PORT, MACS};
-use crate::targets::network::{GRE, ICMP, ICMP6, IPV4_IN_IP, IPV6_IN_IP, Ip, SCTP, TCP, UDP, ones_complement, pseudo_header, sctp_checksum};
+use crate::targets::network::{
+    GRE, ICMP, ICMP6, IPV4_IN_IP, IPV6_IN_IP, Ip, SCTP, TCP, UDP, ones_complement, pseudo_header, sctp_checksum,
+};
 use fullgate::port::PortId;
 
 /// Clients, VIPs, local addresses, real servers, addresses of the gateway itself, and such as no packet should have.
