@@ -5,11 +5,13 @@ mod mode;
 pub mod scheduler;
 pub mod service;
 mod snat;
+mod timeouts;
 
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use scheduler::SchedulerKind;
 pub use service::{
     LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
-    ServiceTable, Timeouts, Weight,
+    ServiceTable, Weight,
 };
 pub use snat::{Network, NetworkError, SnatRule};
+pub use timeouts::Timeouts;

@@ -53,14 +53,7 @@ impl Forwarder {
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
         let Some(service) = self.services.index_of(&key) else {
-            // No service stands on a local address, so that these need not be asked first.
-            if self.services.local_addresses.contains_key(&destination) {
-                return self.stray_answer(port, frame, packet, origin);
-            }
-            if self.services.snat.is_empty() && !self.services.has_nat {
-                return self.other(destination, PuntClass::Local, false);
-            }
-            return self.no_service(port, frame, packet, hash, (origin, now));
+            return self.astray(port, frame, packet, hash, (origin, now));
         };
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
         let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
@@ -93,6 +86,26 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    /// A packet without a session that no service is for. (No service stands on a local address.)
+    #[inline(never)]
+    fn astray<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        hash: FlowHash,
+        (origin, now): (Origin, Now),
+    ) -> Verdict {
+        let destination = packet.key.destination().into();
+        if self.services.local_addresses.contains_key(&destination) {
+            return self.stray_answer(port, frame, packet, origin);
+        }
+        if self.services.snat.is_empty() && !self.services.has_nat {
+            return self.other(destination, PuntClass::Local, false);
+        }
+        self.no_service(port, frame, packet, hash, (origin, now))
     }
 
     /// Forwards a packet whose session the look-up of its burst did not give, if it has one after all.

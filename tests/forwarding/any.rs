@@ -116,7 +116,7 @@ pub fn read(frame: &[u8]) -> Read {
             let at = if source.is_ipv4() { 34 } else { 54 };
             (sctp::ports(frame).expect("TCP, UDP or SCTP"), frame[at + 12..].to_vec())
         }
-        Some(transport) => transport_of(transport, source, &checksum),
+        Some(transport) => transport_of(transport, source, checksum),
     };
     Read {
         macs,
