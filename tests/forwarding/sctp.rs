@@ -98,9 +98,13 @@ pub fn frame(
 
 /// The ports of a packet of IPv4 or IPv6 without options, if it is one of SCTP; panics where its checksum is wrong.
 pub fn ports(frame: &[u8]) -> Option<(u16, u16)> {
-    let (protocol, at) = if frame[12] == 8 { (frame[23], 34) } else { (frame[20], 54) };
+    let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+    // Behind the packet there may be what pads the frame.
+    let (protocol, packet) =
+        if frame[12] == 8 { (frame[23], 34..14 + word(16)) } else { (frame[20], 54..54 + word(18)) };
     (protocol == 132).then(|| {
-        assert!(checksum_is_right(&frame[at..]), "SCTP checksum");
+        let at = packet.start;
+        assert!(checksum_is_right(&frame[packet]), "SCTP checksum");
         let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
         (port(at), port(at + 2))
     })
