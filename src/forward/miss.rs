@@ -89,7 +89,7 @@ impl Forwarder {
     }
 
     /// A packet without a session that no service is for. (No service stands on a local address.)
-    #[inline(never)]
+    #[inline(always)]
     fn astray<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
