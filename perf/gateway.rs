@@ -200,6 +200,8 @@ fn from(flow: u32) -> Spec<'static> {
 fn packet(protocol: Protocol, spec: Spec<'_>, flags: &str) -> [u8; PACKET_LEN] {
     let bytes = match protocol {
         Protocol::Udp => spec.udp(),
+        // Chunks end at four bytes: two of the frame pad it.
+        Protocol::Sctp => [Spec { payload: &[0; 8], ..spec }.sctp(flags), vec![0; 2]].concat(),
         Protocol::Tcp => Spec { payload: &[0; 6], ..spec }.tcp(flags, 1, 1),
     };
     bytes.try_into().unwrap()

@@ -157,7 +157,7 @@ fn wrong_usage_is_2() {
         (&[], "Usage: fullgate"),
         (&["servce"], "tip: a similar subcommand exists: 'service'"),
         (&["service"], "Usage: fullgate service"),
-        (&["service", "add"], "<--tcp <VIP:PORT>|--udp <VIP:PORT>>"),
+        (&["service", "add"], "<--tcp <VIP:PORT>|--udp <VIP:PORT>|--sctp <VIP:PORT>>"),
         (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:0"], "has port 0"),
         (&["service", "add", "-t", "::1"], "\"::1\" has no port; allowed: ADDRESS:PORT"),
@@ -180,7 +180,7 @@ fn wrong_usage_is_2() {
         (&["local", "add", "lan"], "<A|A-B>..."),
         (&["local", "add", "lan", "10.0.0.9-10.0.0.1"], "ends before it begins"),
         (&["session", "list", "--limit", "0"], "--limit"),
-        (&["session", "list", "--protocol", "sctp"], "[possible values: tcp, udp]"),
+        (&["session", "list", "--protocol", "dccp"], "[possible values: tcp, udp, sctp]"),
         (&["stats", "--watch", "0"], "allowed: 0.1 to 86400 seconds"),
         (&["stats", "--count", "1"], "--watch"),
         (&["run"], "--config <FILE>"),
@@ -265,7 +265,7 @@ fn check_says_ok_or_each_error() {
                    right if keepalived or a routing daemon adds it";
     assert_eq!(check(GOOD.as_bytes(), &[]), (0, format!("{name}: ok\n"), format!("{name}: warning: {warning}\n")));
 
-    let bad = GOOD.replace("cores = [1]", "coers = [1]").replace("\"tcp\"", "\"sctp\"");
+    let bad = GOOD.replace("cores = [1]", "coers = [1]").replace("\"tcp\"", "\"dccp\"");
     let (code, out, err) = check(bad.as_bytes(), &[]);
     assert_eq!((code, out.as_str()), (1, ""));
     let expected = [
@@ -273,7 +273,7 @@ fn check_says_ok_or_each_error() {
             "{name}:1: [worker].cores: missing; allowed: a list of CPU numbers, one worker on each, like [1] or [2, 3]"
         ),
         format!("{name}:2: [worker].coers: unknown key \"coers\"; did you mean \"cores\"?"),
-        format!("{name}:13: service[0].protocol: \"sctp\" is not a protocol: allowed: tcp, udp"),
+        format!("{name}:13: service[0].protocol: \"dccp\" is not a protocol: allowed: tcp, udp, sctp"),
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), expected);
 

@@ -114,6 +114,19 @@ tcp_last_ack = 8
 tcp_listen = 9
 tcp_synack = 10
 udp = 2678400
+sctp = 11
+sctp_init1 = 12
+sctp_init = 13
+sctp_cookie_sent = 14
+sctp_cookie_replied = 15
+sctp_cookie_wait = 16
+sctp_cookie = 17
+sctp_cookie_echoed = 18
+sctp_shutdown_sent = 19
+sctp_shutdown_received = 20
+sctp_shutdown_ack_sent = 21
+sctp_rejected = 22
+sctp_closed = 23
 [ipvs]
 hash_secret = "000102030405060708090a0b0c0d0e0f"
 mh_tab_index = 17
@@ -171,6 +184,12 @@ local_pool = "p"
     let ipvs = config.ipvs;
     assert_eq!(ipvs.hash_secret, HashSecret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
     assert_eq!((ipvs.mh_table_index, ipvs.lblc_expiration, ipvs.lblcr_expiration), (17, 1, 2));
+    let timeouts = serde_json::to_value(config.timeouts).unwrap();
+    let sctp: Vec<_> = timeouts.as_object().unwrap().iter().filter(|(name, _)| name.starts_with("sctp")).collect();
+    let mut seconds: Vec<_> = sctp.iter().map(|(_, value)| value.as_u64().unwrap()).collect();
+    seconds.sort_unstable();
+    assert_eq!(seconds, (11..24).collect::<Vec<_>>(), "{sctp:?}");
+    assert_eq!((config.timeouts.sctp, config.timeouts.sctp_cookie_echoed, config.timeouts.sctp_closed), (11, 18, 23));
     let port = &config.ports[0];
     assert_eq!((port.mtu, port.queues, port.promiscuous), (Some(9000), Some(1), true));
     assert_eq!(port.mac, Some(MacAddress([2, 10, 0, 0, 0, 1])));
@@ -986,16 +1005,16 @@ fn bad_services() {
             "vip = \"224.0.0.1:80\"",
             "f.toml:20: service[0].vip: 224.0.0.1 cannot be a host's address; allowed: neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped",
         ),
-        bad("protocol = \"tcp\"\n", "", "f.toml:19: service[0].protocol: missing; allowed: tcp, udp"),
+        bad("protocol = \"tcp\"\n", "", "f.toml:19: service[0].protocol: missing; allowed: tcp, udp, sctp"),
         bad(
             "protocol = \"tcp\"",
-            "protocol = \"sctp\"",
-            "f.toml:21: service[0].protocol: \"sctp\" is not a protocol: allowed: tcp, udp",
+            "protocol = \"dccp\"",
+            "f.toml:21: service[0].protocol: \"dccp\" is not a protocol: allowed: tcp, udp, sctp",
         ),
         bad(
             "protocol = \"tcp\"",
             "protocol = 6",
-            "f.toml:21: service[0].protocol: an integer does not fit here; allowed: tcp, udp",
+            "f.toml:21: service[0].protocol: an integer does not fit here; allowed: tcp, udp, sctp",
         ),
         bad(
             "protocol = \"tcp\"",
@@ -1156,7 +1175,7 @@ fn bad_snat() {
     );
     assert_eq!(
         added("protocol = \"icmp\""),
-        "f.toml:29: snat[0].protocol: \"icmp\" is not a protocol: allowed: tcp, udp"
+        "f.toml:29: snat[0].protocol: \"icmp\" is not a protocol: allowed: tcp, udp, sctp"
     );
     assert_eq!(added("soruce = \"x\""), "f.toml:29: snat[0].soruce: unknown key \"soruce\"; did you mean \"source\"?");
     assert_eq!(

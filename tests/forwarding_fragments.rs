@@ -20,7 +20,8 @@ use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, MacAddress, PortId, WorkerId};
 use fullgate::route::{Neighbour, RouteEntry, RouteInput, RouteNextHop};
 use lab::{
-    CLIENT_MAC, Gateway, LAN, LAN_MAC, NEIGHBOURS, PORTS, SERVER_MAC, WAN, WAN_MAC, routes, server, service, table,
+    CLIENT_MAC, Gateway, LAN, LAN_MAC, NEIGHBOURS, PORTS, SERVER_MAC, WAN, WAN_MAC, routes, sctp, server, service,
+    table,
 };
 use proptest::prelude::*;
 
@@ -159,6 +160,14 @@ impl Gateways {
         }
     }
 
+    /// Opens a session of SCTP, which a fragment never does.
+    fn open_association(&mut self, families: Families) {
+        let ends = ((families.client(), 40_000), (families.vip(), 80));
+        let init = sctp::frame((CLIENT_MAC, WAN_MAC), ends, 64, &sctp::chunk(sctp::INIT, &[0; 16]));
+        self.receive(0, WAN, &[init]);
+        assert_eq!(self.take_sent().len(), 1);
+    }
+
     fn waiting(&self) -> usize {
         self.workers.iter().map(|(_, early)| early.len()).sum()
     }
@@ -197,6 +206,10 @@ fn whole(
     match protocol {
         Protocol::Udp => step.udp(source.1, destination.1).write(&mut bytes, payload).unwrap(),
         Protocol::Tcp => step.tcp(source.1, destination.1, 7, 1000).syn().write(&mut bytes, payload).unwrap(),
+        Protocol::Sctp => {
+            let segment = sctp::segment((source.1, destination.1), &sctp::chunk(sctp::DATA, payload));
+            step.write(&mut bytes, etherparse::IpNumber(132), &segment).unwrap();
+        }
     }
     bytes
 }
@@ -341,6 +354,9 @@ fn exchange(mode: ForwardingMode, families: Families, protocol: Protocol, worker
     let case = format!("{mode:?} {families:?} {protocol} {workers} workers, seed {seed}");
     let mut gateways = Gateways::new(&services(protocol, mode, families), workers, 1500);
     let content = payload(5000 + (seed % 3) as usize);
+    if protocol == Protocol::Sctp {
+        gateways.open_association(families);
+    }
     let pieces = split(&from_client(families, protocol, &content), 0x1234, 1008);
     for (number, piece) in shuffled(pieces, seed).into_iter().enumerate() {
         gateways.receive(number % usize::from(workers), WAN, &[piece]);
@@ -384,6 +400,7 @@ fn datagrams_pass_in_every_mode_and_order_over_one_worker_and_more() {
                 for seed in 0..8 {
                     exchange(mode, families, Protocol::Udp, workers, seed);
                     exchange(mode, families, Protocol::Tcp, workers, seed);
+                    exchange(mode, families, Protocol::Sctp, workers, seed);
                 }
             }
         }
@@ -396,6 +413,7 @@ fn datagrams_pass_between_the_families() {
         for (mode, workers) in [(ForwardingMode::Fullnat, 1), (ForwardingMode::Fullnat, 2), (ForwardingMode::Tun, 2)] {
             for seed in 0..8 {
                 exchange(mode, families, Protocol::Udp, workers, seed);
+                exchange(mode, families, Protocol::Sctp, workers, seed);
             }
         }
     }
@@ -549,10 +567,13 @@ fn later_fragments_are_never_answered() {
 #[test]
 fn what_is_larger_than_the_link_is_cut() {
     for (mode, families) in MODES.map(|mode| (mode, IPV4)).into_iter().chain([(ForwardingMode::Fullnat, FOUR_TO_SIX)]) {
-        for workers in [1, 2] {
-            let mut gateways = Gateways::new(&services(Protocol::Udp, mode, families), workers, 1300);
+        for (workers, protocol) in [(1, Protocol::Udp), (2, Protocol::Udp), (1, Protocol::Sctp), (2, Protocol::Sctp)] {
+            let mut gateways = Gateways::new(&services(protocol, mode, families), workers, 1300);
             let content = payload(2960);
-            let frame = from_client(families, Protocol::Udp, &content);
+            let frame = from_client(families, protocol, &content);
+            if protocol == Protocol::Sctp {
+                gateways.open_association(families);
+            }
             // In one large frame, and in fragments of 1,500 bytes.
             for packets in [vec![frame.clone()], split(&frame, 0x1234, 1480)] {
                 gateways.receive(0, WAN, &packets);
@@ -563,7 +584,10 @@ fn what_is_larger_than_the_link_is_cut() {
                     ForwardingMode::Tun => unwrapped(sent, families),
                     _ => sent.into_iter().map(|(_, frame)| frame).collect(),
                 };
-                assert!(join(&sent).ends_with(&content), "{mode:?} {families:?}");
+                let joined = join(&sent);
+                assert!(joined.ends_with(&content), "{mode:?} {families:?}");
+                let right = || sctp::checksum_is_right(&joined[headers_of(&joined)..]);
+                assert!(protocol != Protocol::Sctp || right(), "{mode:?} {families:?} {workers}");
             }
         }
     }

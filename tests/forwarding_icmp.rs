@@ -89,7 +89,7 @@ impl Session {
 
 fn fullnat_and_nat() -> impl Iterator<Item = (Family, ForwardingMode, Protocol)> {
     let modes = [ForwardingMode::Fullnat, ForwardingMode::Nat];
-    let protocols = [Protocol::Tcp, Protocol::Udp];
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     SAME.into_iter().flat_map(move |(family, _)| {
         modes.into_iter().flat_map(move |mode| protocols.into_iter().map(move |protocol| (family, mode, protocol)))
     })
@@ -213,7 +213,8 @@ fn in_other_words(family: Family) -> Vec<(Kind, Option<Kind>)> {
 
 #[test]
 fn between_families_errors_are_in_words_of_the_other_one() {
-    for ((client, server), protocol) in MIXED.into_iter().flat_map(|of| [(of, Protocol::Tcp), (of, Protocol::Udp)]) {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    for ((client, server), protocol) in MIXED.into_iter().flat_map(|of| protocols.map(|protocol| (of, protocol))) {
         let mut session = Session::new(Dual::new(client, server, ForwardingMode::Fullnat, protocol));
         for (kind, words) in in_other_words(server) {
             let (verdict, out) = session.lab.send(LAN, &session.about_question(kind, 2000));

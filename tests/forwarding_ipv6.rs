@@ -103,6 +103,7 @@ fn build(protocol: Protocol, packet: &Any<'_>, flags: &str) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => packet.tcp(flags),
         Protocol::Udp => packet.udp(),
+        Protocol::Sctp => packet.sctp(flags),
     }
 }
 
@@ -117,8 +118,8 @@ fn assert_same(out: &[u8], expected: &[u8], what: impl std::fmt::Debug) {
 
 #[test]
 fn fullnat_there_and_back_between_all_families() {
-    for (families, protocol) in ALL.iter().flat_map(|&families| [(families, Protocol::Tcp), (families, Protocol::Udp)])
-    {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    for (families, protocol) in ALL.iter().flat_map(|&families| protocols.map(|protocol| (families, protocol))) {
         let mut gateway = gateway(services(protocol, ForwardingMode::Fullnat, families, Tunnel::default()));
         let what = (families, protocol);
         for _again in 0..2 {
@@ -166,7 +167,7 @@ fn fullnat_there_and_back_between_all_families() {
 fn nat_and_dr_over_ipv6() {
     let families = ALL[1];
     for mode in [ForwardingMode::Nat, ForwardingMode::Dr] {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
             let mut gateway = gateway(services(protocol, mode, families, Tunnel::default()));
             for _again in 0..2 {
                 let (verdict, out) = gateway.send(WAN, &build(protocol, &families.question(b"question"), "S"));

@@ -40,11 +40,12 @@ fn passed_on(payload: &[u8]) -> Spec<'_> {
 
 #[test]
 fn nat_changes_the_destination_there_and_the_source_back() {
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
         let mut gateway = gateway(protocol, ForwardingMode::Nat);
         let build = |spec: Spec<'_>, flags| match protocol {
             Protocol::Tcp => spec.tcp(flags, 7, 9),
             Protocol::Udp => spec.udp(),
+            Protocol::Sctp => spec.sctp(flags),
         };
         let (verdict, out) = gateway.send(WAN, &build(from_client(b"question"), "S"));
         assert_eq!(verdict, Verdict::Transmit(LAN));
@@ -110,11 +111,12 @@ fn nat_brings_both_directions_to_the_clients_worker() {
 
 #[test]
 fn dr_changes_link_layer_addresses_and_ttl_alone() {
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
         let mut gateway = gateway(protocol, ForwardingMode::Dr);
         let build = |spec: Spec<'_>| match protocol {
             Protocol::Tcp => spec.tcp("S", 7, 9),
             Protocol::Udp => spec.udp(),
+            Protocol::Sctp => spec.sctp("S"),
         };
         for _again in 0..2 {
             let (verdict, out) = gateway.send(WAN, &build(from_client(b"question")));

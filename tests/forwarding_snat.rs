@@ -113,6 +113,7 @@ fn build(protocol: Protocol, packet: &Any<'_>, flags: &str) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => packet.tcp(flags),
         Protocol::Udp => packet.udp(),
+        Protocol::Sctp => packet.sctp(flags),
     }
 }
 
@@ -126,8 +127,9 @@ fn sent_out(gateway: &mut Gateway, packet: &[u8]) -> SocketAddr {
 #[test]
 fn there_and_back() {
     let cases = [(question(b"question"), LOCAL.into(), SLOT), (question6(b"question"), IpAddr::from(LOCAL6), 6)];
-    for ((question, local, slot), protocol) in
-        cases.into_iter().flat_map(|case| [(case, Protocol::Tcp), (case, Protocol::Udp)])
+    for ((question, local, slot), protocol) in cases
+        .into_iter()
+        .flat_map(|case| [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| (case, protocol)))
     {
         let mut gateway = gateway(both());
         for _again in 0..2 {

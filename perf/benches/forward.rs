@@ -68,7 +68,7 @@ fn rewriting(criterion: &mut Criterion) {
         group.bench_function(protocol.name(), |bench| {
             bench.iter(|| {
                 for (frame, packet) in load.frames.iter_mut().zip(&packets) {
-                    rewrite::ipv4::<false>(
+                    rewrite::ipv4::<false, true>(
                         frame.bytes_mut(),
                         packet,
                         Some(black_box(&header)),

@@ -34,13 +34,15 @@ const CAPACITY: u32 = 65_536;
 /// A case sets a gateway up and gives what is done for each burst.
 type Case = (&'static str, fn(u32) -> Box<dyn FnMut()>);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 16] = [
     ("parse_udp", |_| parse_only(Protocol::Udp)),
     ("parse_tcp", |_| parse_only(Protocol::Tcp)),
     ("udp_inbound", |_| hit(Protocol::Udp, true)),
     ("udp_outbound", |_| hit(Protocol::Udp, false)),
     ("tcp_inbound", |_| hit(Protocol::Tcp, true)),
     ("tcp_outbound", |_| hit(Protocol::Tcp, false)),
+    ("sctp_inbound", |_| hit(Protocol::Sctp, true)),
+    ("sctp_outbound", |_| hit(Protocol::Sctp, false)),
     ("udp_new", |packets| new_sessions(Protocol::Udp, packets)),
     ("tcp_new", |packets| new_sessions(Protocol::Tcp, packets)),
     ("udp_churn", |packets| churn(Protocol::Udp, packets)),

@@ -17,6 +17,7 @@ use super::mode::{ForwardingMode, Tunnel};
 use super::overload::Overloads;
 use super::scheduler::Scheduler;
 use super::snat::SnatRule;
+use super::timeouts::Timeouts;
 use crate::port::PortId;
 
 /// A transport protocol that can be balanced.
@@ -28,23 +29,37 @@ pub enum Protocol {
     Tcp = 6,
     /// IP protocol 17.
     Udp = 17,
+    /// IP protocol 132.
+    Sctp = 132,
 }
 
 impl Protocol {
+    /// All names, separated by commas.
+    pub const NAMES: &'static str = "tcp, udp, sctp";
+
     /// The IP protocol number's meaning, where it is one that can be balanced.
     pub fn from_number(number: u8) -> Option<Self> {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
             _ => None,
         }
     }
 
-    /// `tcp` or `udp`.
+    /// Whether it is known which worker a device's RSS brings a packet to. Of SCTP devices hash what they like: the ports as of
+    /// TCP, with the verification tag, or none.
+    #[inline]
+    pub const fn is_dealt_by_rss(self) -> bool {
+        !matches!(self, Self::Sctp)
+    }
+
+    /// `tcp`, `udp` or `sctp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -74,7 +89,8 @@ impl FromStr for Protocol {
         match text {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
-            _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: "tcp, udp" }),
+            "sctp" => Ok(Self::Sctp),
+            _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: Self::NAMES }),
         }
     }
 }
@@ -92,7 +108,7 @@ impl Weight {
 /// What names a service: protocol, virtual address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The virtual IP address (VIP).
     pub address: IpAddr,
@@ -241,52 +257,6 @@ impl LocalPool {
     #[inline]
     pub fn addresses_for(&self, real_server: IpAddr) -> &[LocalAddress] {
         if real_server.to_canonical().is_ipv4() { &self.ipv4 } else { &self.ipv6 }
-    }
-}
-
-/// Session timeouts, in seconds (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_timeouts`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Timeouts {
-    /// TCP ESTABLISHED.
-    pub tcp: u32,
-    /// TCP SYN_SENT.
-    pub tcp_syn_sent: u32,
-    /// TCP SYN_RECV.
-    pub tcp_syn_recv: u32,
-    /// TCP FIN_WAIT.
-    pub tcp_fin: u32,
-    /// TCP TIME_WAIT.
-    pub tcp_time_wait: u32,
-    /// TCP CLOSE.
-    pub tcp_close: u32,
-    /// TCP CLOSE_WAIT.
-    pub tcp_close_wait: u32,
-    /// TCP LAST_ACK.
-    pub tcp_last_ack: u32,
-    /// TCP LISTEN.
-    pub tcp_listen: u32,
-    /// TCP SYNACK.
-    pub tcp_synack: u32,
-    /// UDP.
-    pub udp: u32,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            tcp: 900,
-            tcp_syn_sent: 120,
-            tcp_syn_recv: 60,
-            tcp_fin: 120,
-            tcp_time_wait: 120,
-            tcp_close: 10,
-            tcp_close_wait: 60,
-            tcp_last_ack: 30,
-            tcp_listen: 120,
-            tcp_synack: 120,
-            udp: 300,
-        }
     }
 }
 

@@ -100,7 +100,7 @@ pub struct SnatRule {
     pub source: Network,
     /// Where it goes; none: anywhere.
     pub destination: Option<Network>,
-    /// TCP or UDP; none: both.
+    /// TCP, UDP or SCTP; none: all of them.
     pub protocol: Option<Protocol>,
     /// Its destination port; none: any.
     pub destination_port: Option<PortRange>,

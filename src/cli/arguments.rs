@@ -73,12 +73,17 @@ pub(super) struct ServiceArgument {
     /// The UDP service of this virtual address and port
     #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
     udp: Option<SocketAddr>,
+
+    /// The SCTP service of this virtual address and port
+    #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
+    sctp: Option<SocketAddr>,
 }
 
 impl ServiceArgument {
     /// Its name in the protocol.
     pub(super) fn name(&self) -> Result<ServiceName, CliError> {
-        name_of(self.tcp, self.udp).ok_or_else(|| CliError::Failed("no service given: -t or -u VIP:PORT".to_owned()))
+        name_of(self.tcp, self.udp, self.sctp)
+            .ok_or_else(|| CliError::Failed("no service given: -t, -u or --sctp VIP:PORT".to_owned()))
     }
 }
 
@@ -93,18 +98,22 @@ pub(super) struct ServiceChoice {
     /// Only the UDP service of this virtual address and port
     #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
     udp: Option<SocketAddr>,
+
+    /// Only the SCTP service of this virtual address and port
+    #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
+    sctp: Option<SocketAddr>,
 }
 
 impl ServiceChoice {
     /// Its name in the protocol; none: all.
     pub(super) fn name(&self) -> Option<ServiceName> {
-        name_of(self.tcp, self.udp)
+        name_of(self.tcp, self.udp, self.sctp)
     }
 }
 
-fn name_of(tcp: Option<SocketAddr>, udp: Option<SocketAddr>) -> Option<ServiceName> {
-    let name = |vip, protocol| ServiceName { vip, protocol };
-    tcp.map(|vip| name(vip, Protocol::Tcp)).or_else(|| udp.map(|vip| name(vip, Protocol::Udp)))
+fn name_of(tcp: Option<SocketAddr>, udp: Option<SocketAddr>, sctp: Option<SocketAddr>) -> Option<ServiceName> {
+    let given = [(tcp, Protocol::Tcp), (udp, Protocol::Udp), (sctp, Protocol::Sctp)];
+    given.into_iter().find_map(|(vip, protocol)| vip.map(|vip| ServiceName { vip, protocol }))
 }
 
 /// An address whose port may be left out.
@@ -145,7 +154,7 @@ pub(super) fn scheduler_flag() -> impl TypedValueParser<Value = SchedulerFlag> {
 
 /// A protocol's name.
 pub(super) fn protocol() -> impl TypedValueParser<Value = Protocol> {
-    PossibleValuesParser::new(["tcp", "udp"]).try_map(|name| name.parse::<Protocol>())
+    PossibleValuesParser::new(Protocol::NAMES.split(", ")).try_map(|name| name.parse::<Protocol>())
 }
 
 /// A number of seconds, fractions allowed.

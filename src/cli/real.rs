@@ -73,7 +73,7 @@ pub(super) struct Add {
 /// Change a real server; what is not given stays
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "fullgate real edit <--tcp <VIP:PORT>|--udp <VIP:PORT>> --real-server <RIP[:PORT]> <WHAT CHANGES>..."
+    override_usage = "fullgate real edit <--tcp <VIP:PORT>|--udp <VIP:PORT>|--sctp <VIP:PORT>> --real-server <RIP[:PORT]> <WHAT CHANGES>..."
 )]
 #[command(group = clap::ArgGroup::new("change").args([
     "weight", "upper", "lower", "mode", "fullnat", "nat", "dr", "tun", "tun_type", "tun_port", "tun_csum", "tun_nocsum",

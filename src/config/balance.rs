@@ -77,7 +77,7 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
 fn service(mut section: Section<'_>) -> ServiceConfig {
     const VIP: &str = syntax::ENDPOINT_ALLOWED;
     let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
-    let protocol = section.require("protocol", "tcp, udp").and_then(|value| word("tcp, udp", &value));
+    let protocol = section.require("protocol", Protocol::NAMES).and_then(|value| word(Protocol::NAMES, &value));
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
     let scheduler_flags = section.get("scheduler_flags").map(|value| scheduler_flags(&value));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
@@ -110,7 +110,7 @@ fn snat(mut section: Section<'_>) -> SnatConfig {
     let network = |value: Value<'_>| value.parsed(Network::ALLOWED, Network::from_str);
     let source = section.require("source", Network::ALLOWED).and_then(network);
     let destination = section.get("destination").and_then(network);
-    let protocol = section.get("protocol").and_then(|value| word("tcp, udp", &value));
+    let protocol = section.get("protocol").and_then(|value| word(Protocol::NAMES, &value));
     let ports = section.get("destination_port");
     let destination_port =
         ports.and_then(|value| value.parsed("a port or FIRST-LAST, like \"443\"", PortRange::from_str));

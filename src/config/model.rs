@@ -280,7 +280,7 @@ pub struct LocalPoolConfig {
 pub struct ServiceConfig {
     /// Virtual address and port.
     pub vip: SocketAddr,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// How it chooses real servers.
     pub scheduler: SchedulerKind,
@@ -330,7 +330,7 @@ pub struct SnatConfig {
     /// Where they go; none: anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Network>,
-    /// TCP or UDP; none: both.
+    /// TCP, UDP or SCTP; none: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// Their destination port; none: any.

@@ -154,7 +154,7 @@ pub(super) fn punt(mut section: Section<'_>) -> PuntRates {
 /// `[timeouts]`
 pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     let mut timeouts = Timeouts::default();
-    let fields: [(&'static str, &mut u32); 11] = [
+    let fields: [(&'static str, &mut u32); 24] = [
         ("tcp", &mut timeouts.tcp),
         ("tcp_syn_sent", &mut timeouts.tcp_syn_sent),
         ("tcp_syn_recv", &mut timeouts.tcp_syn_recv),
@@ -166,6 +166,19 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
         ("tcp_listen", &mut timeouts.tcp_listen),
         ("tcp_synack", &mut timeouts.tcp_synack),
         ("udp", &mut timeouts.udp),
+        ("sctp", &mut timeouts.sctp),
+        ("sctp_init1", &mut timeouts.sctp_init1),
+        ("sctp_init", &mut timeouts.sctp_init),
+        ("sctp_cookie_sent", &mut timeouts.sctp_cookie_sent),
+        ("sctp_cookie_replied", &mut timeouts.sctp_cookie_replied),
+        ("sctp_cookie_wait", &mut timeouts.sctp_cookie_wait),
+        ("sctp_cookie", &mut timeouts.sctp_cookie),
+        ("sctp_cookie_echoed", &mut timeouts.sctp_cookie_echoed),
+        ("sctp_shutdown_sent", &mut timeouts.sctp_shutdown_sent),
+        ("sctp_shutdown_received", &mut timeouts.sctp_shutdown_received),
+        ("sctp_shutdown_ack_sent", &mut timeouts.sctp_shutdown_ack_sent),
+        ("sctp_rejected", &mut timeouts.sctp_rejected),
+        ("sctp_closed", &mut timeouts.sctp_closed),
     ];
     for (name, field) in fields {
         let value = section.get(name);

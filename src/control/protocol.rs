@@ -195,7 +195,7 @@ pub enum Request {
 pub struct ServiceName {
     /// Virtual address and port.
     pub vip: SocketAddr,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
 }
 

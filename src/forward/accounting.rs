@@ -6,11 +6,12 @@ use super::{Forwarder, Now};
 use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::{Address, Direction};
 use crate::session::{Found, Seen, SessionIndex, State};
+use crate::wire::sctp::Event;
 
 impl Forwarder {
-    /// Counts a forwarded packet, and lets it move the session's state and end.
+    /// Counts a forwarded packet, and lets it move the session's state and end. `PLAIN`: it is what parsing has found to be plain.
     #[inline(always)]
-    pub(super) fn account<const ONE_WAY: bool, A: Plane>(
+    pub(super) fn account<const ONE_WAY: bool, const PLAIN: bool, A: Plane>(
         &mut self,
         found: Found,
         server: RealServerSlot,
@@ -22,7 +23,11 @@ impl Forwarder {
         let before = session.state();
         let after = match packet.key.protocol() {
             Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
-            Protocol::Udp => State::Udp,
+            Protocol::Sctp if !PLAIN => {
+                before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags))
+            }
+            // No plain packet is one of SCTP.
+            Protocol::Udp | Protocol::Sctp => State::Udp,
         };
         if after != before {
             session.set_state(after);
@@ -46,7 +51,7 @@ impl Forwarder {
 
     /// One of both.
     #[inline(always)]
-    pub(super) fn account_piece<const LATER: bool, const ONE_WAY: bool, A: Plane>(
+    pub(super) fn account_piece<const LATER: bool, const ONE_WAY: bool, const PLAIN: bool, A: Plane>(
         &mut self,
         found: Found,
         server: RealServerSlot,
@@ -56,7 +61,7 @@ impl Forwarder {
         if LATER {
             self.account_later::<A>(found, server, packet, now);
         } else {
-            self.account::<ONE_WAY, A>(found, server, packet, now);
+            self.account::<ONE_WAY, PLAIN, A>(found, server, packet, now);
         }
     }
 

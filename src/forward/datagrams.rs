@@ -60,6 +60,8 @@ pub(super) enum Fate {
     Punted(PuntClass),
     /// It was dropped, or one of its pieces is not right.
     Dropped(DropReason),
+    /// It has not gone yet; the datagram ends here, in bytes: kept of SCTP, whose checksum depends on it.
+    Ending(u16),
 }
 
 /// What is remembered of one datagram.

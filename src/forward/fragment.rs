@@ -4,6 +4,9 @@
 //! identification and protocol (`datagrams`). The others go the same way, with other addresses and a lower TTL; the transport checksum,
 //! which covers the whole datagram, was put right in the first. Those that come before it wait (`early`).
 //!
+//! But SCTP's, where ports change, can be put right only once the datagram's length is known (`sctp_fragment`): there the first one waits
+//! for the last.
+//!
 //! Among several workers all fragments of a datagram go first to one that a hash of the datagram chooses, which brings them together,
 //! and from there to the one that owns the flow. So a fragment is handed over twice at most: by the worker that it came to, to
 //! the one that gathers, and by that to the owner; what has come to another worker than the one that gathers, from a worker, stays.
@@ -14,6 +17,7 @@ use super::datagrams::{Datagram, Fate, Memory, tag};
 use super::icmp_error::Of;
 use super::parse::{Fragment, Packet};
 use super::plane::Plane;
+use super::sctp_fragment::Correction;
 use super::{DatagramTag, DropReason, Forwarder, Now, Origin, PuntClass, Verdict, Way, cut_trailer};
 use crate::balance::ForwardingMode;
 use crate::flow::{Direction, FlowHash, FlowKey};
@@ -21,7 +25,7 @@ use crate::port::{Frame, PortId};
 use crate::session::Found;
 
 impl Forwarder {
-    /// A fragment of a TCP or UDP packet.
+    /// A fragment of a TCP, UDP or SCTP packet.
     #[cold]
     pub(super) fn fragment<A: Plane, F: Frame>(
         &mut self,
@@ -50,8 +54,11 @@ impl Forwarder {
         match (known, fragment.piece.is_later()) {
             (Some(Err(reason)), _) => Verdict::Drop(reason),
             (Some(Ok(Some(fate))), true) => self.follow(port, frame, (fragment, datagram, hash), fate, now),
-            (_, true) => Verdict::AwaitFragment(tag(hash)),
-            (_, false) => self.lead(port, frame, (fragment, datagram, hash), origin, now),
+            (_, true) => self.await_first((fragment, datagram, hash), now),
+            (Some(Ok(Some(Fate::Ending(end)))), false) => {
+                self.lead(port, frame, (fragment, datagram, hash), (Some(end), origin), now)
+            }
+            (_, false) => self.lead(port, frame, (fragment, datagram, hash), (None, origin), now),
         }
     }
 
@@ -65,16 +72,21 @@ impl Forwarder {
         self.services.is_balanced(destination) || is_answer()
     }
 
-    /// A first fragment: as any packet of its flow, with its fate remembered.
+    /// A first fragment: as any packet of its flow, with its fate remembered. `end`: where its datagram ends, if that is known.
     fn lead<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
         (fragment, datagram, hash): (&Fragment<A>, Datagram, FlowHash),
-        origin: Origin,
+        (end, origin): (Option<u16>, Origin),
         now: Now,
     ) -> Verdict {
-        let verdict = self.miss(port, frame, Some(A::parsed(fragment.packet)), origin, now);
+        let verdict = match self.sctp_correction(fragment, end) {
+            Correction::None => self.miss(port, frame, Some(A::parsed(fragment.packet)), origin, now),
+            Correction::Checksum(bits) => self.lead_corrected(port, frame, &fragment.packet, bits, origin, now),
+            Correction::EndUnknown => return Verdict::AwaitFragment(tag(hash)),
+            Correction::Impossible => Verdict::Drop(DropReason::FragmentNotForwarded),
+        };
         let key = &fragment.packet.key;
         let fate = match verdict {
             // It comes again in pieces.
@@ -123,6 +135,7 @@ impl Forwarder {
             Fate::HandedOn(owner) => Verdict::HandOver(owner),
             Fate::Punted(class) => Verdict::Punt(class),
             Fate::Dropped(reason) => return Verdict::Drop(reason),
+            Fate::Ending(_) => return Verdict::AwaitFragment(tag(hash)),
             Fate::Forwarded(protocol, ports) => {
                 let key = FlowKey::from_wire(protocol, fragment.packet.key.wire_addresses(), ports);
                 let packet = Packet { key, ..fragment.packet };
@@ -165,7 +178,7 @@ impl Forwarder {
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<true, A, A, F>(port, frame, packet, found, &way, now);
+            return self.forward_tunnelled::<true, false, A, A, F>(port, frame, packet, found, &way, now);
         }
         if packet.total_len > way.mtu {
             return self.too_big(port, frame, packet, way.mtu, now);
@@ -176,9 +189,9 @@ impl Forwarder {
             return Verdict::Drop(DropReason::Truncated);
         };
         if session.mode().is_one_way() {
-            A::rewrite::<true>(headers, packet, way.header, &session, found.direction);
+            A::rewrite::<true, false>(headers, packet, way.header, &session, found.direction);
         } else {
-            A::rewrite::<false>(headers, packet, way.header, &session, found.direction);
+            A::rewrite::<false, false>(headers, packet, way.header, &session, found.direction);
         }
         self.account_later::<A>(found, session.real_server(), packet, now);
         way.verdict()
@@ -207,7 +220,7 @@ fn judge<A: Plane>(memory: &mut Memory, fragment: &Fragment<A>) -> Result<Option
         }
         Fate::Forwarded(..) => memory.pieces.are_complete() && !memory.pieces.have(fragment),
         // Whose pieces these are is for others to say.
-        Fate::HandedOn(_) | Fate::Punted(_) | Fate::Dropped(DropReason::FragmentNotForwarded) => {
+        Fate::HandedOn(_) | Fate::Punted(_) | Fate::Ending(_) | Fate::Dropped(DropReason::FragmentNotForwarded) => {
             return Ok(Some(memory.fate));
         }
         Fate::Dropped(reason) => return Err(reason),

@@ -33,7 +33,7 @@ pub(super) fn take_local_port<A: Tabled>(
     now: Tick,
 ) -> Result<((A, u16), FlowHash), DropReason> {
     let search = Search { sessions, pool, from, now };
-    match ownership.rss(pool.port) {
+    match ownership.rss(pool.port, from.protocol) {
         None => search.take(ports, turn, |_| InTurn),
         Some(rss) => {
             search.take(ports, turn, |local| ByRss { rss, answers: rss.answers(from.real.0, from.real.1, local) })

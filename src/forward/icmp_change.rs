@@ -16,7 +16,7 @@ use crate::port::Frame;
 use crate::session::Session;
 use crate::wire::checksum::Delta;
 use crate::wire::icmp::{self, ERROR_LEN, Header};
-use crate::wire::{ethernet, ipv4, tcp, udp};
+use crate::wire::{crc32c, ethernet, ipv4, sctp, tcp, udp};
 
 /// What IPv6's header is longer than IPv4's.
 const IPV6_IS_LONGER: u32 = 20;
@@ -30,7 +30,7 @@ pub(super) struct Change {
     quoted: (IpAddr, IpAddr),
     quoted_ports: [u8; 4],
     protocol: Protocol,
-    /// What the change does to a quoted TCP or UDP checksum.
+    /// What the change does to a quoted TCP or UDP checksum; SCTP's covers but the ports.
     delta: Delta,
     /// Whether the error keeps its own source.
     keeps_source: bool,
@@ -84,7 +84,8 @@ pub(super) fn readdress<P: Plane, F: Frame>(
     refront(frame, &arrived.error, usize::from(arrived.error.header_len) + ERROR_LEN, front, usize::MAX)?;
     let quote = frame.bytes_mut().get_mut(ethernet::LEN + front..).unwrap_or_default();
     P::readdress(quote, quoted);
-    change_transport(quote.get_mut(arrived.quoted.header_len.into()..).unwrap_or_default(), change);
+    let l4 = quote.get_mut(arrived.quoted.header_len.into()..).unwrap_or_default();
+    change_transport(l4, arrived.quoted.payload_len, change);
     finish::<P, F>(frame, arrived.header, class_and_ttl, (source, quoted.0), way)
 }
 
@@ -120,7 +121,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
     let dont_fragment = usize::from(quoted.payload_len) + header_len > MAY_BE_FRAGMENTED.into();
     let payload_len = quoted.payload_len.min(u16::MAX - u16::from(u8::MAX));
     P::Other::write_outer(made, payload_len, class, quoted.protocol, quoted_ends, (0, dont_fragment));
-    change_transport(l4, change);
+    change_transport(l4, payload_len, change);
     finish::<P::Other, F>(frame, header, class_and_ttl, (source, quoted_ends.0), way)
 }
 
@@ -171,13 +172,20 @@ pub(super) fn refront<P: Plane, F: Frame>(
 }
 
 /// Gives a quoted transport header, which may be cut short, the ports that it had on arrival, and lets its checksum follow
-/// where it is quoted.
-fn change_transport(l4: &mut [u8], change: &Change) {
+/// where it is quoted. The whole packet had `len` bytes from there on.
+fn change_transport(l4: &mut [u8], len: u16, change: &Change) {
     let Some(ports) = l4.first_chunk_mut() else { return };
+    let bits = sctp::changed_bits(*ports, change.quoted_ports);
     *ports = change.quoted_ports;
     let at = match change.protocol {
         Protocol::Tcp => tcp::CHECKSUM_AT,
         Protocol::Udp => udp::CHECKSUM_AT,
+        Protocol::Sctp => {
+            if let Some(header) = l4.first_chunk_mut() {
+                sctp::flip_checksum(header, crc32c::change(bits, len));
+            }
+            return;
+        }
     };
     let Some(field) = l4.get_mut(at..).and_then(|field| field.first_chunk_mut::<2>()) else { return };
     let has_none = change.protocol == Protocol::Udp && *field == [0, 0];

@@ -14,7 +14,7 @@ use super::parse::{IcmpError, Packet};
 use super::plane::Plane;
 use super::tun::NotWrapped;
 use super::way::Way;
-use super::{DropReason, Forwarder, Origin, Steering, Verdict};
+use super::{DropReason, Forwarder, Origin, Verdict};
 use crate::balance::{ForwardingMode, ServiceKey};
 use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
@@ -116,8 +116,7 @@ impl Forwarder {
             return if is_answer { self.hand_over(owner(), origin) } else { None };
         };
         let first = self.owner_of_client(protocol, (key.source(), key.source_port()));
-        let is_computed = self.ports.get(port.index()).is_some_and(|port| port.steering == Steering::Software);
-        if is_computed || self.services.services.get(service)?.owned_by_client {
+        if self.is_dealt_by_software(port, protocol) || self.services.services.get(service)?.owned_by_client {
             return self.hand_over(first, origin);
         }
         self.hand_round(first, origin)

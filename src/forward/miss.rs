@@ -36,7 +36,7 @@ impl Forwarder {
         }
     }
 
-    /// A TCP or UDP packet whose session is yet to be found, or to be set up.
+    /// A TCP, UDP or SCTP packet whose session is yet to be found, or to be set up.
     fn unmatched<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
@@ -50,20 +50,14 @@ impl Forwarder {
             return verdict;
         }
         let destination = packet.key.destination().into();
-        if self.services.local_addresses.contains_key(&destination) {
-            return self.stray_answer(port, frame, packet, origin);
-        }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
         let key = ServiceKey { protocol, address: destination, port: destination_port };
         let Some(service) = self.services.index_of(&key) else {
-            if self.services.snat.is_empty() && !self.services.has_nat {
-                return self.other(destination, PuntClass::Local, false);
-            }
-            return self.no_service(port, frame, packet, hash, (origin, now));
+            return self.astray(port, frame, packet, hash, (origin, now));
         };
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
         let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
-        let by_software = || self.ports[port.index()].steering == Steering::Software;
+        let by_software = || self.ports[port.index()].steering == Steering::Software || !protocol.is_dealt_by_rss();
         let by_client = || by_software() || self.services.services[service].owned_by_client || is_fragment();
         let owner = || self.owner_of_client(protocol, (packet.key.source(), packet.key.source_port()));
         if self.workers > 1
@@ -72,7 +66,7 @@ impl Forwarder {
         {
             return verdict;
         }
-        if protocol == Protocol::Tcp && !is_opening(packet.flags) {
+        if protocol != Protocol::Udp && !is_opening(packet.flags) {
             if self.workers > 1 && is_fragment() && !by_software() {
                 // Another worker may well have its session.
                 return Verdict::Drop(DropReason::NoSession);
@@ -92,6 +86,26 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         }
+    }
+
+    /// A packet without a session that no service is for. (No service stands on a local address.)
+    #[inline(always)]
+    fn astray<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        hash: FlowHash,
+        (origin, now): (Origin, Now),
+    ) -> Verdict {
+        let destination = packet.key.destination().into();
+        if self.services.local_addresses.contains_key(&destination) {
+            return self.stray_answer(port, frame, packet, origin);
+        }
+        if self.services.snat.is_empty() && !self.services.has_nat {
+            return self.other(destination, PuntClass::Local, false);
+        }
+        self.no_service(port, frame, packet, hash, (origin, now))
     }
 
     /// Forwards a packet whose session the look-up of its burst did not give, if it has one after all.
@@ -152,6 +166,13 @@ impl Forwarder {
     pub(super) fn hand_over(&self, owner: WorkerId, origin: Origin) -> Option<Verdict> {
         let may_go = matches!(origin, Origin::Queue | Origin::Gathered);
         (owner != self.worker && may_go).then_some(Verdict::HandOver(owner))
+    }
+
+    /// Whether the worker that a client's flow belongs to is computed, and not the one that the device brings it to.
+    #[inline]
+    pub(super) fn is_dealt_by_software(&self, port: PortId, protocol: Protocol) -> bool {
+        let steering = self.ports.get(port.index()).map(|port| port.steering);
+        steering == Some(Steering::Software) || !protocol.is_dealt_by_rss()
     }
 
     /// The worker that a flow from a client belongs to where that must not depend on whom the client speaks to, nor on what

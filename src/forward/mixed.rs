@@ -47,7 +47,7 @@ impl Forwarder {
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<LATER, P, Ipv6Addr, F>(port, frame, packet, found, &way, now);
+            return self.forward_tunnelled::<LATER, false, P, Ipv6Addr, F>(port, frame, packet, found, &way, now);
         }
         self.forward_translated::<LATER, P, F>(port, frame, packet, (found, &session), &way, now)
     }
@@ -91,7 +91,7 @@ impl Forwarder {
         if let (Some(header), Some(front)) = (way.header, frame.bytes_mut().first_chunk_mut()) {
             *front = *header;
         }
-        self.account_piece::<LATER, false, Ipv6Addr>(found, session.real_server(), packet, now);
+        self.account_piece::<LATER, false, false, Ipv6Addr>(found, session.real_server(), packet, now);
         way.verdict()
     }
 }

@@ -30,6 +30,7 @@ pub mod parse;
 pub mod pending;
 mod plane;
 pub mod rewrite;
+mod sctp_fragment;
 mod set_up;
 mod snat;
 mod token_bucket;
@@ -246,12 +247,22 @@ impl Forwarder {
     ) -> u32 {
         let Hits { hits, one_way, found } = self.confirm(flows);
         for index in bits(hits & !one_way) {
-            verdicts[index] =
-                self.forward_hit::<false, A, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
+            verdicts[index] = self.forward_hit::<false, true, A, F>(
+                port,
+                &mut frames[index],
+                &flows.packets[index],
+                found[index],
+                now,
+            );
         }
         for index in bits(hits & one_way) {
-            verdicts[index] =
-                self.forward_hit::<true, A, F>(port, &mut frames[index], &flows.packets[index], found[index], now);
+            verdicts[index] = self.forward_hit::<true, true, A, F>(
+                port,
+                &mut frames[index],
+                &flows.packets[index],
+                found[index],
+                now,
+            );
         }
         hits
     }
@@ -290,9 +301,10 @@ impl Forwarder {
             && A::table(&self.sessions).session(found.index).state().gives_way_to_syn()
     }
 
-    /// A packet of a known session, in the loop over a burst. `ONE_WAY`: answers do not pass the gateway.
+    /// A packet of a known session, in the loop over a burst. `ONE_WAY`: answers do not pass the gateway. `PLAIN`: it is what
+    /// [`parse::plain`] finds.
     #[inline(always)]
-    fn forward_hit<const ONE_WAY: bool, A: Plane, F: Frame>(
+    fn forward_hit<const ONE_WAY: bool, const PLAIN: bool, A: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -314,7 +326,7 @@ impl Forwarder {
         };
         if ONE_WAY && session.mode() == ForwardingMode::Tun {
             let (header, way) = (hop.header, (hop.hop, hop.mtu));
-            return self.forward_tunnelled::<false, A, A, F>(
+            return self.forward_tunnelled::<false, PLAIN, A, A, F>(
                 port,
                 frame,
                 packet,
@@ -328,9 +340,9 @@ impl Forwarder {
             return self.too_big(port, frame, packet, mtu, now);
         }
         cut_trailer(frame, packet.total_len);
-        A::rewrite::<ONE_WAY>(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
+        A::rewrite::<ONE_WAY, PLAIN>(frame.bytes_mut(), packet, Some(&hop.header), session, found.direction);
         let verdict = Verdict::Transmit(hop.hop.port);
-        self.account::<ONE_WAY, A>(found, server, packet, now);
+        self.account::<ONE_WAY, PLAIN, A>(found, server, packet, now);
         verdict
     }
 
@@ -346,9 +358,9 @@ impl Forwarder {
     ) -> Verdict {
         let session = A::table(&self.sessions).session(found.index);
         if session.mode().is_one_way() {
-            return self.forward_hit::<true, A, F>(port, frame, packet, found, now);
+            return self.forward_hit::<true, false, A, F>(port, frame, packet, found, now);
         }
-        self.forward_hit::<false, A, F>(port, frame, packet, found, now)
+        self.forward_hit::<false, false, A, F>(port, frame, packet, found, now)
     }
 
     /// A packet of a session that does not know its hop in the routes of now, or whose hop has not answered yet.
@@ -369,7 +381,7 @@ impl Forwarder {
         let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
         let session = *A::table(&self.sessions).session(found.index);
         if session.mode() == ForwardingMode::Tun {
-            return self.forward_tunnelled::<false, A, A, F>(
+            return self.forward_tunnelled::<false, false, A, A, F>(
                 port,
                 frame,
                 packet,
@@ -384,11 +396,11 @@ impl Forwarder {
         cut_trailer(frame, packet.total_len);
         let (bytes, direction, server) = (frame.bytes_mut(), found.direction, session.real_server());
         if session.mode().is_one_way() {
-            A::rewrite::<true>(bytes, packet, None, &session, direction);
-            self.account::<true, A>(found, server, packet, now);
+            A::rewrite::<true, false>(bytes, packet, None, &session, direction);
+            self.account::<true, false, A>(found, server, packet, now);
         } else {
-            A::rewrite::<false>(bytes, packet, None, &session, direction);
-            self.account::<false, A>(found, server, packet, now);
+            A::rewrite::<false, false>(bytes, packet, None, &session, direction);
+            self.account::<false, false, A>(found, server, packet, now);
         }
         Verdict::AwaitNeighbour(hop)
     }

@@ -49,7 +49,7 @@ pub(super) trait Plane: Tabled + Errors {
     fn piece(packet: &[u8], header_len: u8) -> Option<Piece>;
 
     /// See [`rewrite::ipv4`].
-    fn rewrite<const ONE_WAY: bool>(
+    fn rewrite<const ONE_WAY: bool, const PLAIN: bool>(
         frame: &mut [u8],
         packet: &Packet<Self>,
         header: Option<&[u8; ethernet::LEN]>,
@@ -119,14 +119,14 @@ impl Plane for Ipv4Addr {
     }
 
     #[inline(always)]
-    fn rewrite<const ONE_WAY: bool>(
+    fn rewrite<const ONE_WAY: bool, const PLAIN: bool>(
         frame: &mut [u8],
         packet: &Packet<Self>,
         header: Option<&[u8; ethernet::LEN]>,
         session: &Session<Self>,
         direction: Direction,
     ) {
-        rewrite::ipv4::<ONE_WAY>(frame, packet, header, session, direction);
+        rewrite::ipv4::<ONE_WAY, PLAIN>(frame, packet, header, session, direction);
     }
 
     fn write_header(header: &mut [u8], payload_len: u16, ttl: u8, protocol: u8, (from, to): (Self, Self)) {
@@ -203,14 +203,14 @@ impl Plane for Ipv6Addr {
     }
 
     #[inline(always)]
-    fn rewrite<const ONE_WAY: bool>(
+    fn rewrite<const ONE_WAY: bool, const PLAIN: bool>(
         frame: &mut [u8],
         packet: &Packet<Self>,
         header: Option<&[u8; ethernet::LEN]>,
         session: &Session<Self>,
         direction: Direction,
     ) {
-        rewrite::ipv6::<ONE_WAY>(frame, packet, header, session, direction);
+        rewrite::ipv6::<ONE_WAY, PLAIN>(frame, packet, header, session, direction);
     }
 
     fn write_header(header: &mut [u8], payload_len: u16, ttl: u8, protocol: u8, ends: (Self, Self)) {

@@ -8,10 +8,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::parse::Packet;
 use crate::balance::Protocol;
-use crate::flow::Direction;
+use crate::flow::{Address, Direction};
 use crate::session::Session;
 use crate::wire::checksum::{Delta, TTL_DECREMENT};
-use crate::wire::{ethernet, tcp, udp};
+use crate::wire::{ethernet, sctp, tcp, udp};
 
 /// Bytes of an Ethernet and a plain IPv4 header.
 const IPV4_FRONT: usize = ethernet::LEN + crate::wire::ipv4::MIN_LEN;
@@ -27,9 +27,10 @@ const IPV6_ADDRESSES_AT: usize = ethernet::LEN + 8;
 const PORTS: usize = 4;
 
 /// Makes a parsed packet what its session sends on in this direction: gives it the Ethernet header if that is known, a TTL
-/// lower by one, and, unless it is in a mode in which answers do not pass here, other addresses and ports.
+/// lower by one, and, unless it is in a mode in which answers do not pass here, other addresses and ports. `PLAIN`: it is what
+/// [`super::parse::plain`] finds, so not of SCTP.
 #[inline]
-pub fn ipv4<const ONE_WAY: bool>(
+pub fn ipv4<const ONE_WAY: bool, const PLAIN: bool>(
     frame: &mut [u8],
     packet: &Packet<Ipv4Addr>,
     header: Option<&[u8; ethernet::LEN]>,
@@ -50,13 +51,13 @@ pub fn ipv4<const ONE_WAY: bool>(
     front[ADDRESSES_AT..].copy_from_slice(&to.wire_addresses().to_ne_bytes());
     let options = usize::from(packet.header_len) - crate::wire::ipv4::MIN_LEN;
     if let Some(l4) = rest.get_mut(options..) {
-        transport(l4, packet.key.protocol(), to.wire_ports(), l4_delta);
+        transport::<PLAIN, _>(l4, packet, to.wire_ports(), l4_delta);
     }
 }
 
 /// The same for IPv6, whose header has no checksum.
 #[inline]
-pub fn ipv6<const ONE_WAY: bool>(
+pub fn ipv6<const ONE_WAY: bool, const PLAIN: bool>(
     frame: &mut [u8],
     packet: &Packet<Ipv6Addr>,
     header: Option<&[u8; ethernet::LEN]>,
@@ -76,7 +77,7 @@ pub fn ipv6<const ONE_WAY: bool>(
     front[IPV6_ADDRESSES_AT..].copy_from_slice(bytemuck::bytes_of(&to.wire_addresses()));
     let extensions = usize::from(packet.header_len) - crate::wire::ipv6::LEN;
     if let Some(l4) = rest.get_mut(extensions..) {
-        transport(l4, packet.key.protocol(), to.wire_ports(), l4_delta);
+        transport::<PLAIN, _>(l4, packet, to.wire_ports(), l4_delta);
     }
 }
 
@@ -96,16 +97,27 @@ pub(super) fn lower_hop_limit(frame: &mut [u8]) {
     }
 }
 
-/// Gives the header at the front of `l4` other ports, and lets its checksum follow these and the addresses.
+/// Gives the header of a packet, at the front of `l4`, other ports, and lets its checksum follow these and the addresses.
 #[inline]
-pub(super) fn transport(l4: &mut [u8], protocol: Protocol, ports: [u8; PORTS], delta: Delta) {
-    match protocol {
+pub(super) fn transport<const PLAIN: bool, A: Address>(
+    l4: &mut [u8],
+    packet: &Packet<A>,
+    ports: [u8; PORTS],
+    delta: Delta,
+) {
+    match packet.key.protocol() {
         Protocol::Tcp => {
             let Some(l4) = l4.first_chunk_mut::<{ tcp::MIN_LEN }>() else { return };
             l4[..PORTS].copy_from_slice(&ports);
             update(l4, tcp::CHECKSUM_AT, delta);
         }
-        Protocol::Udp => {
+        Protocol::Sctp if !PLAIN => {
+            if let Some(l4) = l4.first_chunk_mut() {
+                sctp::set_ports(l4, ports, packet.l4_len());
+            }
+        }
+        // No plain packet is one of SCTP.
+        Protocol::Udp | Protocol::Sctp => {
             let Some(l4) = l4.first_chunk_mut::<{ udp::LEN }>() else { return };
             l4[..PORTS].copy_from_slice(&ports);
             // 0 means that there is no checksum, so one that comes out as 0 is sent as 0xffff (RFC 768).

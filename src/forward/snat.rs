@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::fullnat::{Answers, take_local_port};
 use super::parse::Packet;
 use super::plane::Plane;
-use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
+use super::{DropReason, Forwarder, Now, Origin, PuntClass, Verdict, is_opening};
 use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId};
@@ -36,7 +36,7 @@ impl Forwarder {
         // What a real server in NAT mode answers is its client's, whose session another worker may have. What it asks from
         // the port that it answers from goes the same way, since nothing tells the two apart.
         let may_be_answer = self.services.has_nat && (rule.is_none() || self.is_nat_server(key));
-        let steered = self.ports[port.index()].steering != Steering::Software;
+        let steered = !self.is_dealt_by_software(port, protocol);
         let owner = match may_be_answer {
             true => self.owner_of_client(protocol, (key.destination(), key.destination_port())),
             false if rule.is_some() && !steered => self.owner_of_client(protocol, (key.source(), key.source_port())),
@@ -46,7 +46,7 @@ impl Forwarder {
             return verdict;
         }
         let Some(rule) = rule else { return self.other(destination, PuntClass::Local, false) };
-        if protocol == Protocol::Tcp && !is_opening(packet.flags) {
+        if protocol != Protocol::Udp && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
         match self.set_up_snat(rule, key, hash, now) {

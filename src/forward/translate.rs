@@ -74,7 +74,7 @@ pub(super) fn translate<P: Plane, F: Frame>(
         None => to_ipv4(front, &header, packet, piece, &to, id)?,
     }
     if !is_later {
-        rewrite::transport(l4, packet.key.protocol(), to.wire_ports(), session.deltas(direction)[1]);
+        rewrite::transport::<false, _>(l4, packet, to.wire_ports(), session.deltas(direction)[1]);
     }
     if needs_checksum {
         make_udp_checksum(l4, &to);

@@ -22,8 +22,8 @@ const SHIM_OF_GUE: u16 = (udp::LEN + gue::LEN) as u16;
 
 impl Forwarder {
     /// Sends a packet of a session in TUN mode, which is in the table of family `T`, on its way. Its real server answers
-    /// the client itself. `LATER`: it is a fragment, and not a first one.
-    pub(super) fn forward_tunnelled<const LATER: bool, P: Plane, T: Plane, F: Frame>(
+    /// the client itself. `LATER`: it is a fragment, and not a first one; `PLAIN`: it is what parsing has found to be plain.
+    pub(super) fn forward_tunnelled<const LATER: bool, const PLAIN: bool, P: Plane, T: Plane, F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
@@ -34,7 +34,7 @@ impl Forwarder {
     ) -> Verdict {
         match self.wrap::<P, T, F>(frame, packet, found, way) {
             Ok(server) => {
-                self.account_piece::<LATER, true, T>(found, server, packet, now);
+                self.account_piece::<LATER, true, PLAIN, T>(found, server, packet, now);
                 way.verdict()
             }
             Err(NotWrapped::TooBig { mtu }) => self.too_big(port, frame, packet, mtu, now),

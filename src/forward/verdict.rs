@@ -81,14 +81,14 @@ named_enum! {
         BadIpv4Checksum = "bad_ipv4_checksum",
         /// The device found the TCP or UDP checksum wrong.
         BadL4Checksum = "bad_l4_checksum",
-        /// TCP or UDP header lengths are wrong.
+        /// TCP, UDP or SCTP header lengths are wrong.
         BadL4Header = "bad_l4_header",
         /// An ICMP error about a session's packet that quotes too little of it or has a wrong checksum, or that the
         /// other family has no words for.
         BadIcmpError = "bad_icmp_error",
         /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped.
         MartianSource = "martian_source",
-        /// A fragment to a virtual or local address, neither of TCP nor of UDP.
+        /// A fragment to a virtual or local address, of neither TCP, UDP nor SCTP.
         Fragment = "fragment",
         /// A fragment without data, or one that is not the last and whose data are no multiple of 8 bytes.
         BadFragment = "bad_fragment",

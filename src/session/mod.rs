@@ -5,6 +5,7 @@
 
 pub mod local_port;
 mod record;
+mod sctp_state;
 mod table;
 mod tables;
 pub mod tcp_state;

@@ -8,6 +8,7 @@ use crate::balance::{ForwardingMode, Protocol, RealServerSlot};
 use crate::flow::{Address, Direction, FlowKey};
 use crate::route::HopIndex;
 use crate::wire::checksum::{Delta, TTL_DECREMENT};
+use crate::wire::{sctp, udp};
 
 /// A session: `client -> virtual` outside is `local -> real` inside in FULLNAT mode and `client -> real` in NAT
 /// mode. In modes DR and TUN `real -> client` is no flow that the gateway sees: it says where packets go, and no more.
@@ -38,7 +39,7 @@ pub struct Session<A: Address> {
     route_generation: u32,
     hops: [u16; 2],
     /// By direction, what rewriting does to the checksum of the IPv4 header, whose TTL falls by one, and to that of
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     deltas: [[Delta; 2]; 2],
 }
 
@@ -113,7 +114,11 @@ impl<A: Address> Session<A> {
     /// The key that its packets of one direction carry when they arrive.
     #[inline]
     pub fn key(&self, direction: Direction) -> FlowKey<A> {
-        let protocol = if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = match self.protocol {
+            udp::PROTOCOL => Protocol::Udp,
+            sctp::PROTOCOL => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
         FlowKey::from_wire(protocol, self.addresses[direction as usize], self.ports[direction as usize])
     }
 
@@ -229,7 +234,7 @@ fn is_mixed<A: Address>(one: A, other: A) -> bool {
 /// A session as it is shown to the outside: a copy, by value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionView {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The client's address and port (CIP).
     pub client: SocketAddr,

@@ -1,15 +1,16 @@
-//! IPVS's session states and TCP machine (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_states`).
+//! IPVS's session states and TCP machine (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_states`). SCTP's machine is in `sctp_state`.
 
 use crate::balance::{Protocol, Timeouts};
 use crate::flow::Direction;
+use crate::wire::sctp::Event;
 use crate::wire::tcp::Flags;
 
 use super::Tick;
 
-/// A session's state. The TCP states are IPVS's, in its order; UDP has one.
+/// A session's state. The TCP states are IPVS's, in its order; UDP has one; those of SCTP are apart, but for NONE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Zeroable)]
 #[repr(u8)]
-#[allow(missing_docs, reason = "the states of RFC 9293 by IPVS's names")]
+#[allow(missing_docs, reason = "the states of RFC 9293 and RFC 9260 by IPVS's names")]
 pub enum State {
     None = 0,
     Established,
@@ -23,11 +24,24 @@ pub enum State {
     Listen,
     SynAck,
     Udp,
+    SctpEstablished,
+    SctpInit1,
+    SctpInit,
+    SctpCookieSent,
+    SctpCookieReplied,
+    SctpCookieWait,
+    SctpCookie,
+    SctpCookieEchoed,
+    SctpShutdownSent,
+    SctpShutdownReceived,
+    SctpShutdownAckSent,
+    SctpRejected,
+    SctpClosed,
 }
 
 impl State {
     /// Every state: `ALL[state as usize] == state`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 25] = [
         Self::None,
         Self::Established,
         Self::SynSent,
@@ -40,6 +54,19 @@ impl State {
         Self::Listen,
         Self::SynAck,
         Self::Udp,
+        Self::SctpEstablished,
+        Self::SctpInit1,
+        Self::SctpInit,
+        Self::SctpCookieSent,
+        Self::SctpCookieReplied,
+        Self::SctpCookieWait,
+        Self::SctpCookie,
+        Self::SctpCookieEchoed,
+        Self::SctpShutdownSent,
+        Self::SctpShutdownReceived,
+        Self::SctpShutdownAckSent,
+        Self::SctpRejected,
+        Self::SctpClosed,
     ];
 
     /// IPVS's name.
@@ -47,7 +74,7 @@ impl State {
         match (self, protocol) {
             (Self::Udp, _) | (_, Protocol::Udp) => "UDP",
             (Self::None, _) => "NONE",
-            (Self::Established, _) => "ESTABLISHED",
+            (Self::Established | Self::SctpEstablished, _) => "ESTABLISHED",
             (Self::SynSent, _) => "SYN_SENT",
             (Self::SynRecv, _) => "SYN_RECV",
             (Self::FinWait, _) => "FIN_WAIT",
@@ -57,17 +84,37 @@ impl State {
             (Self::LastAck, _) => "LAST_ACK",
             (Self::Listen, _) => "LISTEN",
             (Self::SynAck, _) => "SYNACK",
+            (Self::SctpInit1, _) => "INIT1",
+            (Self::SctpInit, _) => "INIT",
+            (Self::SctpCookieSent, _) => "C-SENT",
+            (Self::SctpCookieReplied, _) => "C-REPLIED",
+            (Self::SctpCookieWait, _) => "C-WAIT",
+            (Self::SctpCookie, _) => "COOKIE",
+            (Self::SctpCookieEchoed, _) => "C-ECHOED",
+            (Self::SctpShutdownSent, _) => "S-SENT",
+            (Self::SctpShutdownReceived, _) => "S-RECEIVED",
+            (Self::SctpShutdownAckSent, _) => "S-ACK-SENT",
+            (Self::SctpRejected, _) => "REJECTED",
+            (Self::SctpClosed, _) => "CLOSED",
         }
     }
 
-    /// Whether the session counts as an active connection (`tcp_state_active_table`); UDP never does.
+    /// Whether the session counts as an active connection (`tcp_state_active_table`; of SCTP when it is established); UDP
+    /// never does.
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
+        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck | Self::SctpEstablished)
     }
 
-    /// Whether a new SYN replaces the session instead of continuing it (conn_reuse_mode 1).
+    /// Whether a new SYN, or INIT, replaces the session instead of continuing it (conn_reuse_mode 1).
     pub const fn gives_way_to_syn(self) -> bool {
-        matches!(self, Self::TimeWait | Self::Close)
+        matches!(self, Self::TimeWait | Self::Close | Self::SctpClosed)
+    }
+
+    /// The state after an SCTP packet that is seen so.
+    // A call: inlined it takes registers from the packets of the others.
+    #[inline(never)]
+    pub const fn after_sctp(self, seen: Seen, event: Event) -> Self {
+        super::sctp_state::after(self, seen, event)
     }
 
     /// The TCP state after a segment that is seen so, with these control bits. Without RST, SYN, FIN and ACK it is CLOSE, as in IPVS.
@@ -167,6 +214,19 @@ impl TimeoutTable {
             timeouts.tcp_listen,
             timeouts.tcp_synack,
             timeouts.udp,
+            timeouts.sctp,
+            timeouts.sctp_init1,
+            timeouts.sctp_init,
+            timeouts.sctp_cookie_sent,
+            timeouts.sctp_cookie_replied,
+            timeouts.sctp_cookie_wait,
+            timeouts.sctp_cookie,
+            timeouts.sctp_cookie_echoed,
+            timeouts.sctp_shutdown_sent,
+            timeouts.sctp_shutdown_received,
+            timeouts.sctp_shutdown_ack_sent,
+            timeouts.sctp_rejected,
+            timeouts.sctp_closed,
         ];
         Self(seconds.map(|seconds| seconds.saturating_mul(Tick::PER_SECOND)))
     }
@@ -236,5 +296,7 @@ mod tests {
         assert!(State::ALL.iter().enumerate().all(|(number, &state)| number == state as usize));
         assert_eq!(TimeoutTable::new(&Timeouts::default()).of(State::Udp), 3000);
         assert_eq!(TimeoutTable::new(&Timeouts::default()).of(State::LastAck), 300);
+        assert_eq!(TimeoutTable::new(&Timeouts::default()).of(State::SctpRejected), 40);
+        assert_eq!(TimeoutTable::new(&Timeouts::default()).of(State::SctpClosed), 610);
     }
 }

@@ -4,6 +4,7 @@
 //! bounds check. All multi-byte accessors give host byte order.
 
 pub mod checksum;
+pub mod crc32c;
 pub mod ethernet;
 pub mod fragment;
 pub mod gre;
@@ -13,6 +14,7 @@ pub mod icmp6;
 pub mod icmp_translation;
 pub mod ipv4;
 pub mod ipv6;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

@@ -49,8 +49,8 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
         }
     }
 
-    /// Processes what is to be processed once more. Nothing of it comes again: what has been cut fits, and what had waited has a first
-    /// fragment now; if something did, it would wait for the next turn.
+    /// Processes what is to be processed once more. Hardly any of it comes again: what has been cut fits, and what had waited has a first
+    /// fragment now. What does (of SCTP, where the last fragment came before the first) waits for the next turn.
     pub(super) fn process_again(&mut self, now: Now) {
         if self.again.is_empty() {
             return;

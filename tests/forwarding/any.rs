@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::{NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
 use fullgate::port::MacAddress;
 
+use crate::lab::sctp;
+
 /// A packet to build: who to whom, with what.
 #[derive(Clone, Copy, Debug)]
 pub struct Any<'a> {
@@ -34,6 +36,12 @@ impl Any<'_> {
         let step = self.start().udp(self.source.port(), self.destination.port());
         step.write(&mut bytes, self.payload).unwrap();
         bytes
+    }
+
+    /// What TCP does with these flags.
+    pub fn sctp(&self, flags: &str) -> Vec<u8> {
+        let ends = [self.source, self.destination].map(|end| (end.ip(), end.port()));
+        sctp::frame(self.macs, ends.into(), self.ttl, &sctp::like_tcp(flags, self.payload))
     }
 
     /// `flags` as letters: S A F R.
@@ -102,20 +110,13 @@ pub fn read(frame: &[u8]) -> Read {
         }
         other => panic!("{other:?}"),
     };
-    let transport = sliced.transport.unwrap();
+    let transport = sliced.transport;
     let (ports, payload) = match &transport {
-        TransportSlice::Udp(udp) => {
-            assert!(
-                udp.checksum() == checksum(true, &transport) || (udp.checksum() == 0 && source.is_ipv4()),
-                "UDP checksum"
-            );
-            ((udp.source_port(), udp.destination_port()), udp.payload().to_vec())
+        None => {
+            let at = if source.is_ipv4() { 34 } else { 54 };
+            (sctp::ports(frame).expect("TCP, UDP or SCTP"), frame[at + 12..].to_vec())
         }
-        TransportSlice::Tcp(tcp) => {
-            assert_eq!(tcp.checksum(), checksum(false, &transport), "TCP checksum");
-            ((tcp.source_port(), tcp.destination_port()), tcp.payload().to_vec())
-        }
-        other => panic!("neither UDP nor TCP: {other:?}"),
+        Some(transport) => transport_of(transport, source, checksum),
     };
     Read {
         macs,
@@ -124,5 +125,27 @@ pub fn read(frame: &[u8]) -> Read {
         ttl,
         traffic_class,
         payload,
+    }
+}
+
+/// Ports and payload of a packet whose checksum is what `checksum` computes.
+fn transport_of(
+    transport: &TransportSlice<'_>,
+    source: IpAddr,
+    checksum: impl Fn(bool, &TransportSlice<'_>) -> u16,
+) -> ((u16, u16), Vec<u8>) {
+    match transport {
+        TransportSlice::Udp(udp) => {
+            assert!(
+                udp.checksum() == checksum(true, transport) || (udp.checksum() == 0 && source.is_ipv4()),
+                "UDP checksum"
+            );
+            ((udp.source_port(), udp.destination_port()), udp.payload().to_vec())
+        }
+        TransportSlice::Tcp(tcp) => {
+            assert_eq!(tcp.checksum(), checksum(false, transport), "TCP checksum");
+            ((tcp.source_port(), tcp.destination_port()), tcp.payload().to_vec())
+        }
+        other => panic!("neither UDP nor TCP: {other:?}"),
     }
 }

@@ -16,7 +16,7 @@ use fullgate::route::{Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTabl
 use fullgate::session::Capacity;
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 
-use crate::lab::{self, CLIENT_MAC, LAN, LAN_MAC, PORTS, SERVER_MAC, WAN, WAN_MAC};
+use crate::lab::{self, CLIENT_MAC, LAN, LAN_MAC, PORTS, SERVER_MAC, WAN, WAN_MAC, sctp};
 
 /// From whom, to whom, on the link.
 pub type Macs = (MacAddress, MacAddress);
@@ -45,7 +45,7 @@ impl Family {
     }
 }
 
-/// A TCP or UDP packet.
+/// A packet that opens a session.
 #[derive(Clone, Debug)]
 pub struct Packet {
     pub protocol: Protocol,
@@ -56,6 +56,10 @@ pub struct Packet {
 
 impl Packet {
     pub fn frame(&self, macs: Macs, ttl: u8) -> Vec<u8> {
+        if self.protocol == Protocol::Sctp {
+            let init = sctp::chunk(sctp::INIT, &self.payload);
+            return sctp::frame(macs, (self.source, self.destination), ttl, &init);
+        }
         let ethernet = PacketBuilder::ethernet2(macs.0.0, macs.1.0);
         let step = match (self.source.0, self.destination.0) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => ethernet.ipv4(source.octets(), destination.octets(), ttl),
@@ -70,6 +74,7 @@ impl Packet {
             Protocol::Udp => {
                 step.udp(self.source.1, self.destination.1).write(&mut bytes, &self.payload).unwrap();
             }
+            Protocol::Sctp => unreachable!("made above"),
         }
         bytes
     }
@@ -101,7 +106,10 @@ pub fn ends(frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
     match sliced.transport {
         Some(TransportSlice::Udp(udp)) => ((source, udp.source_port()), (destination, udp.destination_port())),
         Some(TransportSlice::Tcp(tcp)) => ((source, tcp.source_port()), (destination, tcp.destination_port())),
-        _ => ((source, 0), (destination, 0)),
+        _ => {
+            let (from, to) = sctp::ports(frame).unwrap_or_default();
+            ((source, from), (destination, to))
+        }
     }
 }
 

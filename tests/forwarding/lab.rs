@@ -1,6 +1,9 @@
 //! A gateway in memory: one worker's forwarder between a `wan` and a `lan` port, and packets whose bytes and checksums
 //! come from etherparse, never from the code under test.
 
+#[allow(dead_code, reason = "not every test has to do with SCTP")]
+pub mod sctp;
+
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -252,6 +255,14 @@ impl Spec<'_> {
         bytes
     }
 
+    /// What TCP does with these flags.
+    #[allow(dead_code, reason = "not every test has to do with SCTP")]
+    pub fn sctp(&self, flags: &str) -> Vec<u8> {
+        let end = |(address, port): (Ipv4Addr, u16)| (address.into(), port);
+        let ends = (end(self.source), end(self.destination));
+        sctp::frame(self.macs, ends, self.ttl, &sctp::like_tcp(flags, self.payload))
+    }
+
     /// `flags` as letters: S A F R.
     pub fn tcp(&self, flags: &str, sequence: u32, acknowledgement: u32) -> Vec<u8> {
         let mut step = self.start().tcp(self.source.1, self.destination.1, sequence, 1000);
@@ -284,13 +295,14 @@ pub fn see(frame: &[u8]) -> Seen {
     let sliced = SlicedPacket::from_ethernet(frame).unwrap();
     let header = Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap().to_header();
     assert_eq!(header.header_checksum, header.calc_header_checksum(), "IPv4 checksum");
-    let (ports, payload) = match sliced.transport.unwrap() {
-        TransportSlice::Udp(udp) => {
+    let (ports, payload) = match sliced.transport {
+        None => (sctp::ports(frame).expect("TCP, UDP or SCTP"), frame[46..].to_vec()),
+        Some(TransportSlice::Udp(udp)) => {
             let computed = udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap();
             assert!(udp.checksum() == computed || udp.checksum() == 0, "UDP checksum");
             ((udp.source_port(), udp.destination_port()), udp.payload().to_vec())
         }
-        TransportSlice::Tcp(tcp) => {
+        Some(TransportSlice::Tcp(tcp)) => {
             let computed = tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap();
             assert_eq!(tcp.checksum(), computed, "TCP checksum");
             ((tcp.source_port(), tcp.destination_port()), tcp.payload().to_vec())

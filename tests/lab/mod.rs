@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 pub use client::{Load, get};
 pub use gateway::{Configuration, Gateway};
 pub use namespace::{Namespace, cable, run};
-pub use servers::{Nginx, UdpEcho};
+#[allow(unused_imports, reason = "not every test has SCTP")]
+pub use servers::{Nginx, SctpEcho, UdpEcho};
 pub use trunk::TrunkSwitch;
 
 /// How long a condition may take that should hold at once, on a machine that does other things too.

@@ -1,6 +1,6 @@
-//! Real servers: nginx for HTTP, an echo of our own for UDP.
+//! Real servers: nginx for HTTP, an echo of our own for UDP, one of usrsctp's for SCTP.
 
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -124,6 +124,57 @@ impl Drop for UdpEcho {
             let _ = thread.join();
         }
     }
+}
+
+/// Where Debian's libusrsctp-examples has its programs: SCTP without the kernel's, on raw sockets, so one at a time in a namespace.
+const USRSCTP: &str = "/usr/lib/usrsctp";
+
+/// An SCTP server at port 7 of every address that answers each message with its own content; ended when dropped.
+pub struct SctpEcho(Child);
+
+impl SctpEcho {
+    /// Starts it.
+    pub fn start(namespace: &Namespace) -> Self {
+        let mut command = namespace.command(&format!("{USRSCTP}/echo_server"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let has_sockets = |file| {
+            let sockets = namespace.enter(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap());
+            sockets.contains(":0084 ")
+        };
+        wait_for("the SCTP server's sockets", PATIENCE, || (has_sockets("raw") && has_sockets("raw6")).then_some(()));
+        Self(child)
+    }
+}
+
+impl Drop for SctpEcho {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Opens an association with an echo server, sends messages of one line each, reads each back, and closes.
+#[allow(dead_code, reason = "not every test has SCTP")]
+pub fn sctp_echo(namespace: &Namespace, server: SocketAddr, messages: &[String]) {
+    let mut command = namespace.command(&format!("{USRSCTP}/client"));
+    command.args([server.ip().to_string(), server.port().to_string()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (said, heard) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        // The program has words of its own, too.
+        BufReader::new(output).lines().map_while(Result::ok).all(|line| said.send(line).is_ok());
+    });
+    for message in messages {
+        input.write_all(format!("{message}\n").as_bytes()).unwrap();
+        wait_for(&format!("{server} to send {:.20} back", message), PATIENCE, || {
+            heard.try_iter().any(|line| line.ends_with(message)).then_some(())
+        });
+    }
+    drop(input);
+    let ended = wait_for("the association to end", PATIENCE, || child.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
+    reader.join().unwrap();
 }
 
 /// Takes tunnelled packets apart in a real server; ended when dropped.

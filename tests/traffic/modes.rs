@@ -1,4 +1,4 @@
-//! Every mode with real clients and real servers: over TCP and UDP, IPv4, IPv6 and between them, with one worker and two.
+//! Every mode with real clients and real servers: over TCP, UDP and SCTP, IPv4, IPv6 and between them, with one worker and two.
 //!
 //! FULLNAT over IPv4 is what all other tests run.
 
@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use fullgate::balance::Protocol;
 use fullgate::control::protocol::SessionRow;
 
 use crate::lab::client::get_many;
 use crate::lab::gateway::{port, vip};
-use crate::lab::servers::Decapsulation;
-use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, UdpEcho, wait_for};
+use crate::lab::servers::{Decapsulation, sctp_echo};
+use crate::lab::{Configuration, Gateway, Lab, Namespace, Nginx, PATIENCE, SctpEcho, UdpEcho, wait_for};
 
 const CORES: [&str; 2] = ["[0]", "[0, 1]"];
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
@@ -61,7 +62,7 @@ impl Families {
     }
 }
 
-/// An HTTP and a UDP service on two real servers at `address`, in this mode, as a file has it.
+/// An HTTP, a UDP and an SCTP service on two real servers at `address`, in this mode, as a file has it.
 fn services(families: Families, mode: &str, address: impl Fn(u8, u16) -> SocketAddr, tunnel: &str) -> String {
     let real_server =
         |index, port| format!("[[service.real_server]]\naddress = \"{}\"\n{tunnel}\n", address(index, port));
@@ -72,10 +73,10 @@ fn services(families: Families, mode: &str, address: impl Fn(u8, u16) -> SocketA
         );
         service + &real_server(0, port) + &real_server(1, port)
     };
-    service("tcp", 80) + &service("udp", 53)
+    service("tcp", 80) + &service("udp", 53) + &service("sctp", 7)
 }
 
-/// Sends HTTP requests and UDP packets, and looks at who answered, to whom, and what the gateway counted.
+/// Sends HTTP requests, UDP packets and SCTP messages, and looks at who answered, to whom, and what the gateway counted.
 fn exchange(lab: &Lab, gateway: &Gateway, families: Families, mode: &str) {
     let (names, sources) = get_many(&lab.client, families.vip(80), 20);
     assert_eq!(names.len(), 2, "{names:?}");
@@ -101,19 +102,36 @@ fn exchange(lab: &Lab, gateway: &Gateway, families: Families, mode: &str) {
             assert_eq!(buffer[0], number);
         }
     });
+    associate(lab, gateway, families);
     let sessions = gateway.sessions();
     let is_right = |row: &SessionRow| row.mode == mode && row.local.is_some() == (mode == "fullnat");
     assert!(sessions.iter().all(is_right), "{sessions:?}");
     let stats = gateway.stats();
-    assert_eq!(stats.services.iter().map(|service| service.traffic.connections).collect::<Vec<_>>(), [20, 20]);
+    assert_eq!(stats.services.iter().map(|service| service.traffic.connections).collect::<Vec<_>>(), [20, 20, 4]);
     let one_way = matches!(mode, "dr" | "tun");
     assert!(stats.services.iter().all(|service| (service.traffic.out_packets == 0) == one_way), "{:?}", stats.services);
     let list = gateway.command("service list");
-    assert_eq!(list.matches(&format!(" {mode} ")).count(), 4, "{list}");
+    assert_eq!(list.matches(&format!(" {mode} ")).count(), 6, "{list}");
+}
+
+/// Opens, uses and closes associations of SCTP, one after the other. Both ends drop what has a wrong checksum.
+fn associate(lab: &Lab, gateway: &Gateway, families: Families) {
+    for number in 0..4 {
+        let long = "long".repeat(300);
+        sctp_echo(&lab.client, families.vip(7), &[format!("message {number}"), format!("{number} {long}")]);
+    }
+    let rows: Vec<_> = gateway.sessions().into_iter().filter(|row| row.protocol == Protocol::Sctp).collect();
+    assert!(rows.iter().all(|row| row.state == "CLOSED" || row.state.starts_with("S-")), "{rows:?}");
+    assert_eq!(rows.len(), 4);
+    let servers: std::collections::BTreeSet<_> = rows.iter().map(|row| row.real_server).collect();
+    assert_eq!(servers.len(), 2, "{rows:?}");
 }
 
 /// A two-arm lab of both families and servers in it, with its configuration but for the services.
-fn two_arm(cores: &str, address: impl Fn(u8, u16) -> SocketAddr) -> (Lab, Vec<(Nginx, UdpEcho)>, Configuration) {
+fn two_arm(
+    cores: &str,
+    address: impl Fn(u8, u16) -> SocketAddr,
+) -> (Lab, Vec<(Nginx, UdpEcho, SctpEcho)>, Configuration) {
     let lab = Lab::two_arm(2, if cores == CORES[0] { 1 } else { 2 });
     lab.client.ipv6("eth0", "2001:db8::10/64");
     let start = |(index, real): (u8, &Namespace)| {
@@ -121,7 +139,7 @@ fn two_arm(cores: &str, address: impl Fn(u8, u16) -> SocketAddr) -> (Lab, Vec<(N
         real.ip("route add default via 10.1.0.1");
         real.ip("-6 route add default via 2001:db8:1::1");
         let nginx = Nginx::start(real, lab.path(), &format!("rs{index}"), address(index, 80));
-        (nginx, UdpEcho::start(real, address(index, 53)))
+        (nginx, UdpEcho::start(real, address(index, 53)), SctpEcho::start(real))
     };
     let servers = (0..).zip(&lab.reals).map(start).collect();
     let wan = ["10.0.0.1/24", "10.0.0.100/32", "2001:db8::1/64", "2001:db8::100/128"];
@@ -155,9 +173,9 @@ fn nat_over_one_worker_and_two() {
     }
 }
 
-/// A lab of both families in which real servers are on the clients' switch, and have the VIP on their loopback without
+/// A lab of both families in which real servers are on the clients' switch, and have the VIP on an interface of their own without
 /// saying so; with its configuration but for the services.
-fn one_arm(families: Families, cores: &str) -> (Lab, Vec<(Nginx, UdpEcho)>, Configuration) {
+fn one_arm(families: Families, cores: &str) -> (Lab, Vec<(Nginx, UdpEcho, SctpEcho)>, Configuration) {
     let lab = Lab::one_arm_with_queues(2, if cores == CORES[0] { 1 } else { 2 });
     lab.client.ipv6("eth0", "2001:db8::10/64");
     let start = |(index, real): (u8, &Namespace)| {
@@ -167,10 +185,14 @@ fn one_arm(families: Families, cores: &str) -> (Lab, Vec<(Nginx, UdpEcho)>, Conf
             }
         });
         real.ipv6("eth0", &format!("2001:db8::{:x}/64", 0x11 + index));
-        real.ip("addr add 10.0.0.100/32 dev lo");
-        real.ipv6("lo", "2001:db8::100/128");
+        // Not on the loopback interface, whose addresses usrsctp never sends from.
+        real.ip("link add vip type veth peer name vip-peer");
+        real.ip("link set vip-peer up");
+        real.ip("link set vip up");
+        real.ip("addr add 10.0.0.100/32 dev vip");
+        real.ipv6("vip", "2001:db8::100/128");
         let nginx = Nginx::start(real, lab.path(), &format!("rs{index}"), families.vip(80));
-        (nginx, UdpEcho::start(real, families.vip(53)))
+        (nginx, UdpEcho::start(real, families.vip(53)), SctpEcho::start(real))
     };
     let servers = (0..).zip(&lab.reals).map(start).collect();
     let addresses = ["10.0.0.1/24", "10.0.0.100/32", "2001:db8::1/64", "2001:db8::100/128"];
@@ -243,6 +265,12 @@ fn modes_are_given_and_changed_at_run_time() {
     assert_eq!(said, "service tcp 10.0.0.100:80: real server 10.0.0.12:80: mode dr -> tun, tunnel ipip -> gre\n");
     let (names, _) = get_many(&lab.client, vip(80), 10);
     assert_eq!(names, BTreeMap::from([("rs0".into(), 5), ("rs1".into(), 5)]));
+    gateway.command("service add --sctp-service 10.0.0.100:7 -s rr --mode dr");
+    gateway.command("real add --sctp 10.0.0.100:7 -r 10.0.0.11");
+    sctp_echo(&lab.client, vip(7).into(), &["by a service made at run time".to_owned()]);
+    let list = gateway.command("service list");
+    assert!(list.contains("SCTP  10.0.0.100:7 rr"), "{list}");
+    gateway.command("service del --sctp 10.0.0.100:7");
     let real_servers = &gateway.json("service list")[0]["real_servers"];
     assert_eq!((&real_servers[1]["mode"], &real_servers[1]["tunnel"]["encapsulation"]), (&"tun".into(), &"gre".into()));
     wait_for("both modes among the sessions", PATIENCE, || {

@@ -46,7 +46,7 @@ pub struct TrafficTotals {
 pub struct ServiceRow {
     /// Virtual address and port.
     pub vip: SocketAddr,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Its scheduler.
     pub scheduler: SchedulerKind,
@@ -123,7 +123,7 @@ pub struct SnatRow {
     /// Where they go; none: anywhere.
     #[serde(default)]
     pub destination: Option<Network>,
-    /// TCP or UDP; none: both.
+    /// TCP, UDP or SCTP; none: all of them.
     #[serde(default)]
     pub protocol: Option<Protocol>,
     /// Their destination port; none: any.
@@ -145,7 +145,7 @@ pub struct SnatRow {
 /// A session in `session.list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The client.
     pub client: SocketAddr,

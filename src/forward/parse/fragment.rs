@@ -1,14 +1,14 @@
-//! Fragments of TCP and UDP packets: only what is wrong with one by itself is found here, nothing of the datagram's others.
+//! Fragments of TCP, UDP and SCTP packets: only what is wrong with one by itself is found here, nothing of the datagram's others.
 
 use super::super::verdict::DropReason;
-use super::Packet;
+use super::{Packet, sctp_header};
 use crate::balance::Protocol;
 use crate::flow::{Address, FlowKey};
 use crate::wire::fragment::{Piece, UNIT};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::{self, Udp};
 
-/// A piece of a TCP or UDP packet.
+/// A piece of a TCP, UDP or SCTP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment<A: Address> {
     /// The packet that it came in. Of one that is not the first, the ports are 0, the headers end where its data begin, and
@@ -60,5 +60,6 @@ fn first_ports(protocol: Protocol, l4: &[u8], len: usize) -> Result<(u16, u16, F
             }
             Ok((udp.source_port(), udp.destination_port(), Flags::default()))
         }
+        Protocol::Sctp => sctp_header(l4.get(..len).unwrap_or(l4)).ok_or(DropReason::FragmentTooShort),
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     })
 }
 
-/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv4, or what is wrong with it.
+/// A frame that [`super::parse`] found to be a fragment of a TCP, UDP or SCTP packet over IPv4, or what is wrong with it.
 pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv4Addr>, DropReason> {
     let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
     let header = Ipv4::new(packet).ok_or(DropReason::Truncated)?;

@@ -90,7 +90,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     }
 }
 
-/// A packet that is neither of TCP nor of UDP: an ICMP error, if it is whole, or something else.
+/// A packet of no protocol that is balanced: an ICMP error, if it is whole, or something else.
 fn other(header: Ipv6<'_>, upper: Upper, total_len: u16, l4: &[u8]) -> Parsed {
     let (is_icmp, is_fragment) = (upper.protocol == icmp6::PROTOCOL, upper.piece.is_some());
     if is_icmp && !is_fragment && l4.first().is_some_and(|&kind| icmp6::is_error(kind)) {
@@ -124,7 +124,7 @@ fn is_neighbour_discovery(header: Ipv6<'_>, upper: Upper, l4: &[u8]) -> bool {
         && l4.first().is_some_and(|&kind| icmp6::is_neighbour_discovery(kind))
 }
 
-/// A frame that [`super::parse`] found to be a fragment of a TCP or UDP packet over IPv6, or what is wrong with it.
+/// A frame that [`super::parse`] found to be a fragment of a TCP, UDP or SCTP packet over IPv6, or what is wrong with it.
 pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv6Addr>, DropReason> {
     let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
     let header = Ipv6::new(packet).ok_or(DropReason::Truncated)?;

@@ -14,6 +14,7 @@ use crate::balance::Protocol;
 use crate::flow::{Address, FlowKey};
 use crate::port::{ChecksumStatus, Frame, MacAddress};
 use crate::wire::ethernet::{self, Ethernet};
+use crate::wire::sctp::{self, Sctp};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::{self, Udp};
 
@@ -21,18 +22,18 @@ pub use fragment::Fragment;
 pub use ipv4::{fragment as ipv4_fragment, plain};
 pub use ipv6::{fragment as ipv6_fragment, plain as plain_ipv6};
 
-/// A TCP or UDP packet, whole, with sound headers.
+/// A TCP, UDP or SCTP packet, whole, with sound headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<A: Address> {
     /// Its addresses and ports.
     pub key: FlowKey<A>,
     /// Bytes of the IP packet.
     pub total_len: u16,
-    /// Bytes in front of the TCP or UDP header: the IP header with options or extension headers.
+    /// Bytes in front of the TCP, UDP or SCTP header: the IP header with options or extension headers.
     pub header_len: u8,
     /// Its time to live, or hop limit, on arrival.
     pub ttl: u8,
-    /// Its TCP control bits; none for UDP.
+    /// Its TCP control bits; none for UDP; of SCTP its event (see [`sctp::Event::to_flags`]).
     pub flags: Flags,
     /// Whether it may not be fragmented on its way: so it is with every packet of IPv6.
     pub dont_fragment: bool,
@@ -49,13 +50,13 @@ impl<A: Address> Packet<A> {
         dont_fragment: false,
     };
 
-    /// Where the TCP or UDP header stands in the frame.
+    /// Where the TCP, UDP or SCTP header stands in the frame.
     #[inline]
     pub fn l4_offset(&self) -> usize {
         ethernet::LEN + usize::from(self.header_len)
     }
 
-    /// Bytes of the TCP or UDP header and what it carries.
+    /// Bytes of the TCP, UDP or SCTP header and what it carries.
     #[inline]
     pub fn l4_len(&self) -> u16 {
         self.total_len - u16::from(self.header_len)
@@ -128,7 +129,7 @@ pub fn parse<F: Frame>(frame: &F, own: MacAddress, promiscuous: bool) -> Parsed 
     }
 }
 
-/// The ports and flags of a TCP or UDP header at the front of `l4`, of which `len` bytes belong to the packet; or what is
+/// The ports and flags of a TCP, UDP or SCTP header at the front of `l4`, of which `len` bytes belong to the packet; or what is
 /// wrong with it.
 #[inline]
 fn ports_and_flags<F: Frame>(
@@ -144,9 +145,13 @@ fn ports_and_flags<F: Frame>(
         Protocol::Udp => Udp::new(l4)
             .filter(|udp| !udp.is_empty() && usize::from(udp.len()) <= len)
             .map(|udp| (udp.source_port(), udp.destination_port(), Flags::default())),
+        Protocol::Sctp => sctp_header(l4.get(..len).unwrap_or(l4)),
     };
     match found {
-        Some(_) if frame.l4_checksum() == ChecksumStatus::Bad => Err(DropReason::BadL4Checksum),
+        // No device is asked to check SCTP's: what it says is of something else.
+        Some(_) if protocol != Protocol::Sctp && frame.l4_checksum() == ChecksumStatus::Bad => {
+            Err(DropReason::BadL4Checksum)
+        }
         Some(found) => Ok(found),
         // The rest of the header is in another buffer.
         None if l4.len() < len && l4.len() < min_len(protocol) => Err(DropReason::Truncated),
@@ -154,10 +159,18 @@ fn ports_and_flags<F: Frame>(
     }
 }
 
+/// The ports of an SCTP packet, as far as it is at hand, and its event in the place of flags.
+// A call: inlined it makes the way of all packets that are not plain longer.
+#[inline(never)]
+fn sctp_header(l4: &[u8]) -> Option<(u16, u16, Flags)> {
+    Sctp::new(l4).map(|sctp| (sctp.source_port(), sctp.destination_port(), sctp.event(l4).to_flags()))
+}
+
 fn min_len(protocol: Protocol) -> usize {
     match protocol {
         Protocol::Tcp => tcp::MIN_LEN,
         Protocol::Udp => udp::LEN,
+        Protocol::Sctp => sctp::MIN_LEN,
     }
 }
 

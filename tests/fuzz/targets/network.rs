@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
 pub const ICMP: u8 = 1;
 pub const ICMP6: u8 = 58;
 pub const GRE: u8 = 47;
@@ -25,7 +26,7 @@ pub struct Ip<'a> {
     pub fragment: bool,
 }
 
-/// A checksum of TCP, UDP or ICMP.
+/// A checksum of TCP, UDP, SCTP or ICMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
     Right,
@@ -103,6 +104,7 @@ impl<'a> Ip<'a> {
                 .map(|len| word(len, 0).into())
                 .filter(|&len| len >= 8)
                 .and_then(|len| payload.get(..len)),
+            SCTP => Some(payload).filter(|payload| payload.len() >= 16),
             ICMP if self.source.is_ipv4() => Some(payload).filter(|payload| payload.len() >= 8),
             ICMP6 if self.source.is_ipv6() => Some(payload).filter(|payload| payload.len() >= 8),
             _ => None,
@@ -111,6 +113,7 @@ impl<'a> Ip<'a> {
         let right = match self.protocol {
             UDP if covered[6..8] == [0, 0] => self.source.is_ipv4(),
             ICMP => ones_complement(&[covered]) == 0xffff,
+            SCTP => covered[8..12] == sctp_checksum(covered),
             _ => {
                 let pseudo = pseudo_header(self.source, self.destination, self.protocol, covered.len());
                 ones_complement(&[&pseudo, covered]) == 0xffff
@@ -154,6 +157,15 @@ pub fn ones_complement(parts: &[&[u8]]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// The checksum of an SCTP packet, CRC32c with zeros in its place, a bit at a time.
+pub fn sctp_checksum(packet: &[u8]) -> [u8; 4] {
+    let bytes = packet.iter().enumerate().map(|(at, &byte)| if (8..12).contains(&at) { 0 } else { byte });
+    let crc = bytes.fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
+    });
+    (!crc).to_le_bytes()
 }
 
 pub fn word(bytes: &[u8], at: usize) -> u16 {

@@ -21,7 +21,7 @@ pub const LAN: PortId = PortId(1);
 pub const MACS: [MacAddress; 2] = [MacAddress([2, 0, 0, 0, 0, 1]), MacAddress([2, 0, 0, 0, 0, 2])];
 /// The UDP port of GUE in `gateway.toml`.
 pub const GUE_PORT: u16 = 6080;
-const LIMITS: SlotLimits = SlotLimits { real_servers: 64, local_addresses: 8 };
+const LIMITS: SlotLimits = SlotLimits { real_servers: 128, local_addresses: 8 };
 /// Services that `gateway.toml` can be changed to, and routes.
 pub const VARIANTS: usize = 4;
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::bytes::Bytes;
 use super::gateway::{GUE_PORT, MACS};
-use crate::targets::network::{GRE, ICMP, ICMP6, IPV4_IN_IP, IPV6_IN_IP, Ip, TCP, UDP, ones_complement, pseudo_header};
+use crate::targets::network::{
+    GRE, ICMP, ICMP6, IPV4_IN_IP, IPV6_IN_IP, Ip, SCTP, TCP, UDP, ones_complement, pseudo_header, sctp_checksum,
+};
 use fullgate::port::PortId;
 
 /// Clients, VIPs, local addresses, real servers, addresses of the gateway itself, and such as no packet should have.
@@ -58,7 +60,8 @@ const PORTS: [u16; 24] = [
 ];
 const TCP_FLAGS: [u8; 10] = [0x02, 0x12, 0x10, 0x18, 0x11, 0x14, 0x04, 0x01, 0x00, 0x29];
 const PROTOCOLS: [u8; 16] =
-    [TCP, UDP, TCP, UDP, TCP, UDP, UDP, TCP, ICMP, ICMP6, GRE, IPV4_IN_IP, IPV6_IN_IP, 132, 59, 255];
+    [TCP, UDP, TCP, UDP, TCP, UDP, UDP, TCP, ICMP, ICMP6, GRE, IPV4_IN_IP, IPV6_IN_IP, SCTP, 59, 255];
+const SCTP_CHUNKS: [u8; 16] = [1, 1, 1, 0, 2, 10, 11, 3, 7, 8, 14, 6, 9, 4, 1, 192];
 const EXTENSIONS: [u8; 8] = [60, 44, 0, 43, 60, 51, 135, 59];
 
 /// How deep packets quote or wrap packets.
@@ -112,6 +115,7 @@ fn of_protocol(bytes: &mut Bytes<'_>, ends: Ends, protocol: u8, depth: u8) -> Ve
     let payload = match protocol {
         TCP => tcp(bytes, ends.ports),
         UDP => udp(bytes, ends.ports),
+        SCTP => sctp(bytes, ends.ports),
         _ if depth >= DEPTH => payload(bytes),
         ICMP | ICMP6 => {
             let quote = nested(bytes, depth + 1);
@@ -146,6 +150,29 @@ fn udp(bytes: &mut Bytes<'_>, ports: (u16, u16)) -> Vec<u8> {
     }
     datagram.extend(payload);
     datagram
+}
+
+/// One chunk, now and then two; most open, or go on.
+fn sctp(bytes: &mut Bytes<'_>, ports: (u16, u16)) -> Vec<u8> {
+    let mut packet = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    packet.extend([0, 0, 0, 7, 0, 0, 0, 0]);
+    let chunks = 1 + usize::from(bytes.rarely());
+    for _ in 0..chunks {
+        let kind = bytes.one_of(&SCTP_CHUNKS);
+        let payload = payload(bytes);
+        let len = (payload.len() + 4) as u16;
+        let len = if bytes.rarely() { bytes.word() } else { len };
+        packet.extend([kind, 0]);
+        packet.extend(len.to_be_bytes());
+        packet.extend(&payload);
+        packet.resize(packet.len().next_multiple_of(4), 0);
+    }
+    // No packet is longer.
+    packet.truncate(65_535 - 60);
+    if bytes.rarely() {
+        packet.truncate(bytes.below(20));
+    }
+    packet
 }
 
 /// A message that quotes a packet, or as much of it as the input says.
@@ -226,6 +253,11 @@ fn put_checksum(payload: &mut [u8], ends: Ends, protocol: u8) {
     let (at, len) = match protocol {
         TCP => (16, payload.len()),
         UDP => (6, usize::from(u16::from_be_bytes([payload[4], payload[5]]))),
+        SCTP if payload.len() >= 12 => {
+            let checksum = sctp_checksum(payload);
+            payload[8..12].copy_from_slice(&checksum);
+            return;
+        }
         ICMP | ICMP6 => (2, payload.len()),
         _ => return,
     };

@@ -1,7 +1,7 @@
 //! What must be true of a packet that the gateway sends.
 
 use super::gateway::GUE_PORT;
-use crate::targets::network::{self, Checksum, ICMP, ICMP6, Ip, TCP, UDP};
+use crate::targets::network::{self, Checksum, ICMP, ICMP6, Ip, SCTP, TCP, UDP};
 
 /// Bytes of the shortest frame, which may be padded up to.
 const MIN_FRAME: usize = 60;
@@ -20,9 +20,16 @@ pub fn check(input: &[u8], output: &[u8], mtu: u16) {
     if is_answer || came.checksum() == Checksum::Right {
         assert!(is_right(&sent), "its checksum is wrong: {sent:?}");
     }
-    if !is_answer && came.protocol == sent.protocol && !came.fragment && matches!(came.protocol, TCP | UDP) {
+    if !is_answer && came.protocol == sent.protocol && !came.fragment && matches!(came.protocol, TCP | UDP | SCTP) {
         assert_eq!(came.ttl - 1, sent.ttl, "TTL");
-        let checksum = if came.protocol == TCP { 16..18 } else { 6..8 };
+        let checksum = match came.protocol {
+            TCP => 16..18,
+            SCTP => 8..12,
+            _ => 6..8,
+        };
+        if came.protocol == SCTP {
+            assert_eq!(sent.checksum(), came.checksum(), "a wrong checksum must stay wrong");
+        }
         let (before, after) = (without(came.payload(), checksum.clone()), without(sent.payload(), checksum));
         assert_eq!(before, after, "what the packet carries");
     }
@@ -58,7 +65,7 @@ fn check_tunnelled(came: &Ip<'_>, sent: &Ip<'_>) {
 
 fn is_right(sent: &Ip<'_>) -> bool {
     match sent.protocol {
-        TCP | UDP | ICMP | ICMP6 if !sent.fragment => sent.checksum() == Checksum::Right,
+        TCP | UDP | SCTP | ICMP | ICMP6 if !sent.fragment => sent.checksum() == Checksum::Right,
         _ => true,
     }
 }
