@@ -168,7 +168,7 @@ fn wrong_usage_is_2() {
         ),
         (
             &["service", "edit", "-t", "10.0.0.1:80"],
-            "--scheduler <SCHEDULER>|--sched-flags [<FLAGS>...]|--local-pool <POOL>",
+            "--scheduler <SCHEDULER>|--sched-flags [<FLAGS>...]|--mode <MODE>|--local-pool <POOL>",
         ),
         (
             &["service", "add", "-t", "10.0.0.1:80", "-b", "fallback"],
@@ -330,7 +330,7 @@ fn changes_are_requests() {
     assert_request(
         &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
-                "scheduler": "lc", "scheduler_flags": null, "local_pool": null }),
+                "scheduler": "lc", "scheduler_flags": null, "mode": null, "local_pool": null }),
     );
     assert_request(
         &["service", "add", "-t", "10.0.0.100:80", "-s", "mh", "-b", "mh-port,mh-fallback"],
@@ -343,7 +343,7 @@ fn changes_are_requests() {
         assert_request(
             &[&["service", "edit", "-t", "10.0.0.100:80"], given].concat(),
             json!({ "version": 1, "command": "service.edit", "service": service, "scheduler": null,
-                    "scheduler_flags": flags, "local_pool": null }),
+                    "scheduler_flags": flags, "mode": null, "local_pool": null }),
         );
     }
     assert_request(

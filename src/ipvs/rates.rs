@@ -73,7 +73,7 @@ mod tests {
         let mut stats = Stats::default();
         let mut estimator = Estimator::new(&stats);
         let mut seen = Vec::new();
-        for _ in 0..40 {
+        for _ in 0..80 {
             stats.connections += 200;
             stats.in_bytes += 2_000_000;
             estimator.sample(&stats);
@@ -84,7 +84,7 @@ mod tests {
         let filled = estimator.fill(stats);
         assert_eq!((filled.connection_rate, filled.in_byte_rate), (100, 1_000_000));
         assert_eq!(filled.connections, stats.connections);
-        for _ in 0..60 {
+        for _ in 0..120 {
             estimator.sample(&stats);
         }
         assert_eq!(estimator.fill(stats).connection_rate, 0);
