@@ -4,7 +4,7 @@
 //!
 //! A connection that sends netlink messages lives as long as its client's socket and keeps nothing between two of
 //! them, so that a client goes on with a daemon that was started anew. What is asked becomes requests of the control
-//! protocol ([`commands`]); no client sees more than its own answers, and nonsense costs its sender only.
+//! protocol (`commands`); no client sees more than its own answers, and nonsense costs its sender only.
 
 mod commands;
 mod entries;
