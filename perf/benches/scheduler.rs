@@ -60,7 +60,7 @@ fn service(scheduler: SchedulerKind, count: u32) -> Service {
         lower_threshold: 0,
     };
     Service {
-        key: ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), port: 80 },
+        key: ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), ports: 80.into() },
         scheduler,
         pool: Some(0),
         owned_by_client: false,

@@ -5,6 +5,7 @@ mod mode;
 pub mod scheduler;
 pub mod service;
 mod snat;
+mod virtual_address;
 
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use scheduler::SchedulerKind;
@@ -13,3 +14,4 @@ pub use service::{
     ServiceTable, Timeouts, Weight,
 };
 pub use snat::{Network, NetworkError, SnatRule};
+pub use virtual_address::{ServicePorts, VirtualAddress, VirtualAddressError, WideServices};

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::mode::{ForwardingMode, Tunnel};
 use super::scheduler::SchedulerKind;
 use super::snat::SnatRule;
+use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
 use crate::port::PortId;
 
 /// A transport protocol that can be balanced.
@@ -87,22 +88,29 @@ impl Weight {
     pub const MAX: u32 = 65_535;
 }
 
-/// What names a service: protocol, virtual address and port.
+/// What names a service: protocol, virtual address and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The virtual IP address (VIP).
     pub address: IpAddr,
-    /// The virtual port, 1-65535.
-    pub port: u16,
+    /// The virtual ports.
+    pub ports: ServicePorts,
+}
+
+impl ServiceKey {
+    /// The virtual address with its ports.
+    pub fn vip(&self) -> VirtualAddress {
+        VirtualAddress { address: self.address, ports: self.ports }
+    }
 }
 
 impl Hash for ServiceKey {
-    /// In one word for IPv4: each session's set-up looks a service up.
+    /// In one word for IPv4: each session's set-up looks a service up. Where a range of ports ends makes no difference.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let rest = u64::from(self.port) << 8 | self.protocol as u64;
+        let rest = u64::from(self.ports.first()) << 8 | self.protocol as u64;
         match self.address {
             IpAddr::V4(address) => state.write_u64(u64::from(address.to_bits()) << 32 | rest),
             IpAddr::V6(address) => {
@@ -115,7 +123,7 @@ impl Hash for ServiceKey {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol, SocketAddr::new(self.address, self.port))
+        write!(f, "{} {}", self.protocol, self.vip())
     }
 }
 
@@ -134,7 +142,7 @@ pub struct RealServer {
     pub slot: RealServerSlot,
     /// Its address.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port; 0: the one that the client asked for.
     pub port: u16,
     /// How packets reach it.
     pub mode: ForwardingMode,
@@ -144,6 +152,14 @@ pub struct RealServer {
     pub upper_threshold: u32,
     /// ... and let in again below this many; 0: three quarters of the upper threshold.
     pub lower_threshold: u32,
+}
+
+impl RealServer {
+    /// The port that packets to it get when a client asked for this one.
+    #[inline]
+    pub fn port_for(&self, asked: u16) -> u16 {
+        if self.port == 0 { asked } else { self.port }
+    }
 }
 
 /// One virtual service.
@@ -295,6 +311,8 @@ pub struct ServiceTable {
     pub generation: u64,
     /// Where each service stands in `services`.
     pub by_key: HashMap<ServiceKey, usize>,
+    /// Where those of more than one port stand.
+    pub wide: WideServices,
     /// The services.
     pub services: Vec<Service>,
     /// The addresses of all services (VIPs).
@@ -308,7 +326,8 @@ pub struct ServiceTable {
     pub tunnels: Vec<Tunnel>,
     /// Whether any real server is in mode `nat`: packets from it to clients are of sessions then.
     pub has_nat: bool,
-    /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers.
+    /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers; with port 0 from
+    /// any port.
     pub nat_servers: HashSet<(Protocol, SocketAddr)>,
     /// The rules for source NAT: the first that matches counts.
     pub snat: Vec<SnatRule>,
@@ -323,10 +342,15 @@ pub struct ServiceTable {
 }
 
 impl ServiceTable {
-    /// Where the service of this key stands in `services`.
+    /// Where the service for packets to this address and port stands in `services`: the one of just that port, else one of
+    /// more.
     #[inline]
-    pub fn index_of(&self, key: &ServiceKey) -> Option<usize> {
-        self.by_key.get(key).copied()
+    pub fn service_for(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
+        match self.by_key.get(&ServiceKey { protocol, address, ports: ServicePorts::just(port) }) {
+            Some(&index) => Some(index),
+            None if self.wide.is_empty() => None,
+            None => self.wide.find(protocol, address, port),
+        }
     }
 
     /// Whether the real server of a slot is configured.

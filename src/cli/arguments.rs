@@ -14,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::CliError;
 use super::client::Client;
 use super::output::{print_json, print_lines};
-use crate::balance::{Protocol, SchedulerKind};
+use crate::balance::{Protocol, SchedulerKind, VirtualAddress};
 use crate::config::DEFAULT_SOCKET;
 use crate::config::syntax::{self, SyntaxError};
 use crate::control::protocol::{Reply, Request, ServiceName};
@@ -66,19 +66,19 @@ impl Connection {
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct ServiceArgument {
-    /// The TCP service of this virtual address and port
-    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    tcp: Option<SocketAddr>,
+    /// The TCP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    tcp: Option<VirtualAddress>,
 
-    /// The UDP service of this virtual address and port
-    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    udp: Option<SocketAddr>,
+    /// The UDP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    udp: Option<VirtualAddress>,
 }
 
 impl ServiceArgument {
     /// Its name in the protocol.
     pub(super) fn name(&self) -> Result<ServiceName, CliError> {
-        name_of(self.tcp, self.udp).ok_or_else(|| CliError::Failed("no service given: -t or -u VIP:PORT".to_owned()))
+        name_of(self.tcp, self.udp).ok_or_else(|| CliError::Failed("no service given: -t or -u VIP:PORTS".to_owned()))
     }
 }
 
@@ -86,13 +86,13 @@ impl ServiceArgument {
 #[derive(Clone, Debug, Args)]
 #[group(id = "one_service", multiple = false)]
 pub(super) struct ServiceChoice {
-    /// Only the TCP service of this virtual address and port
-    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    tcp: Option<SocketAddr>,
+    /// Only the TCP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    tcp: Option<VirtualAddress>,
 
-    /// Only the UDP service of this virtual address and port
-    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    udp: Option<SocketAddr>,
+    /// Only the UDP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    udp: Option<VirtualAddress>,
 }
 
 impl ServiceChoice {
@@ -102,7 +102,7 @@ impl ServiceChoice {
     }
 }
 
-fn name_of(tcp: Option<SocketAddr>, udp: Option<SocketAddr>) -> Option<ServiceName> {
+fn name_of(tcp: Option<VirtualAddress>, udp: Option<VirtualAddress>) -> Option<ServiceName> {
     let name = |vip, protocol| ServiceName { vip, protocol };
     tcp.map(|vip| name(vip, Protocol::Tcp)).or_else(|| udp.map(|vip| name(vip, Protocol::Udp)))
 }
@@ -125,11 +125,8 @@ impl FromStr for AddressAndPort {
     type Err = SyntaxError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self { address, port: None });
-        }
-        let endpoint = syntax::endpoint(text)?;
-        Ok(Self { address: endpoint.ip(), port: Some(endpoint.port()) })
+        let (address, port) = syntax::endpoint(text)?;
+        Ok(Self { address, port })
     }
 }
 

@@ -11,7 +11,9 @@ use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConf
 use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
-use crate::balance::{Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::balance::{
+    Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, VirtualAddress, Weight,
+};
 
 /// Ports that the kernel's own services do not use.
 const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
@@ -72,13 +74,15 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
 }
 
 fn service(mut section: Section<'_>) -> ServiceConfig {
-    const VIP: &str = syntax::ENDPOINT_ALLOWED;
-    let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
+    const VIP: &str = VirtualAddress::ALLOWED;
+    let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, VirtualAddress::from_str));
+    let vip = vip.unwrap_or(UNREAD.into());
     let protocol = section.require("protocol", "tcp, udp").and_then(|value| word("tcp, udp", &value));
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
-    let real_servers = section.sections("real_server").into_iter().map(real_server).collect();
+    let real_servers = section.sections("real_server").into_iter();
+    let real_servers = real_servers.map(|real| real_server(real, vip)).collect();
     section.finish();
     ServiceConfig {
         vip,
@@ -128,7 +132,7 @@ fn pool_name(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn real_server(mut section: Section<'_>) -> RealServerConfig {
+fn real_server(mut section: Section<'_>, vip: VirtualAddress) -> RealServerConfig {
     const ADDRESS: &str = syntax::ENDPOINT_ALLOWED;
     let address = section.require("address", ADDRESS).and_then(|value| value.parsed(ADDRESS, syntax::endpoint));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
@@ -141,7 +145,7 @@ fn real_server(mut section: Section<'_>) -> RealServerConfig {
     let (upper_threshold, lower_threshold) = (threshold("upper"), threshold("lower"));
     section.finish();
     RealServerConfig {
-        address: address.unwrap_or(UNREAD),
+        address: address.map_or(UNREAD, |(ip, port)| SocketAddr::new(ip, port.unwrap_or(vip.default_port()))),
         mode,
         tunnel,
         weight: Weight(weight.unwrap_or(1)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{
-    ForwardingMode, Network, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight,
+    ForwardingMode, Network, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, VirtualAddress, Weight,
 };
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
@@ -261,8 +261,8 @@ pub struct LocalPoolConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, or ports.
+    pub vip: VirtualAddress,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// How it chooses real servers.
@@ -281,7 +281,7 @@ pub struct ServiceConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealServerConfig {
-    /// Its address and port.
+    /// Its address and port; port 0: the one that the client asked for.
     pub address: SocketAddr,
     /// How packets reach it; none: as its service says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,7 +326,7 @@ pub struct SnatConfig {
 impl ServiceConfig {
     /// What names the service.
     pub fn key(&self) -> ServiceKey {
-        ServiceKey { protocol: self.protocol, address: self.vip.ip(), port: self.vip.port() }
+        ServiceKey { protocol: self.protocol, address: self.vip.address, ports: self.vip.ports }
     }
 
     /// Whether any real server is, or one added without saying otherwise would be, in FULLNAT mode.

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use hashbrown::{HashMap, HashSet};
 
 use super::model::{Model, Pool, RealServerEntry};
-use crate::balance::{ForwardingMode, LocalPool, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel};
+use crate::balance::{
+    ForwardingMode, LocalPool, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel, WideServices,
+};
 use crate::port::PortId;
 
 impl Model {
@@ -38,6 +40,7 @@ impl Model {
         ServiceTable {
             generation: self.generation,
             by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
+            wide: WideServices::of(&services),
             virtual_addresses: services.iter().map(|service| service.key.address).collect(),
             cursor_count: self.cursors.high_water(),
             has_nat: services.iter().any(|service| service.owned_by_client),

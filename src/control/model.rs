@@ -325,7 +325,7 @@ impl ServiceEntry {
     pub fn to_config(&self) -> ServiceConfig {
         let ServiceSettings { scheduler, mode, ref local_pool } = self.settings;
         ServiceConfig {
-            vip: SocketAddr::new(self.key.address, self.key.port),
+            vip: self.key.vip(),
             protocol: self.key.protocol,
             scheduler,
             mode,

@@ -90,7 +90,8 @@ impl Model {
         if self.by_key.contains_key(&key) {
             return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
-        check(ErrorKind::Invalid, format_args!("service {key}"), rules::endpoint("vip", config.vip))?;
+        check(ErrorKind::Invalid, format_args!("service {key}"), rules::host("vip", config.vip.address))?;
+        self.ports_are_free(key)?;
         self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;
         let mut seen = HashSet::new();
@@ -106,6 +107,20 @@ impl Model {
         let changes = service_add(&config);
         self.enough_slots(&changes)?;
         Ok(changes)
+    }
+
+    /// A new service's range of ports has none in common with that of another one. (Only ranges are looked for.)
+    fn ports_are_free(&self, key: ServiceKey) -> Result<(), Refusal> {
+        let overlaps = |other: &&ServiceKey| {
+            (other.protocol, other.address) == (key.protocol, key.address) && other.ports.overlaps(key.ports)
+        };
+        let mut known = self.by_key.keys().filter(|_| key.ports.is_range());
+        match known.find(overlaps) {
+            Some(&other) => {
+                broken(ErrorKind::Conflict, format_args!("service {key}"), &rules::ports_overlap(key, other))
+            }
+            None => Ok(()),
+        }
     }
 
     fn plan_service_edit(&self, entry: &ServiceEntry, to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
@@ -212,9 +227,8 @@ impl Model {
     /// A real server of a service that there is.
     fn check_real_server(&self, service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
         let (key, settings) = (service.key, &service.settings);
-        let vip = SocketAddr::new(key.address, key.port);
         let subject = format_args!("service {key}: real server {}", config.address);
-        check(ErrorKind::Invalid, subject, rules::real_server(vip, settings.mode, config))?;
+        check(ErrorKind::Invalid, subject, rules::real_server(key.vip(), settings.mode, config))?;
         let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
         let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
         check(ErrorKind::Invalid, subject, lacks_pool)?;

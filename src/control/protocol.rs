@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::rows::*;
-use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Tunnel, Weight};
+use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Tunnel, VirtualAddress, Weight};
 use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
@@ -175,21 +175,21 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceName {
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, or ports.
+    pub vip: VirtualAddress,
     /// TCP or UDP.
     pub protocol: Protocol,
 }
 
 impl From<ServiceKey> for ServiceName {
     fn from(key: ServiceKey) -> Self {
-        Self { vip: SocketAddr::new(key.address, key.port), protocol: key.protocol }
+        Self { vip: key.vip(), protocol: key.protocol }
     }
 }
 
 impl From<ServiceName> for ServiceKey {
     fn from(name: ServiceName) -> Self {
-        Self { protocol: name.protocol, address: name.vip.ip(), port: name.vip.port() }
+        Self { protocol: name.protocol, address: name.vip.address, ports: name.vip.ports }
     }
 }
 

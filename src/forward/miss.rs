@@ -7,7 +7,7 @@ use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
 use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
-use crate::balance::{Protocol, ServiceKey};
+use crate::balance::Protocol;
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
@@ -54,8 +54,7 @@ impl Forwarder {
             return self.stray_answer(port, frame, packet, origin);
         }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
-        let key = ServiceKey { protocol, address: destination, port: destination_port };
-        let Some(service) = self.services.index_of(&key) else {
+        let Some(service) = self.services.service_for(protocol, destination, destination_port) else {
             if self.services.snat.is_empty() && !self.services.has_nat {
                 return self.other(destination, PuntClass::Local, false);
             }

@@ -81,8 +81,9 @@ impl Forwarder {
 
     /// Whether a packet comes from where a real server in NAT mode answers from.
     fn is_nat_server<A: Plane>(&self, key: &FlowKey<A>) -> bool {
-        let source = SocketAddr::new(key.source().into(), key.source_port());
-        self.services.nat_servers.contains(&(key.protocol(), source))
+        let answers_from =
+            |port| self.services.nat_servers.contains(&(key.protocol(), SocketAddr::new(key.source().into(), port)));
+        answers_from(key.source_port()) || answers_from(0)
     }
 
     /// Sets up a session by a rule, given by its index.

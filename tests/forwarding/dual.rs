@@ -7,6 +7,7 @@ use std::sync::Arc;
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, Protocol, RealServer, Service, ServiceKey, ServiceTable, Tunnel,
+    VirtualAddress, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
@@ -215,6 +216,17 @@ impl Dual {
         self
     }
 
+    /// With a service of these ports, whose real server has the one that clients ask for.
+    pub fn wide(mut self, ports: &str) -> Self {
+        let service = &mut self.services.services[0];
+        service.key.ports = format!("10.0.0.1:{ports}").parse::<VirtualAddress>().unwrap().ports;
+        service.real_servers[0].port = 0;
+        self.services.by_key = [(service.key, 0)].into_iter().collect();
+        self.services.wide = WideServices::of(&self.services.services);
+        self.adopt(&routes(true));
+        self
+    }
+
     fn adopt(&mut self, input: &RouteInput) {
         self.forwarder.adopt(Arc::new(self.services.clone()), Arc::new(RouteTable::new(input, None)));
     }
@@ -276,7 +288,7 @@ fn services(protocol: Protocol, mode: ForwardingMode, vip: IpAddr, address: IpAd
     let server = RealServer { mode, port, address, ..lab::server(0, lab::SERVER, 1) };
     let is_nat = mode == ForwardingMode::Nat;
     let service = Service {
-        key: ServiceKey { protocol, address: vip, port: 80 },
+        key: ServiceKey { protocol, address: vip, ports: 80.into() },
         owned_by_client: is_nat,
         ..lab::service(protocol, vec![server])
     };

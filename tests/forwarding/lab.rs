@@ -7,7 +7,7 @@ use std::sync::Arc;
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    SchedulerKind, Service, ServiceKey, ServiceTable, Weight,
+    SchedulerKind, Service, ServiceKey, ServiceTable, Weight, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
@@ -32,7 +32,7 @@ pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 
 pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
-        key: ServiceKey { protocol, address: VIP.into(), port: 80 },
+        key: ServiceKey { protocol, address: VIP.into(), ports: 80.into() },
         scheduler: SchedulerKind::Rr,
         pool: Some(0),
         owned_by_client: false,
@@ -58,6 +58,7 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
     ServiceTable {
         generation: 1,
         by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
+        wide: WideServices::of(&services),
         virtual_addresses: services.iter().map(|service| service.key.address).collect(),
         services,
         cursor_count: 32,

@@ -214,7 +214,8 @@ mod tests {
                 lower_threshold: 0,
             })
             .collect();
-        let key = ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), port: 80 };
+        let key =
+            ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), ports: 80.into() };
         Service { key, scheduler, pool: None, owned_by_client: false, cursor: 0, real_servers }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, Weight};
+use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, VirtualAddress, Weight};
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -44,8 +44,8 @@ pub struct TrafficTotals {
 /// A service in `service.list` and `stats`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRow {
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, or ports.
+    pub vip: VirtualAddress,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Its scheduler.
@@ -63,7 +63,7 @@ pub struct ServiceRow {
 /// A real server in a [`ServiceRow`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RealServerRow {
-    /// Its address and port.
+    /// Its address and port; port 0: the one that the client asked for.
     pub address: SocketAddr,
     /// How packets reach it.
     pub mode: ForwardingMode,
