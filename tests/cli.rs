@@ -318,9 +318,26 @@ fn changes_are_requests() {
         }}),
     );
     assert_request(
+        &["service", "add", "-t", "10.0.0.100:8000-8099", "--mss-clamp", "mtu"],
+        json!({ "version": 1, "command": "service.add", "service": {
+            "vip": "10.0.0.100:8000-8099", "protocol": "tcp", "scheduler": "wlc", "mode": "fullnat", "local_pool": "",
+            "mss_clamp": "mtu", "real_server": [],
+        }}),
+    );
+    assert_request(
+        &["service", "edit", "-t", "10.0.0.100:0", "--mss-clamp", "1300"],
+        json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
+                "local_pool": null, "mss_clamp": 1300, "scheduler": null }),
+    );
+    assert_request(
+        &["real", "del", "-t", "10.0.0.100:0", "-r", "10.1.0.11"],
+        json!({ "version": 1, "command": "real.del", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
+                "address": "10.1.0.11:0" }),
+    );
+    assert_request(
         &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
-                "scheduler": "lc", "local_pool": null }),
+                "mss_clamp": null, "scheduler": "lc", "local_pool": null }),
     );
     assert_request(
         &["service", "del", "--tcp-service", "10.0.0.100:80"],

@@ -13,6 +13,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::mode::{ForwardingMode, Tunnel};
+use super::mss_clamp::MssClamp;
 use super::scheduler::SchedulerKind;
 use super::snat::SnatRule;
 use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
@@ -324,6 +325,8 @@ pub struct ServiceTable {
     pub real_server_present: Vec<bool>,
     /// By [`RealServerSlot`], as far as there are any: how packets to a real server in mode `tun` are wrapped.
     pub tunnels: Vec<Tunnel>,
+    /// By [`RealServerSlot`], as far as there are any: what the MSS options of its sessions' SYNs are lowered to.
+    pub mss_clamps: Vec<MssClamp>,
     /// Whether any real server is in mode `nat`: packets from it to clients are of sessions then.
     pub has_nat: bool,
     /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers; with port 0 from
@@ -343,14 +346,11 @@ pub struct ServiceTable {
 
 impl ServiceTable {
     /// Where the service for packets to this address and port stands in `services`: the one of just that port, else one of
-    /// more.
+    /// more. The key is that of a service of just that port.
     #[inline]
-    pub fn service_for(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
-        match self.by_key.get(&ServiceKey { protocol, address, ports: ServicePorts::just(port) }) {
-            Some(&index) => Some(index),
-            None if self.wide.is_empty() => None,
-            None => self.wide.find(protocol, address, port),
-        }
+    pub fn service_for(&self, key: &ServiceKey) -> Option<usize> {
+        let found = self.by_key.get(key).copied();
+        if found.is_none() && !self.wide.is_empty() { self.wide.find(key) } else { found }
     }
 
     /// Whether the real server of a slot is configured.
@@ -369,6 +369,11 @@ impl ServiceTable {
     #[inline]
     pub fn tunnel(&self, slot: RealServerSlot) -> Tunnel {
         self.tunnels.get(slot.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// What the MSS options of the SYNs of this real server's sessions are lowered to.
+    pub fn mss_clamp(&self, slot: RealServerSlot) -> MssClamp {
+        self.mss_clamps.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
     /// Whether packets to an address are, or may be, a service's: it is a virtual or a local address.

@@ -9,7 +9,7 @@ use super::output::{print, print_json};
 use super::stats_table::traffic_cells;
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use crate::balance::{ForwardingMode, SchedulerKind};
+use crate::balance::{ForwardingMode, MssClamp, SchedulerKind};
 use crate::config::ServiceConfig;
 use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow};
 
@@ -49,13 +49,17 @@ pub(super) struct Add {
     #[arg(long, value_name = "POOL")]
     local_pool: Option<String>,
 
+    /// Lower the MSS of its TCP connections to this: bytes, or mtu for what the links take
+    #[arg(long, value_name = "BYTES|mtu", default_value = "0", hide_default_value = true)]
+    mss_clamp: MssClamp,
+
     #[command(flatten)]
     connection: Connection,
 }
 
 /// Change a service; what is not given stays
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("change").args(["scheduler", "local_pool"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("change").args(["scheduler", "local_pool", "mss_clamp"]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
 
@@ -72,6 +76,10 @@ pub(super) struct Edit {
     /// Pool of local addresses, for new sessions
     #[arg(long, value_name = "POOL")]
     local_pool: Option<String>,
+
+    /// Lower the MSS of its TCP connections to this: bytes, mtu for what the links take, 0 to leave it alone
+    #[arg(long, value_name = "BYTES|mtu")]
+    mss_clamp: Option<MssClamp>,
 
     #[command(flatten)]
     connection: Connection,
@@ -118,8 +126,8 @@ impl Service {
             Self::Add(add) => add.execute(),
             Self::Edit(edit) => {
                 let service = edit.service.name()?;
-                let (scheduler, local_pool) = (edit.scheduler, edit.local_pool);
-                edit.connection.change(&Request::ServiceEdit { service, scheduler, local_pool })
+                let (scheduler, local_pool, mss_clamp) = (edit.scheduler, edit.local_pool, edit.mss_clamp);
+                edit.connection.change(&Request::ServiceEdit { service, scheduler, local_pool, mss_clamp })
             }
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),
@@ -136,6 +144,7 @@ impl Add {
             scheduler: self.scheduler,
             mode: self.mode,
             local_pool: self.local_pool.unwrap_or_default(),
+            mss_clamp: self.mss_clamp,
             real_servers: Vec::new(),
         };
         self.connection.change(&Request::ServiceAdd { service })
@@ -174,7 +183,9 @@ fn table(rows: &[ServiceRow]) -> Table {
     for service in rows {
         let protocol = service.protocol.name().to_uppercase();
         let line = format!("{protocol}  {} {} {}", service.vip, service.scheduler, service.local_pool);
-        table.line(line.trim_end().to_owned());
+        let clamp =
+            if service.mss_clamp.is_off() { String::new() } else { format!(" mss-clamp {}", service.mss_clamp) };
+        table.line(line.trim_end().to_owned() + &clamp);
         for real in &service.real_servers {
             table.row([
                 format!("  -> {}", real.address),

@@ -12,7 +12,8 @@ use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
 use crate::balance::{
-    Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, VirtualAddress, Weight,
+    Encapsulation, ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerKind, Tunnel, VirtualAddress,
+    Weight,
 };
 
 /// Ports that the kernel's own services do not use.
@@ -81,6 +82,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
+    let mss_clamp = mss_clamp(&mut section);
     let real_servers = section.sections("real_server").into_iter();
     let real_servers = real_servers.map(|real| real_server(real, vip)).collect();
     section.finish();
@@ -90,6 +92,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         scheduler: scheduler.unwrap_or_default(),
         mode: mode.unwrap_or(ForwardingMode::Fullnat),
         local_pool: pool.unwrap_or_default(),
+        mss_clamp,
         real_servers,
     }
 }
@@ -121,6 +124,13 @@ fn snat(mut section: Section<'_>) -> SnatConfig {
         port,
         local_pool,
     }
+}
+
+/// `mss_clamp` of a service or of a port.
+pub(super) fn mss_clamp(section: &mut Section<'_>) -> MssClamp {
+    let value = section.get("mss_clamp");
+    let clamp = value.and_then(|value| value.parsed_number_or_text(MssClamp::ALLOWED, MssClamp::from_str));
+    clamp.unwrap_or_default()
 }
 
 /// An empty text would silently mean "the only pool".

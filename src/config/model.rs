@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{
-    ForwardingMode, Network, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel, VirtualAddress, Weight,
+    ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerKind, ServiceKey, Timeouts, Tunnel,
+    VirtualAddress, Weight,
 };
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
@@ -181,6 +182,8 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Who deals flows to workers.
     pub steering: PortSteering,
+    /// What the MSS options of SYNs are lowered to that sessions receive or send by it.
+    pub mss_clamp: MssClamp,
     /// How long to wait at start for the link, in milliseconds; a port without link by then is an error, unless 0.
     pub link_timeout_milliseconds: u32,
 }
@@ -272,6 +275,9 @@ pub struct ServiceConfig {
     /// Name of its local pool, for real servers in FULLNAT mode; empty where there is none of these.
     #[serde(default)]
     pub local_pool: String,
+    /// What the MSS options of its sessions' SYNs are lowered to.
+    #[serde(default, skip_serializing_if = "MssClamp::is_off")]
+    pub mss_clamp: MssClamp,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
     pub real_servers: Vec<RealServerConfig>,

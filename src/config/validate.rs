@@ -328,6 +328,7 @@ mod tests {
             scheduler: SchedulerKind::Rr,
             mode: ForwardingMode::Fullnat,
             local_pool: "lan".into(),
+            mss_clamp: crate::balance::MssClamp::Off,
             real_servers: vec![real],
         };
         let scope =

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::balance::{ForwardingMode, PortRange, SchedulerKind, ServiceKey};
+use crate::balance::{ForwardingMode, MssClamp, PortRange, SchedulerKind, ServiceKey};
 use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// What can be changed of a service without touching its real servers.
@@ -17,11 +17,18 @@ pub struct ServiceSettings {
     pub mode: ForwardingMode,
     /// Name of its local pool.
     pub local_pool: String,
+    /// What the MSS options of its sessions' SYNs are lowered to.
+    pub mss_clamp: MssClamp,
 }
 
 impl From<&ServiceConfig> for ServiceSettings {
     fn from(config: &ServiceConfig) -> Self {
-        Self { scheduler: config.scheduler, mode: config.mode, local_pool: config.local_pool.clone() }
+        Self {
+            scheduler: config.scheduler,
+            mode: config.mode,
+            local_pool: config.local_pool.clone(),
+            mss_clamp: config.mss_clamp,
+        }
     }
 }
 
@@ -92,16 +99,20 @@ impl fmt::Display for Change {
             Self::LocalAdd { pool, address } => write!(f, "local pool {pool}: address {address} added"),
             Self::LocalRemove { pool, address } => write!(f, "local pool {pool}: address {address} withdrawn"),
             Self::ServiceAdd { key, settings } => {
-                let ServiceSettings { scheduler, mode, local_pool } = settings;
+                let ServiceSettings { scheduler, mode, local_pool, mss_clamp } = settings;
                 write!(f, "service {key}: added, scheduler {scheduler}, mode {mode}")?;
-                if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
+                if !local_pool.is_empty() {
+                    write!(f, ", local pool {local_pool}")?;
+                }
+                if mss_clamp.is_off() { Ok(()) } else { write!(f, ", MSS clamp {mss_clamp}") }
             }
             Self::ServiceEdit { key, from, to } => {
                 write!(f, "service {key}:")?;
                 let mut edits = Edits::new(f);
                 edits.show("scheduler", &from.scheduler, &to.scheduler)?;
                 edits.show("mode", &from.mode, &to.mode)?;
-                edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))
+                edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))?;
+                edits.show("MSS clamp", &from.mss_clamp, &to.mss_clamp)
             }
             Self::ServiceRemove { key, real_servers } => {
                 write!(f, "service {key}: removed with its real servers ({real_servers})")

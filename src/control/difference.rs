@@ -167,6 +167,7 @@ mod tests {
                 scheduler: crate::balance::SchedulerKind::Wlc,
                 mode: crate::balance::ForwardingMode::Fullnat,
                 local_pool: "lan".to_owned(),
+                mss_clamp: crate::balance::MssClamp::Off,
                 real_servers: (0..real_servers).map(real_server).collect(),
             }
         };

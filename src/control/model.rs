@@ -323,13 +323,14 @@ impl ServiceEntry {
     }
 
     pub fn to_config(&self) -> ServiceConfig {
-        let ServiceSettings { scheduler, mode, ref local_pool } = self.settings;
+        let ServiceSettings { scheduler, mode, ref local_pool, mss_clamp } = self.settings;
         ServiceConfig {
             vip: self.key.vip(),
             protocol: self.key.protocol,
             scheduler,
             mode,
             local_pool: local_pool.clone(),
+            mss_clamp,
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
         }
     }

@@ -25,11 +25,12 @@ impl Model {
         Some(match request {
             Request::Apply { balance, .. } => self.plan_apply(balance),
             Request::ServiceAdd { service } => self.plan_service_add(service),
-            Request::ServiceEdit { service, scheduler, local_pool } => {
+            Request::ServiceEdit { service, scheduler, local_pool, mss_clamp } => {
                 let key = ServiceKey::from(*service);
                 self.known_service(&key).and_then(|entry| {
                     let mut settings = entry.settings.clone();
                     settings.scheduler = scheduler.unwrap_or(settings.scheduler);
+                    settings.mss_clamp = mss_clamp.unwrap_or(settings.mss_clamp);
                     settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
                     self.plan_service_edit(entry, settings)
                 })

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::rows::*;
-use crate::balance::{ForwardingMode, Protocol, SchedulerKind, ServiceKey, Tunnel, VirtualAddress, Weight};
+use crate::balance::{ForwardingMode, MssClamp, Protocol, SchedulerKind, ServiceKey, Tunnel, VirtualAddress, Weight};
 use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
@@ -69,6 +69,8 @@ pub enum Request {
         scheduler: Option<SchedulerKind>,
         /// A new local pool.
         local_pool: Option<String>,
+        /// What the MSS options of its sessions' SYNs are lowered to from now on.
+        mss_clamp: Option<MssClamp>,
     },
     /// Delete a service with its real servers.
     #[serde(rename = "service.del")]

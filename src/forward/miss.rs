@@ -7,7 +7,7 @@ use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
 use super::set_up::SetUp;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
-use crate::balance::Protocol;
+use crate::balance::{Protocol, ServiceKey, ServicePorts};
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
@@ -54,7 +54,8 @@ impl Forwarder {
             return self.stray_answer(port, frame, packet, origin);
         }
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
-        let Some(service) = self.services.service_for(protocol, destination, destination_port) else {
+        let key = ServiceKey { protocol, address: destination, ports: ServicePorts::just(destination_port) };
+        let Some(service) = self.services.service_for(&key) else {
             if self.services.snat.is_empty() && !self.services.has_nat {
                 return self.other(destination, PuntClass::Local, false);
             }

@@ -25,6 +25,7 @@ mod icmp_plane;
 mod icmp_tunnel;
 mod miss;
 mod mixed;
+mod mss;
 mod nat;
 pub mod parse;
 pub mod pending;
@@ -130,6 +131,8 @@ pub struct Forwarder {
     /// Of the outer packet sent last in TUN mode without DF.
     identification: u16,
     seed: HashSeed,
+    /// Whether any SYN's MSS option may have to be lowered.
+    clamps_mss: bool,
     datagrams: Datagrams,
     /// Whose first fragments have come since that was last asked: one at most for each frame of a burst.
     arrived: Vec<DatagramTag>,
@@ -164,6 +167,7 @@ impl Forwarder {
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
             identification: 0,
             seed: config.seed,
+            clamps_mss: false,
             datagrams: Datagrams::default(),
             arrived: Vec::with_capacity(BURST_SIZE),
         })
@@ -184,7 +188,9 @@ impl Forwarder {
         for (port, view) in (0..).map(PortId).zip(&mut self.ports) {
             view.mac = routes.interface(port).map_or(view.mac, |interface| interface.mac);
         }
-        (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes))
+        let old = (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes));
+        self.clamps_mss = self.wants_mss_clamped();
+        old
     }
 
     /// Takes a burst of at most [`BURST_SIZE`] frames that came in by `port`, and gives the verdict on each.
@@ -265,8 +271,8 @@ impl Forwarder {
             let packet = &flows.packets[index];
             let Some(found) = sessions.confirm(flows.candidates[index], &packet.key) else { continue };
             let session = sessions.session(found.index);
-            if is_opening(packet.flags) {
-                // A session that is over gives way to it, later.
+            if packet.flags.has(Flags::SYN) {
+                // A session that is over gives way to it, later; or its MSS option is lowered.
                 sessions.prefetch_removal(found.index);
                 continue;
             }
@@ -344,6 +350,9 @@ impl Forwarder {
         found: Found,
         now: Now,
     ) -> Verdict {
+        if self.clamps_mss && packet.flags.has(Flags::SYN) {
+            self.clamp_mss::<A, A, F>(port, frame, packet, found);
+        }
         let session = A::table(&self.sessions).session(found.index);
         if session.mode().is_one_way() {
             return self.forward_hit::<true, A, F>(port, frame, packet, found, now);

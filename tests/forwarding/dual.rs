@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use fullgate::balance::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, Protocol, RealServer, Service, ServiceKey, ServiceTable, Tunnel,
-    VirtualAddress, WideServices,
+    ForwardingMode, LocalAddress, LocalAddressSlot, MssClamp, Protocol, RealServer, Service, ServiceKey, ServiceTable,
+    Tunnel, VirtualAddress, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
@@ -179,7 +179,7 @@ impl Dual {
     ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
-        let view = |mac| PortView { mac, promiscuous: false, steering };
+        let view = |mac| PortView { mac, promiscuous: false, steering, mss_clamp: MssClamp::Off };
         let now = Now::from_nanoseconds(1_000_000_000);
         let ownership = fullgate::flow::ownership::Ownership::in_turn(workers);
         let config = ForwarderConfig {
@@ -212,6 +212,13 @@ impl Dual {
 
     pub fn with(mut self, tunnel: Tunnel) -> Self {
         self.services.tunnels = vec![tunnel];
+        self.adopt(&routes(true));
+        self
+    }
+
+    /// With a service that lowers MSS options to this.
+    pub fn clamping(mut self, clamp: MssClamp) -> Self {
+        self.services.mss_clamps = vec![clamp];
         self.adopt(&routes(true));
         self
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
 use fullgate::balance::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    SchedulerKind, Service, ServiceKey, ServiceTable, Weight, WideServices,
+    ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, MssClamp, PortRange, Protocol, RealServer,
+    RealServerSlot, SchedulerKind, Service, ServiceKey, ServiceTable, Weight, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
@@ -111,6 +111,12 @@ impl Gateway {
         Self::built((Ownership::in_turn(workers), Steering::Software), services, workers, worker, session_capacity)
     }
 
+    /// With ports that lower MSS options to this.
+    pub fn clamping(clamps: [MssClamp; 2], services: ServiceTable) -> Self {
+        let ownership = (Ownership::in_turn(1), Steering::Software);
+        Self::made(ownership, clamps, services, 1, WorkerId(0), 1000)
+    }
+
     pub fn owning(
         ownership: Ownership,
         services: ServiceTable,
@@ -122,7 +128,18 @@ impl Gateway {
     }
 
     pub fn built(
+        steered: (Ownership, Steering),
+        services: ServiceTable,
+        workers: u8,
+        worker: WorkerId,
+        session_capacity: u32,
+    ) -> Self {
+        Self::made(steered, [MssClamp::Off; 2], services, workers, worker, session_capacity)
+    }
+
+    fn made(
         (ownership, steering): (Ownership, Steering),
+        clamps: [MssClamp; 2],
         services: ServiceTable,
         workers: u8,
         worker: WorkerId,
@@ -130,12 +147,12 @@ impl Gateway {
     ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
-        let view = |mac| PortView { mac, promiscuous: false, steering };
+        let view = |mac, mss_clamp| PortView { mac, promiscuous: false, steering, mss_clamp };
         let now = Now::from_nanoseconds(1_000_000_000);
         let config = ForwarderConfig {
             worker,
             workers,
-            ports: vec![view(WAN_MAC), view(LAN_MAC)],
+            ports: vec![view(WAN_MAC, clamps[0]), view(LAN_MAC, clamps[1])],
             session_capacity: Capacity { ipv4: session_capacity, ipv6: session_capacity },
             ownership,
             seed: HashSeed([11, 12]),

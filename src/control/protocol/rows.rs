@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerKind, Tunnel, VirtualAddress, Weight};
+use crate::balance::{
+    ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerKind, Tunnel, VirtualAddress, Weight,
+};
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -54,6 +56,9 @@ pub struct ServiceRow {
     pub mode: ForwardingMode,
     /// Its local pool; empty: none.
     pub local_pool: String,
+    /// What the MSS options of its sessions' SYNs are lowered to.
+    #[serde(default, skip_serializing_if = "MssClamp::is_off")]
+    pub mss_clamp: MssClamp,
     /// Its traffic, real servers since removed included.
     pub traffic: TrafficTotals,
     /// Its real servers, in the order added.

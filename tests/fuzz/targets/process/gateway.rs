@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
-use fullgate::balance::{Timeouts, Weight};
+use fullgate::balance::{MssClamp, Timeouts, Weight};
 use fullgate::config::{BalanceConfig, BalanceScope, Config};
 use fullgate::control::model::Model;
 use fullgate::flow::HashSeed;
@@ -51,7 +51,7 @@ impl Gateway {
         let workers = 1 + u8::from(how & 0x11 == 0x11);
         let steering = if how & 2 == 0 { Steering::Software } else { Steering::Rss };
         let capacity = if how & 4 == 0 { 64 } else { 3 };
-        let view = |mac| PortView { mac, promiscuous: how & 8 != 0, steering };
+        let view = |mac| PortView { mac, promiscuous: how & 8 != 0, steering, mss_clamp: MssClamp::Off };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(LIMITS))).collect();
         let now = Now::from_nanoseconds(1_000_000_000);
         let forwarder = |worker| {
