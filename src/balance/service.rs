@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{Equivalent, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::mode::{ForwardingMode, Tunnel};
@@ -108,10 +108,31 @@ impl ServiceKey {
 }
 
 impl Hash for ServiceKey {
-    /// In one word for IPv4: each session's set-up looks a service up. Where a range of ports ends makes no difference.
+    /// Where a range of ports ends makes no difference.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        JustPort { protocol: self.protocol, address: self.address, port: self.ports.first() }.hash(state);
+    }
+}
+
+/// The key of a service of just one port, to look for it.
+struct JustPort {
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+}
+
+impl Equivalent<ServiceKey> for JustPort {
+    #[inline]
+    fn equivalent(&self, key: &ServiceKey) -> bool {
+        key.ports == ServicePorts::just(self.port) && key.protocol == self.protocol && key.address == self.address
+    }
+}
+
+impl Hash for JustPort {
+    /// In one word for IPv4: each session's set-up looks a service up.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let rest = u64::from(self.ports.first()) << 8 | self.protocol as u64;
+        let rest = u64::from(self.port) << 8 | self.protocol as u64;
         match self.address {
             IpAddr::V4(address) => state.write_u64(u64::from(address.to_bits()) << 32 | rest),
             IpAddr::V6(address) => {
@@ -345,12 +366,16 @@ pub struct ServiceTable {
 }
 
 impl ServiceTable {
-    /// Where the service for packets to this address and port stands in `services`: the one of just that port, else one of
-    /// more. The key is that of a service of just that port.
+    /// Where the service of just this port stands in `services`.
     #[inline]
-    pub fn service_for(&self, key: &ServiceKey) -> Option<usize> {
-        let found = self.by_key.get(key).copied();
-        if found.is_none() && !self.wide.is_empty() { self.wide.find(key) } else { found }
+    pub fn exact_service(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
+        self.by_key.get(&JustPort { protocol, address, port }).copied()
+    }
+
+    /// Where the service for packets to this address and port stands in `services`: the one of just that port, else one of
+    /// more.
+    pub fn service_for(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
+        self.exact_service(protocol, address, port).or_else(|| self.wide.find(protocol, address, port))
     }
 
     /// Whether the real server of a slot is configured.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::service::{PortRange, Protocol, Service, ServiceKey};
+use super::service::{PortRange, Protocol, Service};
 
 /// The ports of a service: one, a range, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -199,13 +199,10 @@ impl WideServices {
         self.by_address.is_empty()
     }
 
-    /// The one for the one port of a key: of a range before one of all ports. A range is found in steps that grow with the
-    /// logarithm of their number.
-    #[cold]
-    #[inline(never)]
-    pub fn find(&self, key: &ServiceKey) -> Option<usize> {
-        let of_address = self.by_address.get(&(key.protocol, key.address))?;
-        let port = key.ports.first();
+    /// The one that a port is for: of a range before one of all ports. A range is found in steps that grow with the logarithm
+    /// of their number.
+    pub fn find(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
+        let of_address = self.by_address.get(&(protocol, address))?;
         let behind = of_address.ranges.partition_point(|(ports, _)| ports.first() <= port);
         let range = of_address.ranges.get(behind.wrapping_sub(1)).filter(|(ports, _)| ports.contains(port));
         range.map(|&(_, index)| index).or(of_address.all)

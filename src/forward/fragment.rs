@@ -74,7 +74,8 @@ impl Forwarder {
         origin: Origin,
         now: Now,
     ) -> Verdict {
-        let verdict = self.miss(port, frame, Some(A::parsed(fragment.packet)), origin, now);
+        let whole = (A::parsed(fragment.packet), self.sessions.hash(&fragment.packet.key));
+        let verdict = self.miss(port, frame, Some(whole), origin, now);
         let key = &fragment.packet.key;
         let fate = match verdict {
             // It comes again in pieces.

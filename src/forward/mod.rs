@@ -131,6 +131,9 @@ pub struct Forwarder {
     /// Of the outer packet sent last in TUN mode without DF.
     identification: u16,
     seed: HashSeed,
+    /// Whether no other service or rule can be for a packet that no service of just its port is for: one flag, since all such packets
+    /// ask.
+    has_exact_only: bool,
     /// Whether any SYN's MSS option may have to be lowered.
     clamps_mss: bool,
     datagrams: Datagrams,
@@ -167,6 +170,7 @@ impl Forwarder {
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
             identification: 0,
             seed: config.seed,
+            has_exact_only: true,
             clamps_mss: false,
             datagrams: Datagrams::default(),
             arrived: Vec::with_capacity(BURST_SIZE),
@@ -190,6 +194,8 @@ impl Forwarder {
         }
         let old = (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes));
         self.clamps_mss = self.wants_mss_clamped();
+        let now = &self.services;
+        self.has_exact_only = now.wide.is_empty() && now.snat.is_empty() && !now.has_nat;
         old
     }
 
@@ -216,7 +222,7 @@ impl Forwarder {
             return self.process_others((port, view), frames, (&flows, forwarded), (origin, now), verdicts);
         }
         for index in bits(all & !forwarded) {
-            let packet = flows.plain_packet(index).map(Parsed::Ipv4);
+            let packet = flows.plain_packet(index).map(|(packet, hash)| (Parsed::Ipv4(packet), hash));
             verdicts[index] = self.miss(port, &mut frames[index], packet, origin, now);
         }
     }
@@ -234,8 +240,9 @@ impl Forwarder {
         let ipv6 = Flows::of(&self.sessions.ipv6, view, frames, ipv4.plain);
         let done = done | self.forward_known::<Ipv6Addr, F>(port, frames, &ipv6, now, verdicts);
         for index in bits(all(frames.len()) & !done) {
-            let ipv4 = ipv4.plain_packet(index).map(Parsed::Ipv4);
-            let packet = ipv4.or_else(|| ipv6.plain_packet(index).map(Parsed::Ipv6));
+            let ipv4 = ipv4.plain_packet(index).map(|(packet, hash)| (Parsed::Ipv4(packet), hash));
+            let ipv6 = || ipv6.plain_packet(index).map(|(packet, hash)| (Parsed::Ipv6(packet), hash));
+            let packet = ipv4.or_else(ipv6);
             verdicts[index] = self.miss(port, &mut frames[index], packet, origin, now);
         }
     }
