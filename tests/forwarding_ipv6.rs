@@ -102,7 +102,7 @@ fn gateway(services: ServiceTable) -> Gateway {
 fn build(protocol: Protocol, packet: &Any<'_>, flags: &str) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => packet.tcp(flags),
-        Protocol::Udp => packet.udp(),
+        Protocol::Udp | Protocol::Icmp => packet.udp(),
     }
 }
 

@@ -19,11 +19,13 @@ use super::snat::SnatRule;
 use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
 use crate::port::PortId;
 
-/// A transport protocol that can be balanced.
+/// What sessions can be of: a transport protocol that can be balanced, or echo messages, which source NAT is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Protocol {
+    /// IP protocols 1 and 58: echo requests and replies of ICMP and ICMPv6. No service is of it.
+    Icmp = 1,
     /// IP protocol 6.
     Tcp = 6,
     /// IP protocol 17.
@@ -40,12 +42,29 @@ impl Protocol {
         }
     }
 
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `icmp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Icmp => "icmp",
         }
+    }
+}
+
+impl Protocol {
+    /// The names of what sessions can be of, for messages.
+    pub const OF_SESSIONS: &'static str = "tcp, udp, icmp";
+
+    /// What sessions can be of, from its name; a service's is parsed by [`FromStr`].
+    ///
+    /// # Errors
+    /// The text is no such name.
+    pub fn of_session(text: &str) -> Result<Self, UnknownWord> {
+        if text == "icmp" {
+            return Ok(Self::Icmp);
+        }
+        text.parse().map_err(|unknown| UnknownWord { allowed: Self::OF_SESSIONS, ..unknown })
     }
 }
 
@@ -306,6 +325,8 @@ pub struct Timeouts {
     pub tcp_synack: u32,
     /// UDP.
     pub udp: u32,
+    /// ICMP and ICMPv6 echo (net/netfilter/nf_conntrack_proto_icmp.c, `nf_ct_icmp_timeout`).
+    pub icmp: u32,
 }
 
 impl Default for Timeouts {
@@ -322,6 +343,7 @@ impl Default for Timeouts {
             tcp_listen: 120,
             tcp_synack: 120,
             udp: 300,
+            icmp: 30,
         }
     }
 }

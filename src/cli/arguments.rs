@@ -135,9 +135,9 @@ pub(super) fn scheduler() -> impl TypedValueParser<Value = SchedulerKind> {
     PossibleValuesParser::new(SchedulerKind::NAMES.split(", ")).try_map(|name| name.parse::<SchedulerKind>())
 }
 
-/// A protocol's name.
+/// The name of what sessions can be of.
 pub(super) fn protocol() -> impl TypedValueParser<Value = Protocol> {
-    PossibleValuesParser::new(["tcp", "udp"]).try_map(|name| name.parse::<Protocol>())
+    PossibleValuesParser::new(Protocol::OF_SESSIONS.split(", ")).try_map(|name| Protocol::of_session(&name))
 }
 
 /// A number of seconds, fractions allowed.

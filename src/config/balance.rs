@@ -107,7 +107,7 @@ fn snat(mut section: Section<'_>) -> SnatConfig {
     let network = |value: Value<'_>| value.parsed(Network::ALLOWED, Network::from_str);
     let source = section.require("source", Network::ALLOWED).and_then(network);
     let destination = section.get("destination").and_then(network);
-    let protocol = section.get("protocol").and_then(|value| word("tcp, udp", &value));
+    let protocol = section.get("protocol").and_then(|value| value.parsed(Protocol::OF_SESSIONS, Protocol::of_session));
     let ports = section.get("destination_port");
     let destination_port =
         ports.and_then(|value| value.parsed("a port or FIRST-LAST, like \"443\"", PortRange::from_str));

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::model::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::syntax;
-use crate::balance::{Encapsulation, ForwardingMode, ServiceKey, Tunnel, VirtualAddress, Weight};
+use crate::balance::{Encapsulation, ForwardingMode, Protocol, ServiceKey, Tunnel, VirtualAddress, Weight};
 
 /// What is wrong with one thing. Prints as `KEY: WHAT IS WRONG; allowed: WHAT IS ALLOWED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +186,13 @@ pub fn is_a_vip(address: IpAddr) -> Fault {
 /// A local address that is a real server's: packets to it would never leave the gateway.
 pub fn is_a_real_server(address: IpAddr) -> Fault {
     Fault::new("", format!("{address} is a real server's address"), APART)
+}
+
+/// What a service is of.
+pub fn service_protocol(protocol: Protocol) -> Option<Fault> {
+    Fault::unless(protocol != Protocol::Icmp, || {
+        Fault::new("protocol", "icmp has no ports that a service could be for", "tcp, udp")
+    })
 }
 
 /// A service that there is already.

@@ -153,7 +153,7 @@ pub(super) fn punt(mut section: Section<'_>) -> PuntRates {
 /// `[timeouts]`
 pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     let mut timeouts = Timeouts::default();
-    let fields: [(&'static str, &mut u32); 11] = [
+    let fields: [(&'static str, &mut u32); 12] = [
         ("tcp", &mut timeouts.tcp),
         ("tcp_syn_sent", &mut timeouts.tcp_syn_sent),
         ("tcp_syn_recv", &mut timeouts.tcp_syn_recv),
@@ -165,6 +165,7 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
         ("tcp_listen", &mut timeouts.tcp_listen),
         ("tcp_synack", &mut timeouts.tcp_synack),
         ("udp", &mut timeouts.udp),
+        ("icmp", &mut timeouts.icmp),
     ];
     for (name, field) in fields {
         let value = section.get(name);

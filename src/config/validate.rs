@@ -216,6 +216,7 @@ impl Check<'_> {
         for (index, service) in self.balance.services.iter().enumerate() {
             let place = Place::Service(index, "vip");
             self.faults(|key| Place::Service(index, key), rules::host("vip", service.vip.address));
+            self.faults(|key| Place::Service(index, key), rules::service_protocol(service.protocol));
             match keys.entry(service.key()) {
                 Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_a_service(service.key())),
                 Entry::Vacant(vacant) => _ = vacant.insert(place),

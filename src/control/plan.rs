@@ -92,6 +92,7 @@ impl Model {
             return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
         check(ErrorKind::Invalid, format_args!("service {key}"), rules::host("vip", config.vip.address))?;
+        check(ErrorKind::Invalid, format_args!("service {key}"), rules::service_protocol(key.protocol))?;
         self.ports_are_free(key)?;
         self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;

@@ -22,7 +22,8 @@ impl Forwarder {
         let before = session.state();
         let after = match packet.key.protocol() {
             Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
-            Protocol::Udp => State::Udp,
+            // Echo messages come by another way.
+            Protocol::Udp | Protocol::Icmp => State::Udp,
         };
         if after != before {
             session.set_state(after);

@@ -15,7 +15,7 @@ use super::icmp_error::Of;
 use super::parse::{Fragment, Packet};
 use super::plane::Plane;
 use super::{DatagramTag, DropReason, Forwarder, Now, Origin, PuntClass, Verdict, Way, cut_trailer};
-use crate::balance::ForwardingMode;
+use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::port::{Frame, PortId};
 use crate::session::Found;
@@ -35,8 +35,9 @@ impl Forwarder {
             Err(reason) => return Verdict::Drop(reason),
         };
         let destination = fragment.packet.key.destination().into();
-        if !self.may_be_of_a_session(destination) {
-            return self.other(destination, PuntClass::Local, false);
+        let is_icmp = fragment.packet.key.protocol() == Protocol::Icmp;
+        if !self.may_be_of_a_session(destination) || is_icmp && self.services.virtual_addresses.contains(&destination) {
+            return self.other(destination, if is_icmp { A::CLASS } else { PuntClass::Local }, false);
         }
         let datagram = Datagram::of(fragment);
         let hash = datagram.hash(self.seed);
@@ -55,14 +56,16 @@ impl Forwarder {
         }
     }
 
-    /// Whether packets to an address may be of a session: it is virtual or local, or a client's that answers in NAT mode go to.
+    /// Whether packets to an address may be of a session: it is virtual or local, a client's that answers in NAT mode go
+    /// to, or outside where there are rules for source NAT.
     fn may_be_of_a_session(&self, destination: IpAddr) -> bool {
         let is_broadcast = |destination| match destination {
             IpAddr::V4(destination) => self.routes.is_broadcast(destination),
             IpAddr::V6(_) => false,
         };
-        let is_answer = || self.services.has_nat && !self.routes.is_local(destination) && !is_broadcast(destination);
-        self.services.is_balanced(destination) || is_answer()
+        let passes = self.services.has_nat || !self.services.snat.is_empty();
+        let is_passing = || passes && !self.routes.is_local(destination) && !is_broadcast(destination);
+        self.services.is_balanced(destination) || is_passing()
     }
 
     /// A first fragment: as any packet of its flow, with its fate remembered.

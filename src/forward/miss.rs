@@ -40,6 +40,8 @@ impl Forwarder {
             }
             Parsed::Ipv4Fragment => self.fragment::<Ipv4Addr, F>(port, frame, origin, now),
             Parsed::Ipv6Fragment => self.fragment::<Ipv6Addr, F>(port, frame, origin, now),
+            Parsed::Echo(packet) => self.echo(port, frame, &packet, (origin, now)),
+            Parsed::Echo6(packet) => self.echo(port, frame, &packet, (origin, now)),
             Parsed::IcmpError(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Icmp6Error(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),

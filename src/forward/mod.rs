@@ -16,6 +16,7 @@ mod config;
 pub mod cut;
 mod datagrams;
 pub mod early;
+mod echo;
 mod flows;
 mod fragment;
 mod fullnat;

@@ -105,6 +105,8 @@ pub(super) fn transport(l4: &mut [u8], protocol: Protocol, ports: [u8; PORTS], d
             l4[..PORTS].copy_from_slice(&ports);
             update(l4, tcp::CHECKSUM_AT, delta);
         }
+        // Echo messages have no ports: `echo` changes them.
+        Protocol::Icmp => {}
         Protocol::Udp => {
             let Some(l4) = l4.first_chunk_mut::<{ udp::LEN }>() else { return };
             l4[..PORTS].copy_from_slice(&ports);

@@ -113,7 +113,11 @@ impl<A: Address> Session<A> {
     /// The key that its packets of one direction carry when they arrive.
     #[inline]
     pub fn key(&self, direction: Direction) -> FlowKey<A> {
-        let protocol = if self.protocol == Protocol::Udp as u8 { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = match self.protocol {
+            17 => Protocol::Udp,
+            1 => Protocol::Icmp,
+            _ => Protocol::Tcp,
+        };
         FlowKey::from_wire(protocol, self.addresses[direction as usize], self.ports[direction as usize])
     }
 

@@ -6,7 +6,7 @@ use crate::wire::tcp::Flags;
 
 use super::Tick;
 
-/// A session's state. The TCP states are IPVS's, in its order; UDP has one.
+/// A session's state. The TCP states are IPVS's, in its order; UDP has one, and so has ICMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Zeroable)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the states of RFC 9293 by IPVS's names")]
@@ -23,11 +23,12 @@ pub enum State {
     Listen,
     SynAck,
     Udp,
+    Icmp,
 }
 
 impl State {
     /// Every state: `ALL[state as usize] == state`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::None,
         Self::Established,
         Self::SynSent,
@@ -40,12 +41,14 @@ impl State {
         Self::Listen,
         Self::SynAck,
         Self::Udp,
+        Self::Icmp,
     ];
 
     /// IPVS's name.
     pub const fn name(self, protocol: Protocol) -> &'static str {
         match (self, protocol) {
             (Self::Udp, _) | (_, Protocol::Udp) => "UDP",
+            (Self::Icmp, _) | (_, Protocol::Icmp) => "ICMP",
             (Self::None, _) => "NONE",
             (Self::Established, _) => "ESTABLISHED",
             (Self::SynSent, _) => "SYN_SENT",
@@ -167,6 +170,7 @@ impl TimeoutTable {
             timeouts.tcp_listen,
             timeouts.tcp_synack,
             timeouts.udp,
+            timeouts.icmp,
         ];
         Self(seconds.map(|seconds| seconds.saturating_mul(Tick::PER_SECOND)))
     }

@@ -68,7 +68,7 @@ impl Packet {
             Protocol::Tcp => {
                 step.tcp(self.source.1, self.destination.1, 7, 1000).syn().write(&mut bytes, &self.payload).unwrap();
             }
-            Protocol::Udp => {
+            Protocol::Udp | Protocol::Icmp => {
                 step.udp(self.source.1, self.destination.1).write(&mut bytes, &self.payload).unwrap();
             }
         }

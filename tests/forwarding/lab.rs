@@ -172,6 +172,14 @@ impl Gateway {
         self.send_burst(port, &[packet.to_vec()]).remove(0)
     }
 
+    /// The same for one that reached this worker so.
+    pub fn send_as(&mut self, port: PortId, packet: &[u8], origin: Origin) -> (Verdict, Vec<u8>) {
+        let mut frames = [MemoryFrame::new(packet)];
+        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
+        self.forwarder.process(port, &mut frames, origin, self.now, &mut verdicts);
+        (verdicts[0], frames[0].bytes().to_vec())
+    }
+
     /// The same with only the first `first` bytes in the packet's first buffer; what it is then, put together.
     pub fn send_scattered(&mut self, port: PortId, packet: &[u8], first: usize) -> (Verdict, Vec<u8>) {
         let mut frames = [MemoryFrame::scattered(packet, first)];

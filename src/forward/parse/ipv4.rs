@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, echo_ports, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -100,6 +100,20 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
                 dont_fragment: header.dont_fragment(),
             });
         }
+        None if header.protocol() == icmp::PROTOCOL && header.is_fragment() => return Parsed::Ipv4Fragment,
+        None if header.protocol() == icmp::PROTOCOL
+            && l4.first().is_some_and(|kind| [icmp::ECHO_REQUEST, icmp::ECHO_REPLY].contains(kind))
+            && let Some((source_port, destination_port, flags)) = echo_ports(true, l4) =>
+        {
+            return Parsed::Echo(Packet {
+                key: FlowKey::new(Protocol::Icmp, (header.source(), source_port), (destination, destination_port)),
+                total_len: header.total_len(),
+                header_len: u8::try_from(header_len).unwrap_or(u8::MAX),
+                ttl: header.ttl(),
+                flags,
+                dont_fragment: header.dont_fragment(),
+            });
+        }
         None => {
             let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
             let destination = destination.into();
@@ -125,7 +139,8 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
 pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv4Addr>, DropReason> {
     let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
     let header = Ipv4::new(packet).ok_or(DropReason::Truncated)?;
-    let protocol = Protocol::from_number(header.protocol()).ok_or(DropReason::Fragment)?;
+    let of_icmp = (header.protocol() == icmp::PROTOCOL).then_some(Protocol::Icmp);
+    let protocol = Protocol::from_number(header.protocol()).or(of_icmp).ok_or(DropReason::Fragment)?;
     let piece = header.piece().ok_or(DropReason::BadIpv4Header)?;
     let whole = Packet {
         key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
