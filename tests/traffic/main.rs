@@ -22,6 +22,7 @@ mod links;
 mod modes;
 mod packets;
 mod path_mtu;
+mod ports;
 mod restart;
 mod routing;
 mod snat;
