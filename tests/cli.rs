@@ -170,7 +170,7 @@ fn wrong_usage_is_2() {
         (&["local", "add", "lan"], "<A|A-B>..."),
         (&["local", "add", "lan", "10.0.0.9-10.0.0.1"], "ends before it begins"),
         (&["session", "list", "--limit", "0"], "--limit"),
-        (&["session", "list", "--protocol", "sctp"], "[possible values: tcp, udp]"),
+        (&["session", "list", "--protocol", "sctp"], "[possible values: tcp, udp, icmp]"),
         (&["stats", "--watch", "0"], "allowed: 0.1 to 86400 seconds"),
         (&["stats", "--count", "1"], "--watch"),
         (&["run"], "--config <FILE>"),
