@@ -1085,8 +1085,8 @@ fn bad_snat() {
         "f.toml:29: snat[0].destination_port: \"90-80\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port"
     );
     assert_eq!(
-        added("protocol = \"icmp\""),
-        "f.toml:29: snat[0].protocol: \"icmp\" is not a protocol: allowed: tcp, udp"
+        added("protocol = \"gre\""),
+        "f.toml:29: snat[0].protocol: \"gre\" is not a protocol: allowed: tcp, udp, icmp"
     );
     assert_eq!(added("soruce = \"x\""), "f.toml:29: snat[0].soruce: unknown key \"soruce\"; did you mean \"source\"?");
     assert_eq!(
