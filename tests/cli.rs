@@ -157,9 +157,9 @@ fn wrong_usage_is_2() {
         (&[], "Usage: fullgate"),
         (&["servce"], "tip: a similar subcommand exists: 'service'"),
         (&["service"], "Usage: fullgate service"),
-        (&["service", "add"], "<--tcp <VIP:PORT>|--udp <VIP:PORT>|--sctp <VIP:PORT>>"),
+        (&["service", "add"], "<--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>>"),
         (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: ADDRESS:PORT"),
-        (&["service", "add", "-t", "10.0.0.1:0"], "has port 0"),
+        (&["service", "add", "-t", "10.0.0.1:90-80"], "has no port, and no range of ports, of 1-65535"),
         (&["service", "add", "-t", "::1"], "\"::1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:80", "-u", "10.0.0.1:80"], "cannot be used with"),
         (
@@ -180,7 +180,7 @@ fn wrong_usage_is_2() {
         (&["local", "add", "lan"], "<A|A-B>..."),
         (&["local", "add", "lan", "10.0.0.9-10.0.0.1"], "ends before it begins"),
         (&["session", "list", "--limit", "0"], "--limit"),
-        (&["session", "list", "--protocol", "dccp"], "[possible values: tcp, udp, sctp]"),
+        (&["session", "list", "--protocol", "dccp"], "[possible values: tcp, udp, sctp, icmp]"),
         (&["stats", "--watch", "0"], "allowed: 0.1 to 86400 seconds"),
         (&["stats", "--count", "1"], "--watch"),
         (&["run"], "--config <FILE>"),
@@ -328,9 +328,26 @@ fn changes_are_requests() {
         }}),
     );
     assert_request(
+        &["service", "add", "-t", "10.0.0.100:8000-8099", "--mss-clamp", "mtu"],
+        json!({ "version": 1, "command": "service.add", "service": {
+            "vip": "10.0.0.100:8000-8099", "protocol": "tcp", "scheduler": "wlc", "mode": "fullnat", "local_pool": "",
+            "mss_clamp": "mtu", "real_server": [],
+        }}),
+    );
+    assert_request(
+        &["service", "edit", "-t", "10.0.0.100:0", "--mss-clamp", "1300"],
+        json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
+                "local_pool": null, "mss_clamp": 1300, "scheduler": null }),
+    );
+    assert_request(
+        &["real", "del", "-t", "10.0.0.100:0", "-r", "10.1.0.11"],
+        json!({ "version": 1, "command": "real.del", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
+                "address": "10.1.0.11:0" }),
+    );
+    assert_request(
         &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
-                "scheduler": "lc", "scheduler_flags": null, "mode": null, "local_pool": null }),
+                "scheduler": "lc", "scheduler_flags": null, "mode": null, "local_pool": null, "mss_clamp": null }),
     );
     assert_request(
         &["service", "add", "-t", "10.0.0.100:80", "-s", "mh", "-b", "mh-port,mh-fallback"],

@@ -968,37 +968,37 @@ fn bad_services() {
         bad(
             "vip = \"10.0.0.100:80\"\n",
             "",
-            "f.toml:19: service[0].vip: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:19: service[0].vip: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = 80",
-            "f.toml:20: service[0].vip: an integer does not fit here; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:20: service[0].vip: an integer does not fit here; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
-            "vip = \"10.0.0.100:0\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100:0\" has port 0; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "vip = \"10.0.0.100:90-80\"",
+            "f.toml:20: service[0].vip: \"10.0.0.100:90-80\" has no port, and no range of ports, of 1-65535; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100:65536\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" has no port, and no range of ports, of 1-65535; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"[2001:db8::1%1]:80\"",
-            "f.toml:20: service[0].vip: \"[2001:db8::1%1]:80\" names an interface; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:20: service[0].vip: \"[2001:db8::1%1]:80\" names an interface; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"www.example:80\"",
-            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
@@ -1079,12 +1079,12 @@ fn bad_services() {
         bad(
             "address = \"10.1.0.11:80\"",
             "",
-            "f.toml:23: service[0].real_server[0].address: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "f.toml:23: service[0].real_server[0].address: missing; allowed: ADDRESS:PORT, like 10.1.0.11:80 or [2001:db8:1::11]:80; ADDRESS alone for the port that clients ask for",
         ),
         bad(
             "address = \"10.1.0.11:80\"",
-            "address = \"10.1.0.11\"",
-            "f.toml:24: service[0].real_server[0].address: \"10.1.0.11\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80",
+            "address = \"10.1.0.11:0\"",
+            "f.toml:24: service[0].real_server[0].address: 10.1.0.11:0 has port 0; allowed: a port of 1-65535; 0 in a service of several ports only",
         ),
         bad(
             "address = \"10.1.0.11:80\"",
@@ -1174,8 +1174,8 @@ fn bad_snat() {
         "f.toml:29: snat[0].destination_port: \"90-80\" is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port"
     );
     assert_eq!(
-        added("protocol = \"icmp\""),
-        "f.toml:29: snat[0].protocol: \"icmp\" is not a protocol: allowed: tcp, udp, sctp"
+        added("protocol = \"gre\""),
+        "f.toml:29: snat[0].protocol: \"gre\" is not a protocol: allowed: tcp, udp, sctp, icmp"
     );
     assert_eq!(added("soruce = \"x\""), "f.toml:29: snat[0].soruce: unknown key \"soruce\"; did you mean \"source\"?");
     assert_eq!(
@@ -1328,6 +1328,44 @@ fn forwarding_modes_and_tunnels() {
         let found = errors(&with(service, real).replace("PORT", port));
         assert!(found.len() == 1 && found[0].contains(expected), "{expected:?}: {found:?}");
     }
+}
+
+#[test]
+fn services_of_several_ports() {
+    let with = |vip: &str, mode: &str, real: &str| {
+        let text = changed("vip = \"10.0.0.100:80\"", &format!("vip = \"{vip}\"\nmode = \"{mode}\""));
+        text.replace("address = \"10.1.0.11:80\"", &format!("address = \"{real}\""))
+    };
+    for (vip, mode, real, expected) in [
+        ("10.0.0.100:0", "fullnat", "10.1.0.11", "10.1.0.11:0"),
+        ("10.0.0.100:0", "dr", "10.1.0.11:0", "10.1.0.11:0"),
+        ("10.0.0.100:8000-8099", "nat", "10.1.0.11:80", "10.1.0.11:80"),
+        ("10.0.0.100:8000-8000", "fullnat", "10.1.0.11", "10.1.0.11:8000"),
+    ] {
+        let config = Config::parse(&with(vip, mode, real), "f.toml").unwrap();
+        let service = &config.balance.services[0];
+        assert_eq!(service.vip, vip.parse().unwrap());
+        assert_eq!(service.real_servers[0].address, expected.parse().unwrap(), "{vip} {mode} {real}");
+    }
+    for (vip, mode, real, expected) in [
+        ("10.0.0.100:0", "dr", "10.1.0.11:80", "10.1.0.11:80 has a port; allowed: no port, or 0: mode dr leaves ports"),
+        ("10.0.0.100:8000-8099", "tun", "10.1.0.11:8000", "allowed: no port, or 0: mode tun leaves ports as they are"),
+        ("10.0.0.100:80", "dr", "10.1.0.11:0", "10.1.0.11:0 has port 0; allowed: a port of 1-65535"),
+        ("10.0.0.100:0", "fullnat", "10.0.0.100", "10.0.0.100:0 is the service itself"),
+        ("10.0.0.100:8000-8099", "fullnat", "10.0.0.100:8050", "10.0.0.100:8050 is the service itself"),
+    ] {
+        let found = errors(&with(vip, mode, real));
+        assert!(found.len() == 1 && found[0].contains(expected), "{expected:?}: {found:?}");
+    }
+    let two = with("10.0.0.100:8000-8099", "fullnat", "10.1.0.11")
+        + "\n[[service]]\nvip = \"10.0.0.100:8099-8100\"\nprotocol = \"tcp\"\n";
+    let found = errors(&two);
+    assert!(
+        found.len() == 1
+            && found[0]
+                .contains("tcp 10.0.0.100:8099-8100 has ports in common with service tcp 10.0.0.100:8000-8099 on line"),
+        "{found:?}"
+    );
 }
 
 #[test]

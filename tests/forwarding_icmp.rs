@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 #[path = "forwarding/dual.rs"]
+#[allow(dead_code, reason = "not every test looks at everything")]
 mod dual;
 #[path = "forwarding/lab.rs"]
 #[allow(dead_code, reason = "not every test looks at everything")]

@@ -4,6 +4,9 @@
 #[path = "forwarding/any.rs"]
 #[allow(dead_code, reason = "not every test looks at everything")]
 mod any;
+#[path = "forwarding/dual.rs"]
+#[allow(dead_code, reason = "not every test looks at everything")]
+mod dual;
 #[path = "forwarding/lab.rs"]
 #[allow(dead_code, reason = "not every test looks at everything")]
 mod lab;
@@ -11,12 +14,13 @@ mod lab;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use any::{Any, read};
-use etherparse::Ipv4HeaderSlice;
+use etherparse::{Ipv4HeaderSlice, PacketBuilder};
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
     ServiceTable, SnatRule,
 };
-use fullgate::forward::{DropReason, Hop, PuntClass, Verdict};
+use fullgate::flow::ownership::Ownership;
+use fullgate::forward::{DropReason, Hop, PuntClass, Steering, Verdict};
 use fullgate::port::{PortId, WorkerId};
 use fullgate::route::{Neighbour, RouteEntry, RouteInput, RouteNextHop};
 use lab::{CLIENT_MAC, Gateway, LAN, LAN_MAC, NEIGHBOURS, PORTS, SERVER_MAC, WAN, WAN_MAC, routes};
@@ -112,7 +116,7 @@ fn answer<'a>(question: &Any<'_>, local: SocketAddr, payload: &'a [u8]) -> Any<'
 fn build(protocol: Protocol, packet: &Any<'_>, flags: &str) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => packet.tcp(flags),
-        Protocol::Udp => packet.udp(),
+        Protocol::Udp | Protocol::Icmp => packet.udp(),
         Protocol::Sctp => packet.sctp(flags),
     }
 }
@@ -384,4 +388,255 @@ fn several_ways_out_each_have_their_pool() {
         }
     }
     assert_eq!(ways.len(), 2);
+}
+
+/// An echo message of either family: a request or a reply, with this identifier.
+fn echo(packet: &Any<'_>, is_request: bool, identifier: u16) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(packet.macs.0.0, packet.macs.1.0);
+    let mut bytes = Vec::new();
+    match (packet.source.ip(), packet.destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let step = ethernet.ipv4(from.octets(), to.octets(), packet.ttl);
+            let step = match is_request {
+                true => step.icmpv4_echo_request(identifier, 7),
+                false => step.icmpv4_echo_reply(identifier, 7),
+            };
+            step.write(&mut bytes, packet.payload).unwrap();
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let step = ethernet.ipv6(from.octets(), to.octets(), packet.ttl);
+            let step = match is_request {
+                true => step.icmpv6_echo_request(identifier, 7),
+                false => step.icmpv6_echo_reply(identifier, 7),
+            };
+            step.write(&mut bytes, packet.payload).unwrap();
+        }
+        other => panic!("{other:?}"),
+    }
+    bytes
+}
+
+/// The source and the identifier of an echo message.
+fn source_of_echo(frame: &[u8]) -> (IpAddr, u16) {
+    let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+    let source = match sliced.net.as_ref().unwrap() {
+        etherparse::NetSlice::Ipv4(ip) => ip.header().source_addr().into(),
+        etherparse::NetSlice::Ipv6(ip) => IpAddr::from(ip.header().source_addr()),
+        other => panic!("{other:?}"),
+    };
+    let at = if source.is_ipv4() { 14 + 20 + 4 } else { 14 + 40 + 4 };
+    (source, u16::from_be_bytes([frame[at], frame[at + 1]]))
+}
+
+fn source_of_fragment(frame: &[u8]) -> IpAddr {
+    match frame[14] >> 4 {
+        4 => Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap().source_addr().into(),
+        _ => etherparse::Ipv6HeaderSlice::from_slice(&frame[14..]).unwrap().source_addr().into(),
+    }
+}
+
+/// Cuts what is behind the IP header of a frame into pieces of so many bytes.
+fn pieces(frame: &[u8], size: usize, id: u16) -> Vec<Vec<u8>> {
+    let is_ipv4 = frame[14] >> 4 == 4;
+    let header_len = if is_ipv4 { 20 } else { 40 };
+    let (front, data) = frame.split_at(14 + header_len);
+    let count = data.len().div_ceil(size);
+    let piece = |(index, part): (usize, &[u8])| {
+        let (mut front, more) = (front.to_vec(), u8::from(index + 1 < count));
+        let place = ((index * size) as u16).to_be_bytes();
+        if is_ipv4 {
+            front[16..18].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
+            front[18..20].copy_from_slice(&id.to_be_bytes());
+            front[20..22].copy_from_slice(&((index * size / 8) as u16 | u16::from(more) << 13).to_be_bytes());
+            let header = Ipv4HeaderSlice::from_slice(&front[14..]).unwrap().to_header();
+            front[24..26].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+        } else {
+            front[18..20].copy_from_slice(&((8 + part.len()) as u16).to_be_bytes());
+            let next = std::mem::replace(&mut front[20], 44);
+            front.extend([next, 0, place[0], place[1] | more, 0, 0]);
+            front.extend(id.to_be_bytes());
+        }
+        [&front[..], part].concat()
+    };
+    data.chunks(size).enumerate().map(piece).collect()
+}
+
+fn echo_cases() -> [(Any<'static>, IpAddr); 2] {
+    [(question(b"ping"), LOCAL.into()), (question6(b"ping"), IpAddr::from(LOCAL6))]
+}
+
+fn only_session(gateway: &Gateway) -> fullgate::session::SessionView {
+    let mut sessions = Vec::with_capacity(16);
+    let mut next = Some(0);
+    while let Some(from) = next {
+        next = gateway.forwarder.walk_sessions(from, 10_000, gateway.now, &mut sessions);
+    }
+    let [session] = sessions[..] else { panic!("{sessions:?}") };
+    session
+}
+
+#[test]
+fn echo_messages_go_there_and_back_with_another_identifier() {
+    for (question, local) in echo_cases() {
+        let mut gateway = gateway(both());
+        let mut seen = None;
+        for _again in 0..2 {
+            let (verdict, out) = gateway.send(LAN, &echo(&question, true, 1234));
+            assert_eq!(verdict, Verdict::Transmit(WAN));
+            let (source, identifier) = source_of_echo(&out);
+            assert_eq!((source, identifier >= 1024), (local, true));
+            assert_eq!(*seen.get_or_insert(identifier), identifier, "the session's");
+            let expected = Any { macs: (WAN_MAC, CLIENT_MAC), source: (local, 0).into(), ttl: 63, ..question };
+            assert_eq!(out, echo(&expected, true, identifier));
+            let reply = answer(&question, (local, 0).into(), b"ping");
+            let (verdict, out) = gateway.send(WAN, &echo(&reply, false, identifier));
+            assert_eq!(verdict, Verdict::Transmit(LAN));
+            let back = Any {
+                macs: (LAN_MAC, SERVER_MAC),
+                source: question.destination,
+                destination: question.source,
+                ttl: 59,
+                ..question
+            };
+            assert_eq!(out, echo(&back, false, 1234));
+        }
+        let session = only_session(&gateway);
+        assert_eq!((session.protocol, session.state, session.client.port()), (Protocol::Icmp, "ICMP", 1234));
+        gateway.pass_seconds(20);
+        assert_eq!(gateway.counters[0].sessions.get() + gateway.counters[0].ipv6_sessions.get(), 1);
+        gateway.pass_seconds(15);
+        assert_eq!(gateway.counters[0].sessions.get() + gateway.counters[0].ipv6_sessions.get(), 0);
+    }
+}
+
+#[test]
+fn echo_messages_that_no_session_is_for_are_the_hosts_or_nobodys() {
+    for (question, local) in echo_cases() {
+        let mut gateway = gateway(both());
+        let class = if local.is_ipv4() { PuntClass::Icmp } else { PuntClass::Ipv6 };
+        let to_local = answer(&question, (local, 0).into(), b"");
+        assert_eq!(gateway.send(WAN, &echo(&to_local, true, 5000)).0, Verdict::Punt(class), "the kernel answers");
+        assert_eq!(gateway.send(WAN, &echo(&to_local, false, 5000)).0, Verdict::Punt(class), "a reply to nothing");
+        let reply = echo(&question, false, 9);
+        assert_eq!(gateway.send(LAN, &reply).0, Verdict::Drop(DropReason::NotLocal), "a reply begins nothing");
+        gateway.send(LAN, &echo(&question, true, 0));
+        assert_eq!(gateway.send(LAN, &echo(&question, false, 0)).0, Verdict::Drop(DropReason::NotLocal));
+        let (_, out) = gateway.send(LAN, &echo(&question, true, 0));
+        let identifier = source_of_echo(&out).1;
+        let (_, out) = gateway.send(WAN, &echo(&to_local, false, identifier));
+        assert_eq!(source_of_echo(&out).1, 0, "identifier 0 is one like others");
+        assert_eq!(gateway.send(WAN, &echo(&to_local, true, identifier)).0, Verdict::Punt(class), "no reply");
+        let tcp = services(vec![
+            SnatRule { protocol: Some(Protocol::Tcp), ..rule("10.1.0.0/24") },
+            SnatRule { protocol: Some(Protocol::Tcp), ..rule("2001:db8:1::/64") },
+        ]);
+        gateway.adopt(tcp, &both_routes());
+        assert_eq!(gateway.send(LAN, &echo(&question, true, 77)).0, Verdict::Drop(DropReason::NotLocal), "TCP's rule");
+    }
+}
+
+/// A router outside cannot send the request on: the error's quotation has what the host inside has sent.
+#[test]
+fn errors_about_echo_requests_reach_who_sent_them() {
+    for (question, local) in echo_cases() {
+        let mut gateway = gateway(both());
+        let request = echo(&Any { ttl: 60, ..question }, true, 1234);
+        let (_, out) = gateway.send(LAN, &request);
+        let kind = if local.is_ipv4() { (11, 0, [0; 4]) } else { (3, 0, [0; 4]) };
+        let router = question.destination.ip();
+        let error = dual::error((CLIENT_MAC, WAN_MAC), (router, local), 64, kind, &out[14..]);
+        let (verdict, out) = gateway.send(WAN, &error);
+        assert_eq!(verdict, Verdict::Transmit(LAN));
+        let mut quote = request[14..].to_vec();
+        // The quoted packet has the TTL with which it left.
+        let (at, is_ipv4) = if local.is_ipv4() { (8, true) } else { (7, false) };
+        quote[at] = 59;
+        if is_ipv4 {
+            let header = Ipv4HeaderSlice::from_slice(&quote).unwrap().to_header();
+            quote[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+        }
+        let header_len = if is_ipv4 { 20 } else { 40 };
+        assert_eq!(out[14 + header_len + 8..], quote);
+        let expected = dual::error((LAN_MAC, SERVER_MAC), (router, question.source.ip()), 63, kind, &quote);
+        let checksum_at = 14 + header_len + 2;
+        assert_eq!(out[checksum_at..checksum_at + 2], expected[checksum_at..checksum_at + 2]);
+    }
+}
+
+#[test]
+fn fragments_follow_their_first_one_both_ways() {
+    let long = vec![b'x'; 3000];
+    for (question, local) in echo_cases() {
+        let question = Any { payload: &long, ..question };
+        for is_echo in [true, false] {
+            let mut gateway = gateway(both());
+            let whole = if is_echo { echo(&question, true, 1234) } else { question.udp() };
+            let parts = pieces(&whole, 1400, 99);
+            let mut identifier = 0;
+            for (index, part) in parts.iter().enumerate() {
+                let (verdict, out) = gateway.send(LAN, part);
+                assert_eq!(verdict, Verdict::Transmit(WAN), "{index} {is_echo} {local}");
+                assert_eq!(source_of_fragment(&out), local);
+                if index == 0 {
+                    let at = out.len() - 1400 + if is_echo { 4 } else { 0 };
+                    identifier = u16::from_be_bytes([out[at], out[at + 1]]);
+                }
+            }
+            let back = answer(&question, (local, identifier).into(), &long);
+            let whole = if is_echo { echo(&back, false, identifier) } else { back.udp() };
+            let mut data = Vec::<u8>::new();
+            for part in pieces(&whole, 1400, 7) {
+                let (verdict, out) = gateway.send(WAN, &part);
+                assert_eq!(verdict, Verdict::Transmit(LAN));
+                data.extend(&out[14 + if local.is_ipv4() { 20 } else { 48 }..]);
+            }
+            let expected = Any { source: question.destination, destination: question.source, ..back };
+            let whole = if is_echo { echo(&expected, false, 1234) } else { expected.udp() };
+            assert_eq!(data, whole[14 + if local.is_ipv4() { 20 } else { 40 }..], "as if sent whole");
+            assert_eq!(gateway.counters[0].fragments_forwarded.get(), 6);
+            only_session(&gateway);
+        }
+    }
+}
+
+/// Where RSS deals whole packets to workers, fragments go to the one that has their flow's session.
+#[test]
+fn two_workers_agree_on_echo_messages_and_fragments() {
+    let long = vec![b'x'; 2000];
+    let mut owners = std::collections::HashSet::new();
+    for steering in [Steering::Software, Steering::Rss] {
+        for identifier in 1..24 {
+            let mut gateways = [0, 1].map(|worker| {
+                let ownership = Ownership::in_turn(2);
+                let mut gateway = Gateway::built((ownership, steering), both(), 2, WorkerId(worker), 100);
+                gateway.adopt(both(), &both_routes());
+                gateway
+            });
+            let request = echo(&question(b"?"), true, identifier);
+            let owner = match gateways[0].send(LAN, &request).0 {
+                Verdict::HandOver(owner) => owner.index(),
+                other => {
+                    assert_eq!(other, Verdict::Transmit(WAN));
+                    0
+                }
+            };
+            owners.insert(owner);
+            assert_eq!(gateways[1 - owner].send(LAN, &request).0, Verdict::HandOver(WorkerId(owner as u8)));
+            let (_, out) = gateways[owner].send(LAN, &request);
+            let (source, changed) = source_of_echo(&out);
+            let reply = echo(&answer(&question(b"?"), (source, 0).into(), b"?"), false, changed);
+            assert_eq!(gateways[1 - owner].send(WAN, &reply).0, Verdict::HandOver(WorkerId(owner as u8)));
+            assert_eq!(gateways[owner].send(WAN, &reply).0, Verdict::Transmit(LAN));
+            // A datagram in pieces: it is gathered somewhere, and goes out by the same session.
+            let parts = pieces(&echo(&question(&long), true, identifier), 1400, 5 + identifier);
+            let (mut at, mut verdict) = (0, gateways[0].send(LAN, &parts[0]).0);
+            while let Verdict::HandOver(to) = verdict {
+                at = to.index();
+                verdict = gateways[at].send_as(LAN, &parts[0], fullgate::forward::Origin::HandedOver).0;
+            }
+            assert_eq!((at, verdict), (owner, Verdict::Transmit(WAN)));
+            assert_eq!(gateways[owner].counters[owner].sessions.get(), 1);
+        }
+    }
+    assert_eq!(owners.len(), 2);
 }

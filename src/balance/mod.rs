@@ -2,13 +2,16 @@
 //! out through local pools.
 
 mod mode;
+mod mss_clamp;
 mod overload;
 pub mod scheduler;
 pub mod service;
 mod snat;
 mod timeouts;
+mod virtual_address;
 
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
+pub use mss_clamp::{MssClamp, MssClampError};
 pub use overload::Overloads;
 pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
 pub use service::{
@@ -17,3 +20,4 @@ pub use service::{
 };
 pub use snat::{Network, NetworkError, SnatRule};
 pub use timeouts::Timeouts;
+pub use virtual_address::{ServicePorts, VirtualAddress, VirtualAddressError, WideServices};

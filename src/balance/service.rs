@@ -10,21 +10,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{Equivalent, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::mode::{ForwardingMode, Tunnel};
+use super::mss_clamp::MssClamp;
 use super::overload::Overloads;
 use super::scheduler::Scheduler;
 use super::snat::SnatRule;
 use super::timeouts::Timeouts;
+use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
 use crate::port::PortId;
 
-/// A transport protocol that can be balanced.
+/// What sessions can be of: a transport protocol that can be balanced, or echo messages, which source NAT is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Protocol {
+    /// IP protocols 1 and 58: echo requests and replies of ICMP and ICMPv6. No service is of it.
+    Icmp = 1,
     /// IP protocol 6.
     Tcp = 6,
     /// IP protocol 17.
@@ -48,19 +52,36 @@ impl Protocol {
     }
 
     /// Whether it is known which worker a device's RSS brings a packet to. Of SCTP devices hash what they like: the ports as of
-    /// TCP, with the verification tag, or none.
+    /// TCP, with the verification tag, or none; and what stands for ports in ICMP they do not know.
     #[inline]
     pub const fn is_dealt_by_rss(self) -> bool {
-        !matches!(self, Self::Sctp)
+        matches!(self, Self::Tcp | Self::Udp)
     }
 
-    /// `tcp`, `udp` or `sctp`.
+    /// `tcp`, `udp`, `sctp` or `icmp`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
+            Self::Icmp => "icmp",
         }
+    }
+}
+
+impl Protocol {
+    /// The names of what sessions can be of, for messages.
+    pub const OF_SESSIONS: &'static str = "tcp, udp, sctp, icmp";
+
+    /// What sessions can be of, from its name; a service's is parsed by [`FromStr`].
+    ///
+    /// # Errors
+    /// The text is no such name.
+    pub fn of_session(text: &str) -> Result<Self, UnknownWord> {
+        if text == "icmp" {
+            return Ok(Self::Icmp);
+        }
+        text.parse().map_err(|unknown| UnknownWord { allowed: Self::OF_SESSIONS, ..unknown })
     }
 }
 
@@ -105,18 +126,46 @@ impl Weight {
     pub const MAX: u32 = 65_535;
 }
 
-/// What names a service: protocol, virtual address and port.
+/// What names a service: protocol, virtual address and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The virtual IP address (VIP).
     pub address: IpAddr,
-    /// The virtual port, 1-65535.
-    pub port: u16,
+    /// The virtual ports.
+    pub ports: ServicePorts,
+}
+
+impl ServiceKey {
+    /// The virtual address with its ports.
+    pub fn vip(&self) -> VirtualAddress {
+        VirtualAddress { address: self.address, ports: self.ports }
+    }
 }
 
 impl Hash for ServiceKey {
+    /// Where a range of ports ends makes no difference.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        JustPort { protocol: self.protocol, address: self.address, port: self.ports.first() }.hash(state);
+    }
+}
+
+/// The key of a service of just one port, to look for it.
+struct JustPort {
+    protocol: Protocol,
+    address: IpAddr,
+    port: u16,
+}
+
+impl Equivalent<ServiceKey> for JustPort {
+    #[inline]
+    fn equivalent(&self, key: &ServiceKey) -> bool {
+        key.ports == ServicePorts::just(self.port) && key.protocol == self.protocol && key.address == self.address
+    }
+}
+
+impl Hash for JustPort {
     /// In one word for IPv4: each session's set-up looks a service up.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -133,7 +182,7 @@ impl Hash for ServiceKey {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol, SocketAddr::new(self.address, self.port))
+        write!(f, "{} {}", self.protocol, self.vip())
     }
 }
 
@@ -152,7 +201,7 @@ pub struct RealServer {
     pub slot: RealServerSlot,
     /// Its address.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port; 0: the one that the client asked for.
     pub port: u16,
     /// How packets reach it.
     pub mode: ForwardingMode,
@@ -162,6 +211,14 @@ pub struct RealServer {
     pub upper_threshold: u32,
     /// ... and let in again below this many; 0: three quarters of the upper threshold.
     pub lower_threshold: u32,
+}
+
+impl RealServer {
+    /// The port that packets to it get when a client asked for this one.
+    #[inline]
+    pub fn port_for(&self, asked: u16) -> u16 {
+        if self.port == 0 { asked } else { self.port }
+    }
 }
 
 /// One virtual service.
@@ -267,6 +324,8 @@ pub struct ServiceTable {
     pub generation: u64,
     /// Where each service stands in `services`.
     pub by_key: HashMap<ServiceKey, usize>,
+    /// Where those of more than one port stand.
+    pub wide: WideServices,
     /// The services.
     pub services: Vec<Service>,
     /// The addresses of all services (VIPs).
@@ -278,9 +337,12 @@ pub struct ServiceTable {
     pub real_server_present: Vec<bool>,
     /// By [`RealServerSlot`], as far as there are any: how packets to a real server in mode `tun` are wrapped.
     pub tunnels: Vec<Tunnel>,
+    /// By [`RealServerSlot`], as far as there are any: what the MSS options of its sessions' SYNs are lowered to.
+    pub mss_clamps: Vec<MssClamp>,
     /// Whether any real server is in mode `nat`: packets from it to clients are of sessions then.
     pub has_nat: bool,
-    /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers.
+    /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers; with port 0 from
+    /// any port.
     pub nat_servers: HashSet<(Protocol, SocketAddr)>,
     /// The rules for source NAT: the first that matches counts.
     pub snat: Vec<SnatRule>,
@@ -297,10 +359,16 @@ pub struct ServiceTable {
 }
 
 impl ServiceTable {
-    /// Where the service of this key stands in `services`.
+    /// Where the service of just this port stands in `services`.
     #[inline]
-    pub fn index_of(&self, key: &ServiceKey) -> Option<usize> {
-        self.by_key.get(key).copied()
+    pub fn exact_service(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
+        self.by_key.get(&JustPort { protocol, address, port }).copied()
+    }
+
+    /// Where the service for packets to this address and port stands in `services`: the one of just that port, else one of
+    /// more.
+    pub fn service_for(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<usize> {
+        self.exact_service(protocol, address, port).or_else(|| self.wide.find(protocol, address, port))
     }
 
     /// Whether the real server of a slot is configured.
@@ -319,6 +387,11 @@ impl ServiceTable {
     #[inline]
     pub fn tunnel(&self, slot: RealServerSlot) -> Tunnel {
         self.tunnels.get(slot.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// What the MSS options of the SYNs of this real server's sessions are lowered to.
+    pub fn mss_clamp(&self, slot: RealServerSlot) -> MssClamp {
+        self.mss_clamps.get(slot.0 as usize).copied().unwrap_or_default()
     }
 
     /// Whether packets to an address are, or may be, a service's: it is a virtual or a local address.

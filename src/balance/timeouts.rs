@@ -54,6 +54,8 @@ pub struct Timeouts {
     pub sctp_rejected: u32,
     /// SCTP CLOSED.
     pub sctp_closed: u32,
+    /// ICMP and ICMPv6 echo (net/netfilter/nf_conntrack_proto_icmp.c, `nf_ct_icmp_timeout`).
+    pub icmp: u32,
 }
 
 /// What SCTP waits at most before it says something again (RFC 9260, 16: RTO.Max), and a second.
@@ -86,6 +88,7 @@ impl Default for Timeouts {
             sctp_shutdown_ack_sent: SCTP_LONGEST_RETRY,
             sctp_rejected: 4,
             sctp_closed: SCTP_LONGEST_RETRY,
+            icmp: 30,
         }
     }
 }

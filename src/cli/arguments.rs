@@ -14,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::CliError;
 use super::client::Client;
 use super::output::{print_json, print_lines};
-use crate::balance::{Protocol, SchedulerFlag, SchedulerKind};
+use crate::balance::{Protocol, SchedulerFlag, SchedulerKind, VirtualAddress};
 use crate::config::DEFAULT_SOCKET;
 use crate::config::syntax::{self, SyntaxError};
 use crate::control::protocol::{Reply, Request, ServiceName};
@@ -66,24 +66,24 @@ impl Connection {
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct ServiceArgument {
-    /// The TCP service of this virtual address and port
-    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    tcp: Option<SocketAddr>,
+    /// The TCP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    tcp: Option<VirtualAddress>,
 
-    /// The UDP service of this virtual address and port
-    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    udp: Option<SocketAddr>,
+    /// The UDP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    udp: Option<VirtualAddress>,
 
-    /// The SCTP service of this virtual address and port
-    #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    sctp: Option<SocketAddr>,
+    /// The SCTP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    sctp: Option<VirtualAddress>,
 }
 
 impl ServiceArgument {
     /// Its name in the protocol.
     pub(super) fn name(&self) -> Result<ServiceName, CliError> {
         name_of(self.tcp, self.udp, self.sctp)
-            .ok_or_else(|| CliError::Failed("no service given: -t, -u or --sctp VIP:PORT".to_owned()))
+            .ok_or_else(|| CliError::Failed("no service given: -t, -u or --sctp VIP:PORTS".to_owned()))
     }
 }
 
@@ -91,17 +91,17 @@ impl ServiceArgument {
 #[derive(Clone, Debug, Args)]
 #[group(id = "one_service", multiple = false)]
 pub(super) struct ServiceChoice {
-    /// Only the TCP service of this virtual address and port
-    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    tcp: Option<SocketAddr>,
+    /// Only the TCP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 't', long = "tcp", alias = "tcp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    tcp: Option<VirtualAddress>,
 
-    /// Only the UDP service of this virtual address and port
-    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    udp: Option<SocketAddr>,
+    /// Only the UDP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(short = 'u', long = "udp", alias = "udp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    udp: Option<VirtualAddress>,
 
-    /// Only the SCTP service of this virtual address and port
-    #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORT", value_parser = syntax::endpoint)]
-    sctp: Option<SocketAddr>,
+    /// Only the SCTP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
+    #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
+    sctp: Option<VirtualAddress>,
 }
 
 impl ServiceChoice {
@@ -111,7 +111,11 @@ impl ServiceChoice {
     }
 }
 
-fn name_of(tcp: Option<SocketAddr>, udp: Option<SocketAddr>, sctp: Option<SocketAddr>) -> Option<ServiceName> {
+fn name_of(
+    tcp: Option<VirtualAddress>,
+    udp: Option<VirtualAddress>,
+    sctp: Option<VirtualAddress>,
+) -> Option<ServiceName> {
     let given = [(tcp, Protocol::Tcp), (udp, Protocol::Udp), (sctp, Protocol::Sctp)];
     given.into_iter().find_map(|(vip, protocol)| vip.map(|vip| ServiceName { vip, protocol }))
 }
@@ -134,11 +138,8 @@ impl FromStr for AddressAndPort {
     type Err = SyntaxError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self { address, port: None });
-        }
-        let endpoint = syntax::endpoint(text)?;
-        Ok(Self { address: endpoint.ip(), port: Some(endpoint.port()) })
+        let (address, port) = syntax::endpoint(text)?;
+        Ok(Self { address, port })
     }
 }
 
@@ -152,9 +153,9 @@ pub(super) fn scheduler_flag() -> impl TypedValueParser<Value = SchedulerFlag> {
     PossibleValuesParser::new(SchedulerFlag::NAMES.split(", ")).try_map(|name| name.parse::<SchedulerFlag>())
 }
 
-/// A protocol's name.
+/// The name of what sessions can be of.
 pub(super) fn protocol() -> impl TypedValueParser<Value = Protocol> {
-    PossibleValuesParser::new(Protocol::NAMES.split(", ")).try_map(|name| name.parse::<Protocol>())
+    PossibleValuesParser::new(Protocol::OF_SESSIONS.split(", ")).try_map(|name| Protocol::of_session(&name))
 }
 
 /// A number of seconds, fractions allowed.

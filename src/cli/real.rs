@@ -32,7 +32,7 @@ struct RealArgument {
     #[command(flatten)]
     service: ServiceArgument,
 
-    /// The real server; without a port it has the service's
+    /// The real server; without a port it has the service's, or, in a service of several, the one that the client asked for
     #[arg(short = 'r', long = "real-server", value_name = "RIP[:PORT]")]
     address: AddressAndPort,
 }
@@ -73,7 +73,7 @@ pub(super) struct Add {
 /// Change a real server; what is not given stays
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "fullgate real edit <--tcp <VIP:PORT>|--udp <VIP:PORT>|--sctp <VIP:PORT>> --real-server <RIP[:PORT]> <WHAT CHANGES>..."
+    override_usage = "fullgate real edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>> --real-server <RIP[:PORT]> <WHAT CHANGES>..."
 )]
 #[command(group = clap::ArgGroup::new("change").args([
     "weight", "upper", "lower", "mode", "fullnat", "nat", "dr", "tun", "tun_type", "tun_port", "tun_csum", "tun_nocsum",
@@ -152,7 +152,7 @@ impl Add {
     fn execute(self) -> Result<(), CliError> {
         let service = self.real.service.name()?;
         let real_server = RealServerConfig {
-            address: self.real.address.or_port(service.vip.port()),
+            address: self.real.address.or_port(service.vip.default_port()),
             mode: self.forwarding.mode(),
             tunnel: self.forwarding.tunnel(),
             weight: Weight(self.weight),
@@ -168,7 +168,7 @@ impl Edit {
         let service = self.real.service.name()?;
         self.connection.change(&Request::RealEdit {
             service,
-            address: self.real.address.or_port(service.vip.port()),
+            address: self.real.address.or_port(service.vip.default_port()),
             set: RealServerEdit {
                 mode: self.forwarding.mode(),
                 tunnel: self.forwarding.tunnel(),
@@ -183,7 +183,7 @@ impl Edit {
 impl Del {
     fn execute(self) -> Result<(), CliError> {
         let service = self.real.service.name()?;
-        let address = self.real.address.or_port(service.vip.port());
+        let address = self.real.address.or_port(service.vip.default_port());
         self.connection.change(&Request::RealDel { service, address })
     }
 }

@@ -9,7 +9,7 @@ use super::output::{print, print_json};
 use super::stats_table::traffic_cells;
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use crate::balance::{ForwardingMode, SchedulerFlag, SchedulerKind};
+use crate::balance::{ForwardingMode, MssClamp, SchedulerFlag, SchedulerKind};
 use crate::config::ServiceConfig;
 use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow};
 
@@ -54,13 +54,17 @@ pub(super) struct Add {
     #[arg(long, value_name = "POOL")]
     local_pool: Option<String>,
 
+    /// Lower the MSS of its TCP connections to this: bytes, or mtu for what the links take
+    #[arg(long, value_name = "BYTES|mtu", default_value = "0", hide_default_value = true)]
+    mss_clamp: MssClamp,
+
     #[command(flatten)]
     connection: Connection,
 }
 
 /// Change a service; what is not given stays
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("change").args(["scheduler", "scheduler_flags", "mode", "local_pool"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("change").args(["scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp"]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
 
@@ -86,6 +90,10 @@ pub(super) struct Edit {
     /// Pool of local addresses, for new sessions
     #[arg(long, value_name = "POOL")]
     local_pool: Option<String>,
+
+    /// Lower the MSS of its TCP connections to this: bytes, mtu for what the links take, 0 to leave it alone
+    #[arg(long, value_name = "BYTES|mtu")]
+    mss_clamp: Option<MssClamp>,
 
     #[command(flatten)]
     connection: Connection,
@@ -130,12 +138,14 @@ impl Service {
     pub(super) fn execute(self) -> Result<(), CliError> {
         match self {
             Self::Add(add) => add.execute(),
-            Self::Edit(edit) => {
-                let service = edit.service.name()?;
-                let (scheduler, mode, local_pool) = (edit.scheduler, edit.mode, edit.local_pool);
-                let scheduler_flags = edit.scheduler_flags.map(Into::into);
-                edit.connection.change(&Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool })
-            }
+            Self::Edit(edit) => edit.connection.change(&Request::ServiceEdit {
+                service: edit.service.name()?,
+                scheduler: edit.scheduler,
+                scheduler_flags: edit.scheduler_flags.map(Into::into),
+                mode: edit.mode,
+                local_pool: edit.local_pool,
+                mss_clamp: edit.mss_clamp,
+            }),
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),
         }
@@ -152,6 +162,7 @@ impl Add {
             scheduler_flags: self.scheduler_flags.into(),
             mode: self.mode,
             local_pool: self.local_pool.unwrap_or_default(),
+            mss_clamp: self.mss_clamp,
             real_servers: Vec::new(),
         };
         self.connection.change(&Request::ServiceAdd { service })
@@ -192,6 +203,9 @@ fn table(rows: &[ServiceRow]) -> Table {
         let mut words = vec![service.vip.to_string(), service.scheduler.to_string(), service.local_pool.clone()];
         if !service.scheduler_flags.is_empty() {
             words.push(format!("({})", service.scheduler_flags));
+        }
+        if !service.mss_clamp.is_off() {
+            words.push(format!("mss-clamp {}", service.mss_clamp));
         }
         words.retain(|word| !word.is_empty());
         table.line(format!("{protocol}  {}", words.join(" ")));

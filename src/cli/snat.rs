@@ -45,7 +45,7 @@ pub(super) struct Add {
     #[arg(short, long, value_name = "NETWORK/PREFIX")]
     destination: Option<Network>,
 
-    /// Only this protocol [default: both]
+    /// Only this protocol, of icmp echo messages [default: all]
     #[arg(long, value_parser = protocol())]
     protocol: Option<Protocol>,
 

@@ -127,7 +127,7 @@ pub(super) struct WorkerRates {
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct ServiceRates {
     pub(super) protocol: Protocol,
-    pub(super) vip: std::net::SocketAddr,
+    pub(super) vip: crate::balance::VirtualAddress,
     #[serde(flatten)]
     pub(super) traffic: TrafficRates,
 }

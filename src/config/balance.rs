@@ -12,8 +12,8 @@ use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
 use crate::balance::{
-    Encapsulation, ForwardingMode, Network, PortRange, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel,
-    Weight,
+    Encapsulation, ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlag, SchedulerFlags,
+    SchedulerKind, Tunnel, VirtualAddress, Weight,
 };
 
 /// Ports that the kernel's own services do not use.
@@ -75,14 +75,17 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
 }
 
 fn service(mut section: Section<'_>) -> ServiceConfig {
-    const VIP: &str = syntax::ENDPOINT_ALLOWED;
-    let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, syntax::endpoint)).unwrap_or(UNREAD);
+    const VIP: &str = VirtualAddress::ALLOWED;
+    let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, VirtualAddress::from_str));
+    let vip = vip.unwrap_or(UNREAD.into());
     let protocol = section.require("protocol", Protocol::NAMES).and_then(|value| word(Protocol::NAMES, &value));
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
     let scheduler_flags = section.get("scheduler_flags").map(|value| scheduler_flags(&value));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
-    let real_servers = section.sections("real_server").into_iter().map(real_server).collect();
+    let mss_clamp = mss_clamp(&mut section);
+    let real_servers = section.sections("real_server").into_iter();
+    let real_servers = real_servers.map(|real| real_server(real, vip)).collect();
     section.finish();
     ServiceConfig {
         vip,
@@ -91,6 +94,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         scheduler_flags: scheduler_flags.unwrap_or_default(),
         mode: mode.unwrap_or(ForwardingMode::Fullnat),
         local_pool: pool.unwrap_or_default(),
+        mss_clamp,
         real_servers,
     }
 }
@@ -110,7 +114,7 @@ fn snat(mut section: Section<'_>) -> SnatConfig {
     let network = |value: Value<'_>| value.parsed(Network::ALLOWED, Network::from_str);
     let source = section.require("source", Network::ALLOWED).and_then(network);
     let destination = section.get("destination").and_then(network);
-    let protocol = section.get("protocol").and_then(|value| word(Protocol::NAMES, &value));
+    let protocol = section.get("protocol").and_then(|value| value.parsed(Protocol::OF_SESSIONS, Protocol::of_session));
     let ports = section.get("destination_port");
     let destination_port =
         ports.and_then(|value| value.parsed("a port or FIRST-LAST, like \"443\"", PortRange::from_str));
@@ -129,6 +133,13 @@ fn snat(mut section: Section<'_>) -> SnatConfig {
     }
 }
 
+/// `mss_clamp` of a service or of a port.
+pub(super) fn mss_clamp(section: &mut Section<'_>) -> MssClamp {
+    let value = section.get("mss_clamp");
+    let clamp = value.and_then(|value| value.parsed_number_or_text(MssClamp::ALLOWED, MssClamp::from_str));
+    clamp.unwrap_or_default()
+}
+
 /// An empty text would silently mean "the only pool".
 fn pool_name(value: &Value<'_>) -> Option<String> {
     let text = value.text("the name of a [[local_pool]]")?;
@@ -138,7 +149,7 @@ fn pool_name(value: &Value<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn real_server(mut section: Section<'_>) -> RealServerConfig {
+fn real_server(mut section: Section<'_>, vip: VirtualAddress) -> RealServerConfig {
     const ADDRESS: &str = syntax::ENDPOINT_ALLOWED;
     let address = section.require("address", ADDRESS).and_then(|value| value.parsed(ADDRESS, syntax::endpoint));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
@@ -151,7 +162,7 @@ fn real_server(mut section: Section<'_>) -> RealServerConfig {
     let (upper_threshold, lower_threshold) = (threshold("upper"), threshold("lower"));
     section.finish();
     RealServerConfig {
-        address: address.unwrap_or(UNREAD),
+        address: address.map_or(UNREAD, |(ip, port)| SocketAddr::new(ip, port.unwrap_or(vip.default_port()))),
         mode,
         tunnel,
         weight: Weight(weight.unwrap_or(1)),

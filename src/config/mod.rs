@@ -57,9 +57,9 @@ impl Config {
     /// What is allowed but likely to be a mistake, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let on_a_port = |vip: IpAddr| self.ports.iter().flat_map(|port| &port.addresses).any(|own| own.address == vip);
-        let missing = self.balance.services.iter().filter(|service| !on_a_port(service.vip.ip()));
+        let missing = self.balance.services.iter().filter(|service| !on_a_port(service.vip.address));
         let warning = |service: &ServiceConfig| {
-            let (key, vip) = (service.key(), service.vip.ip());
+            let (key, vip) = (service.key(), service.vip.address);
             format!(
                 "service {key}: no port has {vip} among its addresses: right if keepalived or a routing daemon adds it"
             )

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{
-    ForwardingMode, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings, ServiceKey,
-    Timeouts, Tunnel, Weight,
+    ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings,
+    ServiceKey, Timeouts, Tunnel, VirtualAddress, Weight,
 };
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
@@ -198,6 +198,8 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Who deals flows to workers.
     pub steering: PortSteering,
+    /// What the MSS options of SYNs are lowered to that sessions receive or send by it.
+    pub mss_clamp: MssClamp,
     /// How long to wait at start for the link, in milliseconds; a port without link by then is an error, unless 0.
     pub link_timeout_milliseconds: u32,
 }
@@ -278,8 +280,8 @@ pub struct LocalPoolConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, or ports.
+    pub vip: VirtualAddress,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// How it chooses real servers.
@@ -292,6 +294,9 @@ pub struct ServiceConfig {
     /// Name of its local pool, for real servers in FULLNAT mode; empty where there is none of these.
     #[serde(default)]
     pub local_pool: String,
+    /// What the MSS options of its sessions' SYNs are lowered to.
+    #[serde(default, skip_serializing_if = "MssClamp::is_off")]
+    pub mss_clamp: MssClamp,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
     pub real_servers: Vec<RealServerConfig>,
@@ -301,7 +306,7 @@ pub struct ServiceConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealServerConfig {
-    /// Its address and port.
+    /// Its address and port; port 0: the one that the client asked for.
     pub address: SocketAddr,
     /// How packets reach it; none: as its service says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -346,7 +351,7 @@ pub struct SnatConfig {
 impl ServiceConfig {
     /// What names the service.
     pub fn key(&self) -> ServiceKey {
-        ServiceKey { protocol: self.protocol, address: self.vip.ip(), port: self.vip.port() }
+        ServiceKey { protocol: self.protocol, address: self.vip.address, ports: self.vip.ports }
     }
 
     /// Whether any real server is, or one added without saying otherwise would be, in FULLNAT mode.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashMap;
 
+use super::balance::mss_clamp;
 use super::bond;
 use super::model::{Device, InterfaceAddress, PortConfig, PortSteering, RouteConfig};
 use super::raw::{Section, Value};
@@ -92,6 +93,7 @@ fn port<'d>(
     let (rx_descriptors, tx_descriptors) = (descriptors("rx_descriptors"), descriptors("tx_descriptors"));
     let promiscuous = section.get("promiscuous").and_then(|value| value.boolean()).unwrap_or(false);
     let steering = section.get("steering").and_then(|value| value.parsed("auto, rss, software", steering));
+    let mss_clamp = mss_clamp(&mut section);
     let link_timeout = section
         .get("link_timeout_milliseconds")
         .and_then(|value| value.integer(0..=MAX_LINK_TIMEOUT_MILLISECONDS, "milliseconds"));
@@ -111,6 +113,7 @@ fn port<'d>(
         tx_descriptors,
         promiscuous,
         steering: steering.unwrap_or_default(),
+        mss_clamp,
         link_timeout_milliseconds: link_timeout.unwrap_or(DEFAULT_LINK_TIMEOUT_MILLISECONDS),
     }
 }

@@ -222,6 +222,18 @@ impl<'d> Value<'d> {
         parse(text).map_err(|error| self.error(error.to_string())).ok()
     }
 
+    /// A text or a whole number that `parse` understands as it is written in decimal digits; its error is what is reported.
+    pub(super) fn parsed_number_or_text<T, E: Display>(
+        &self,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let DeValue::Integer(written) = self.value else { return self.parsed(allowed, parse) };
+        let number = i128::from_str_radix(written.as_str(), written.radix());
+        let text = number.map_or_else(|_| written.to_string(), |number| number.to_string());
+        parse(&text).map_err(|error| self.error(error.to_string())).ok()
+    }
+
     /// A whole number of `unit` (empty: none) within `range`.
     pub(super) fn integer<T: TryFrom<u32>>(&self, range: RangeInclusive<u32>, unit: &str) -> Option<T> {
         let separator = if unit.is_empty() { "" } else { " " };

@@ -11,7 +11,9 @@ use std::ops::RangeInclusive;
 
 use super::model::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::syntax;
-use crate::balance::{Encapsulation, ForwardingMode, SchedulerFlags, SchedulerKind, ServiceKey, Tunnel, Weight};
+use crate::balance::{
+    Encapsulation, ForwardingMode, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Tunnel, VirtualAddress, Weight,
+};
 
 /// What is wrong with one thing. Prints as `KEY: WHAT IS WRONG; allowed: WHAT IS ALLOWED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +51,25 @@ pub const MAX_SNAT_RULES: usize = 256;
 pub const TIMEOUT: RangeInclusive<u32> = 1..=31 * 86_400;
 const APART: &str = "addresses that the gateway uses for nothing else";
 
-/// An address and port that something can listen on.
-pub fn endpoint(key: &'static str, endpoint: SocketAddr) -> Vec<Fault> {
-    let address = endpoint.ip();
-    let host = Fault::unless(syntax::is_host(address), || {
-        Fault::new(key, format!("{address} cannot be a host's address"), HOST)
-    });
-    let port =
-        Fault::unless(endpoint.port() != 0, || Fault::new(key, format!("{endpoint} has port 0"), "a port of 1-65535"));
-    host.into_iter().chain(port).collect()
+/// The address of a service or of a real server.
+pub fn host(key: &'static str, address: IpAddr) -> Option<Fault> {
+    Fault::unless(syntax::is_host(address), || Fault::new(key, format!("{address} cannot be a host's address"), HOST))
+}
+
+/// The port of a real server of the service at `vip`, which is in this mode.
+fn real_port(vip: VirtualAddress, mode: ForwardingMode, address: SocketAddr) -> Option<Fault> {
+    let (port, default) = (address.port(), vip.default_port());
+    let fault = |wrong: &str, allowed| Some(Fault::new("address", format!("{address} has {wrong}"), allowed));
+    if port == 0 && default != 0 {
+        return fault("port 0", "a port of 1-65535; 0 in a service of several ports only".to_owned());
+    }
+    if !mode.is_one_way() || port == default {
+        return None;
+    }
+    match default {
+        0 => fault("a port", format!("no port, or 0: mode {mode} leaves ports as they are")),
+        _ => fault("another port than the service", format!("port {default}: mode {mode} leaves ports as they are")),
+    }
 }
 
 /// A scheduler with flags that are another one's.
@@ -68,13 +80,10 @@ pub fn scheduler_flags(scheduler: SchedulerKind, flags: SchedulerFlags) -> Optio
 }
 
 /// A real server of the service at `vip`, whose own mode is `mode`.
-pub fn real_server(vip: SocketAddr, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
-    let mut faults = endpoint("address", real.address);
+pub fn real_server(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
+    let mut faults = Vec::from_iter(host("address", real.address.ip()));
     let mode = real.mode.unwrap_or(mode);
-    faults.extend(Fault::unless(!mode.is_one_way() || real.address.port() == vip.port(), || {
-        let wrong = format!("{} has another port than the service", real.address);
-        Fault::new("address", wrong, format!("port {}: mode {mode} leaves ports as they are", vip.port()))
-    }));
+    faults.extend(real_port(vip, mode, real.address));
     faults.extend(Fault::unless(family_fits(vip, mode, real), || {
         let wrong = format!("{} is of another family than the service", real.address);
         Fault::new(
@@ -87,7 +96,9 @@ pub fn real_server(vip: SocketAddr, mode: ForwardingMode, real: &RealServerConfi
         Fault::new("tunnel", format!("the real server is in mode {mode}"), "a tunnel in mode tun only")
     }));
     faults.extend(real.tunnel.into_iter().flat_map(tunnel));
-    faults.extend(Fault::unless(real.address != vip, || {
+    let port = real.address.port();
+    let is_itself = real.address.ip() == vip.address && (port == 0 || vip.ports.contains(port));
+    faults.extend(Fault::unless(!is_itself, || {
         Fault::new("address", format!("{} is the service itself", real.address), "an address of another host")
     }));
     faults.extend(Fault::unless(real.weight.0 <= Weight::MAX, || {
@@ -107,8 +118,8 @@ pub fn no_pool_for_fullnat() -> Fault {
 }
 
 /// Whether a mode can bring packets to a service at `vip` to this real server.
-fn family_fits(vip: SocketAddr, mode: ForwardingMode, real: &RealServerConfig) -> bool {
-    vip.is_ipv4() == real.address.is_ipv4() || matches!(mode, ForwardingMode::Fullnat | ForwardingMode::Tun)
+fn family_fits(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerConfig) -> bool {
+    vip.address.is_ipv4() == real.address.is_ipv4() || matches!(mode, ForwardingMode::Fullnat | ForwardingMode::Tun)
 }
 
 /// A real server in FULLNAT mode of a service whose pool has these addresses: one of them must be of its family.
@@ -189,9 +200,26 @@ pub fn is_a_real_server(address: IpAddr) -> Fault {
     Fault::new("", format!("{address} is a real server's address"), APART)
 }
 
+/// What a service is of.
+pub fn service_protocol(protocol: Protocol) -> Option<Fault> {
+    Fault::unless(protocol != Protocol::Icmp, || {
+        Fault::new("protocol", "icmp has no ports that a service could be for", "tcp, udp")
+    })
+}
+
 /// A service that there is already.
 pub fn is_a_service(key: ServiceKey) -> Fault {
     Fault::new("vip", format!("{key} is a service already"), "each protocol, VIP and port once")
+}
+
+/// A service of a range of ports of which another service's range has some.
+pub fn ports_overlap(key: ServiceKey, other: ServiceKey) -> Fault {
+    let wrong = format!("{key} has ports in common with service {other}");
+    Fault::new(
+        "vip",
+        wrong,
+        "ranges of a protocol and VIP that have no port in common; single ports of them, and all ports, besides",
+    )
 }
 
 /// A real server that its service has already.

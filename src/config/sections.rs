@@ -154,7 +154,7 @@ pub(super) fn punt(mut section: Section<'_>) -> PuntRates {
 /// `[timeouts]`
 pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
     let mut timeouts = Timeouts::default();
-    let fields: [(&'static str, &mut u32); 24] = [
+    let fields: [(&'static str, &mut u32); 25] = [
         ("tcp", &mut timeouts.tcp),
         ("tcp_syn_sent", &mut timeouts.tcp_syn_sent),
         ("tcp_syn_recv", &mut timeouts.tcp_syn_recv),
@@ -179,6 +179,7 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
         ("sctp_shutdown_ack_sent", &mut timeouts.sctp_shutdown_ack_sent),
         ("sctp_rejected", &mut timeouts.sctp_rejected),
         ("sctp_closed", &mut timeouts.sctp_closed),
+        ("icmp", &mut timeouts.icmp),
     ];
     for (name, field) in fields {
         let value = section.get(name);

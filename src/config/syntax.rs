@@ -202,23 +202,24 @@ impl InterfaceAddress {
     }
 }
 
-/// What an address and port may be, for messages.
+/// What a real server's address and port may be, for messages.
 pub(super) const ENDPOINT_ALLOWED: &str =
-    "ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80";
+    "ADDRESS:PORT, like 10.1.0.11:80 or [2001:db8:1::11]:80; ADDRESS alone for the port that clients ask for";
 
-/// An address and port; those of IPv6 with the address in brackets.
+/// An address and port, those of IPv6 with the address in brackets, or an address alone. Port 0 stands for every port.
 ///
 /// # Errors
-/// The text is none, or the port is 0.
-pub fn endpoint(text: &str) -> Result<SocketAddr, SyntaxError> {
+/// The text is neither.
+pub fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), SyntaxError> {
     const ALLOWED: &str = ENDPOINT_ALLOWED;
+    if let Ok(address) = text.parse() {
+        return Ok((address, None));
+    }
     match SocketAddr::from_str(text) {
-        Ok(address) if address.port() == 0 => Err(SyntaxError::new(text, "has port 0", ALLOWED)),
         Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => {
             Err(SyntaxError::new(text, "names an interface", ALLOWED))
         }
-        Ok(address) => Ok(address),
-        Err(_) if text.parse::<IpAddr>().is_ok() => Err(SyntaxError::new(text, "has no port", ALLOWED)),
+        Ok(address) => Ok((address.ip(), Some(address.port()))),
         Err(_) => Err(SyntaxError::new(text, "is no address and port", ALLOWED)),
     }
 }
@@ -327,13 +328,13 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        assert_eq!(endpoint("10.0.0.100:80").unwrap().port(), 80);
-        assert_eq!(endpoint("10.0.0.100").unwrap_err().wrong, "has no port");
-        assert_eq!(endpoint("10.0.0.100:0").unwrap_err().wrong, "has port 0");
-        assert_eq!(endpoint("[2001:db8::1]:80").unwrap().port(), 80);
-        assert_eq!(endpoint("2001:db8::1").unwrap_err().wrong, "has no port");
+        let address = IpAddr::from([10, 0, 0, 100]);
+        assert_eq!(endpoint("10.0.0.100:80").unwrap(), (address, Some(80)));
+        assert_eq!(endpoint("10.0.0.100:0").unwrap(), (address, Some(0)));
+        assert_eq!(endpoint("10.0.0.100").unwrap(), (address, None));
+        assert_eq!(endpoint("[2001:db8::1]:80").unwrap().1, Some(80));
+        assert_eq!(endpoint("2001:db8::1").unwrap().1, None);
         assert_eq!(endpoint("[fe80::1%2]:80").unwrap_err().wrong, "names an interface");
-        assert_eq!(endpoint("[2001:db8::1]:0").unwrap_err().wrong, "has port 0");
         assert!(endpoint("10.0.0.100:99999").is_err());
     }
 }

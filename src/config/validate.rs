@@ -174,7 +174,7 @@ impl Check<'_> {
     fn users(&self) -> Users {
         let mut users = Users::default();
         for (index, service) in self.balance.services.iter().enumerate() {
-            users.vips.entry(service.vip.ip()).or_insert(Place::Service(index, "vip"));
+            users.vips.entry(service.vip.address).or_insert(Place::Service(index, "vip"));
             for (at, real) in service.real_servers.iter().enumerate() {
                 let place = Place::RealServer(index, at, "address");
                 users.real_servers.entry(real.address.ip()).or_insert(place);
@@ -211,10 +211,12 @@ impl Check<'_> {
 
     fn services(&mut self) {
         let mut keys: HashMap<ServiceKey, Place> = HashMap::new();
+        self.ranges();
         let mut total = 0;
         for (index, service) in self.balance.services.iter().enumerate() {
             let place = Place::Service(index, "vip");
-            self.faults(|key| Place::Service(index, key), rules::endpoint("vip", service.vip));
+            self.faults(|key| Place::Service(index, key), rules::host("vip", service.vip.address));
+            self.faults(|key| Place::Service(index, key), rules::service_protocol(service.protocol));
             match keys.entry(service.key()) {
                 Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_a_service(service.key())),
                 Entry::Vacant(vacant) => _ = vacant.insert(place),
@@ -229,6 +231,28 @@ impl Check<'_> {
                 let wrong = format!("the services up to here have {total} real servers");
                 let allowed = format!("at most {MAX_REAL_SERVERS} over all services");
                 self.wrong(Place::Service(index, "real_server"), wrong, allowed);
+            }
+        }
+    }
+
+    /// Ranges of a protocol and VIP have no port in common.
+    fn ranges(&mut self) {
+        let services = self.balance.services.iter().enumerate();
+        let ranges = services.map(|(index, service)| (service.key(), index)).filter(|(key, _)| key.ports.is_range());
+        let mut ranges: Vec<_> = ranges.collect();
+        // By protocol, address and first port: then one that overlaps any before it overlaps the one that ends last.
+        ranges.sort_unstable();
+        let mut widest: Option<(ServiceKey, usize)> = None;
+        for (key, index) in ranges {
+            let same = widest.filter(|(other, _)| (other.protocol, other.address) == (key.protocol, key.address));
+            if let Some((other, at)) = same.filter(|(other, _)| other.ports.overlaps(key.ports) && *other != key) {
+                let (later, earlier) =
+                    if index > at { ((key, index), (other, at)) } else { ((other, at), (key, index)) };
+                let place = |index| Place::Service(index, "vip");
+                self.clash(place(later.1), place(earlier.1), rules::ports_overlap(later.0, earlier.0));
+            }
+            if same.is_none_or(|(other, _)| other.ports.last() < key.ports.last()) {
+                widest = Some((key, index));
             }
         }
     }
@@ -308,6 +332,7 @@ mod tests {
             scheduler_flags: crate::balance::SchedulerFlags::default(),
             mode: ForwardingMode::Fullnat,
             local_pool: "lan".into(),
+            mss_clamp: crate::balance::MssClamp::Off,
             real_servers: vec![real],
         };
         let scope =

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::balance::{ForwardingMode, PortRange, SchedulerFlags, SchedulerKind, ServiceKey};
+use crate::balance::{ForwardingMode, MssClamp, PortRange, SchedulerFlags, SchedulerKind, ServiceKey};
 use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// What can be changed of a service without touching its real servers.
@@ -19,6 +19,8 @@ pub struct ServiceSettings {
     pub mode: ForwardingMode,
     /// Name of its local pool.
     pub local_pool: String,
+    /// What the MSS options of its sessions' SYNs are lowered to.
+    pub mss_clamp: MssClamp,
 }
 
 impl From<&ServiceConfig> for ServiceSettings {
@@ -28,6 +30,7 @@ impl From<&ServiceConfig> for ServiceSettings {
             scheduler_flags: config.scheduler_flags,
             mode: config.mode,
             local_pool: config.local_pool.clone(),
+            mss_clamp: config.mss_clamp,
         }
     }
 }
@@ -105,7 +108,8 @@ impl fmt::Display for Change {
                 edits.show("scheduler", &from.scheduler, &to.scheduler)?;
                 edits.show("scheduler flags", &from.scheduler_flags, &to.scheduler_flags)?;
                 edits.show("mode", &from.mode, &to.mode)?;
-                edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))
+                edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))?;
+                edits.show("MSS clamp", &from.mss_clamp, &to.mss_clamp)
             }
             Self::ServiceRemove { key, real_servers } => {
                 write!(f, "service {key}: removed with its real servers ({real_servers})")
@@ -130,13 +134,16 @@ impl fmt::Display for Change {
 }
 
 fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSettings) -> fmt::Result {
-    let ServiceSettings { scheduler, scheduler_flags, mode, local_pool } = added;
+    let ServiceSettings { scheduler, scheduler_flags, mode, local_pool, mss_clamp } = added;
     write!(f, "service {key}: added, scheduler {scheduler}")?;
     if !scheduler_flags.is_empty() {
         write!(f, " ({scheduler_flags})")?;
     }
     write!(f, ", mode {mode}")?;
-    if local_pool.is_empty() { Ok(()) } else { write!(f, ", local pool {local_pool}") }
+    if !local_pool.is_empty() {
+        write!(f, ", local pool {local_pool}")?;
+    }
+    if mss_clamp.is_off() { Ok(()) } else { write!(f, ", MSS clamp {mss_clamp}") }
 }
 
 fn show_snat(f: &mut fmt::Formatter<'_>, rule: &SnatConfig, before: Option<&str>) -> fmt::Result {

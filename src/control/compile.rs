@@ -10,7 +10,9 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::model::{Model, Pool, RealServerEntry};
-use crate::balance::{ForwardingMode, LocalPool, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel};
+use crate::balance::{
+    ForwardingMode, LocalPool, MssClamp, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel, WideServices,
+};
 use crate::port::PortId;
 
 impl Model {
@@ -41,12 +43,14 @@ impl Model {
         ServiceTable {
             generation: self.generation,
             by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
+            wide: WideServices::of(&services),
             virtual_addresses: services.iter().map(|service| service.key.address).collect(),
             cursor_count: self.cursors.high_water(),
             has_nat: services.iter().any(|service| service.owned_by_client),
             nat_servers: self.nat_servers(&services),
             snat: self.compile_snat(),
             tunnels: self.compile_tunnels(),
+            mss_clamps: self.compile_mss_clamps(),
             services,
             real_server_present: self.present.clone(),
             pools: self.compile_pools(),
@@ -78,6 +82,18 @@ impl Model {
             tunnels[slot] = tunnel;
         }
         tunnels
+    }
+
+    /// By slot, up to the last real server that has one.
+    fn compile_mss_clamps(&self) -> Vec<MssClamp> {
+        let mut clamps = Vec::new();
+        for service in self.services.values().filter(|service| !service.settings.mss_clamp.is_off()) {
+            for slot in service.real_servers.iter().map(|entry| entry.slot.0 as usize) {
+                clamps.resize(clamps.len().max(slot + 1), MssClamp::Off);
+                clamps[slot] = service.settings.mss_clamp;
+            }
+        }
+        clamps
     }
 
     /// By slot. Withdrawn addresses are on the port that they were withdrawn from.

@@ -203,6 +203,7 @@ impl DataPlane {
         let view = |port: RunningPort<'_>| PortView {
             mac: port.device.mac(),
             promiscuous: port.owner.promiscuous,
+            mss_clamp: port.owner.mss_clamp,
             steering: match self.ports.steering(port.device) {
                 Steering::Rss => forward::Steering::Rss,
                 Steering::Software | Steering::Single => forward::Steering::Software,

@@ -143,7 +143,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::balance::{Timeouts, Weight};
+    use crate::balance::{ForwardingMode, Timeouts, Weight};
     use crate::config::BalanceScope;
     use crate::control::protocol::ErrorKind;
     use crate::telemetry::counters::{SlotLimits, WorkerCounters};
@@ -162,12 +162,13 @@ mod tests {
                 lower_threshold: 0,
             };
             ServiceConfig {
-                vip: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0100 + number)), 80),
+                vip: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::from(0x0a00_0100 + number)), 80).into(),
                 protocol: crate::balance::Protocol::Tcp,
                 scheduler: crate::balance::SchedulerKind::Wlc,
                 scheduler_flags: crate::balance::SchedulerFlags::default(),
                 mode: crate::balance::ForwardingMode::Fullnat,
                 local_pool: "lan".to_owned(),
+                mss_clamp: crate::balance::MssClamp::Off,
                 real_servers: (0..real_servers).map(real_server).collect(),
             }
         };
@@ -255,10 +256,10 @@ mod tests {
         let model = model(&many(2, 2));
         let mut wanted = many(2, 2);
         wanted.local_pools[0].addresses.push(OWN);
-        wanted.local_pools[0].addresses.push(wanted.services[0].vip.ip());
+        wanted.local_pools[0].addresses.push(wanted.services[0].vip.address);
         wanted.local_pools[0].addresses.push(wanted.services[0].real_servers[0].address.ip());
         wanted.services[0].local_pool = "wan".to_owned();
-        wanted.services[1].real_servers[0].address = wanted.services[1].vip;
+        wanted.services[1].real_servers[0].address = SocketAddr::new(wanted.services[1].vip.address, 80);
         wanted.services[1].real_servers[1].weight = Weight(65_536);
         let expected = [
             "local pool \"lan\": 10.64.0.254 is a port's own address; allowed: addresses that the gateway uses for \
@@ -309,10 +310,10 @@ mod tests {
         };
         let cases = [
             (service(|s| s.vip = "224.0.0.1:80".parse().unwrap()), ErrorKind::Invalid),
-            (service(|s| s.vip.set_port(0)), ErrorKind::Invalid),
-            (service(|s| s.vip.set_ip(IpAddr::from([10, 0, 1, 0]))), ErrorKind::Exists),
+            (service(|s| (s.vip.ports, s.mode) = (0.into(), ForwardingMode::Dr)), ErrorKind::Invalid),
+            (service(|s| s.vip.address = IpAddr::from([10, 0, 1, 0])), ErrorKind::Exists),
             (service(|s| s.local_pool = "wan".to_owned()), ErrorKind::NotFound),
-            (service(|s| s.real_servers[0].address = s.vip), ErrorKind::Invalid),
+            (service(|s| s.real_servers[0].address.set_ip(s.vip.address)), ErrorKind::Invalid),
             (service(|s| s.real_servers[0].address.set_port(0)), ErrorKind::Invalid),
             (service(|s| s.real_servers[0].weight = Weight(70_000)), ErrorKind::Invalid),
             (service(|s| s.real_servers.push(s.real_servers[0].clone())), ErrorKind::Invalid),
@@ -335,10 +336,38 @@ mod tests {
     }
 
     #[test]
+    fn ranges_of_ports_that_overlap_are_refused_and_both_named() {
+        let mut before = many(1, 1);
+        before.services[0].vip = "10.0.1.0:8000-8099".parse().unwrap();
+        let model = model(&before);
+        let with = |vip: &str| {
+            let mut wanted = before.clone();
+            wanted.services.push(ServiceConfig { vip: vip.parse().unwrap(), ..before.services[0].clone() });
+            let added = plan(&model, serde_json::json!({"command": "service.add", "service": wanted.services[1]}));
+            (added, model.plan_apply(&wanted))
+        };
+        for vip in ["10.0.1.0:8099-8200", "10.0.1.0:1-65535", "10.0.1.0:8010-8020"] {
+            let (added, applied) = with(vip);
+            let (added, applied) = (added.unwrap_err(), applied.unwrap_err());
+            assert_eq!((added.kind, &added.message), (ErrorKind::Conflict, &applied.message), "{vip}");
+            assert!(
+                added.message.starts_with(&format!(
+                    "service tcp {vip}: vip: tcp {vip} has ports in common with service tcp 10.0.1.0:8000-8099; allowed: "
+                )),
+                "{added}"
+            );
+        }
+        for vip in ["10.0.1.0:8100-8200", "10.0.1.0:8010", "10.0.1.0:0", "10.0.1.1:8000-8099"] {
+            let (added, applied) = with(vip);
+            assert_eq!(lines(&added.unwrap()), lines(&applied.unwrap()), "{vip}");
+        }
+    }
+
+    #[test]
     fn what_clashes_with_a_local_address_is_refused() {
         let model = model(&many(1, 1));
         let mut service = many(2, 1).services.remove(1);
-        service.vip.set_ip(IpAddr::from([10, 64, 0, 1]));
+        service.vip.address = IpAddr::from([10, 64, 0, 1]);
         let refusal = plan(&model, serde_json::json!({"command": "service.add", "service": service})).unwrap_err();
         assert_eq!(
             (refusal.kind, refusal.message.as_str()),
@@ -434,8 +463,8 @@ mod tests {
         let compared = started.elapsed();
         let started = Instant::now();
         let mut last = many(10_000, 10).services.remove(9_999);
-        for port in 1000..2000 {
-            last.vip.set_port(port);
+        for port in 1000_u16..2000 {
+            last.vip.ports = port.into();
             let changes = full.plan(&crate::control::protocol::Request::ServiceAdd { service: last.clone() });
             full.commit(changes.unwrap().unwrap());
         }

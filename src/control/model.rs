@@ -340,14 +340,15 @@ impl ServiceEntry {
     }
 
     pub fn to_config(&self) -> ServiceConfig {
-        let ServiceSettings { scheduler, scheduler_flags, mode, ref local_pool } = self.settings;
+        let ServiceSettings { scheduler, scheduler_flags, mode, ref local_pool, mss_clamp } = self.settings;
         ServiceConfig {
-            vip: SocketAddr::new(self.key.address, self.key.port),
+            vip: self.key.vip(),
             protocol: self.key.protocol,
             scheduler,
             scheduler_flags,
             mode,
             local_pool: local_pool.clone(),
+            mss_clamp,
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
         }
     }

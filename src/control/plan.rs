@@ -25,7 +25,7 @@ impl Model {
         Some(match request {
             Request::Apply { balance, .. } => self.plan_apply(balance),
             Request::ServiceAdd { service } => self.plan_service_add(service),
-            Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool } => {
+            Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool, mss_clamp } => {
                 let key = ServiceKey::from(*service);
                 self.known_service(&key).and_then(|entry| {
                     let mut settings = entry.settings.clone();
@@ -35,6 +35,7 @@ impl Model {
                     settings.scheduler = scheduler.unwrap_or(settings.scheduler);
                     settings.mode = mode.unwrap_or(settings.mode);
                     settings.scheduler_flags = scheduler_flags.unwrap_or(settings.scheduler_flags);
+                    settings.mss_clamp = mss_clamp.unwrap_or(settings.mss_clamp);
                     settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
                     self.plan_service_edit(entry, settings)
                 })
@@ -97,9 +98,11 @@ impl Model {
         if self.by_key.contains_key(&key) {
             return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
-        check(ErrorKind::Invalid, format_args!("service {key}"), rules::endpoint("vip", config.vip))?;
+        check(ErrorKind::Invalid, format_args!("service {key}"), rules::host("vip", config.vip.address))?;
+        check(ErrorKind::Invalid, format_args!("service {key}"), rules::service_protocol(key.protocol))?;
         let flags = rules::scheduler_flags(config.scheduler, config.scheduler_flags);
         check(ErrorKind::Invalid, format_args!("service {key}"), flags)?;
+        self.ports_are_free(key)?;
         self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;
         let mut seen = HashSet::new();
@@ -115,6 +118,20 @@ impl Model {
         let changes = service_add(&config);
         self.enough_slots(&changes)?;
         Ok(changes)
+    }
+
+    /// A new service's range of ports has none in common with that of another one. (Only ranges are looked for.)
+    fn ports_are_free(&self, key: ServiceKey) -> Result<(), Refusal> {
+        let overlaps = |other: &&ServiceKey| {
+            (other.protocol, other.address) == (key.protocol, key.address) && other.ports.overlaps(key.ports)
+        };
+        let mut known = self.by_key.keys().filter(|_| key.ports.is_range());
+        match known.find(overlaps) {
+            Some(&other) => {
+                broken(ErrorKind::Conflict, format_args!("service {key}"), &rules::ports_overlap(key, other))
+            }
+            None => Ok(()),
+        }
     }
 
     fn plan_service_edit(&self, entry: &ServiceEntry, mut to: ServiceSettings) -> Result<Vec<Change>, Refusal> {
@@ -139,7 +156,7 @@ impl Model {
 
     /// Whether real servers that take their service's mode can have its new one.
     fn real_servers_allow(&self, entry: &ServiceEntry, to: &ServiceSettings) -> Result<(), Refusal> {
-        let vip = SocketAddr::new(entry.key.address, entry.key.port);
+        let vip = entry.key.vip();
         for real in
             entry.real_servers.iter().filter(|real| real.config.mode.is_none() && to.mode != entry.settings.mode)
         {
@@ -242,9 +259,8 @@ impl Model {
     /// A real server of a service that there is.
     fn check_real_server(&self, service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
         let (key, settings) = (service.key, &service.settings);
-        let vip = SocketAddr::new(key.address, key.port);
         let subject = format_args!("service {key}: real server {}", config.address);
-        check(ErrorKind::Invalid, subject, rules::real_server(vip, settings.mode, config))?;
+        check(ErrorKind::Invalid, subject, rules::real_server(key.vip(), settings.mode, config))?;
         let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
         let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
         check(ErrorKind::Invalid, subject, lacks_pool)?;

@@ -11,7 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::rows::*;
-use crate::balance::{ForwardingMode, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Timeouts, Tunnel, Weight};
+use crate::balance::{
+    ForwardingMode, MssClamp, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Timeouts, Tunnel, VirtualAddress,
+    Weight,
+};
 use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
@@ -74,6 +77,8 @@ pub enum Request {
         scheduler_flags: Option<SchedulerFlags>,
         /// A new local pool.
         local_pool: Option<String>,
+        /// What the MSS options of its sessions' SYNs are lowered to from now on.
+        mss_clamp: Option<MssClamp>,
     },
     /// Delete a service with its real servers.
     #[serde(rename = "service.del")]
@@ -193,21 +198,21 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceName {
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, or ports.
+    pub vip: VirtualAddress,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
 }
 
 impl From<ServiceKey> for ServiceName {
     fn from(key: ServiceKey) -> Self {
-        Self { vip: SocketAddr::new(key.address, key.port), protocol: key.protocol }
+        Self { vip: key.vip(), protocol: key.protocol }
     }
 }
 
 impl From<ServiceName> for ServiceKey {
     fn from(name: ServiceName) -> Self {
-        Self { protocol: name.protocol, address: name.vip.ip(), port: name.vip.port() }
+        Self { protocol: name.protocol, address: name.vip.address, ports: name.vip.ports }
     }
 }
 

@@ -43,6 +43,7 @@ impl Model {
             scheduler_flags: service.settings.scheduler_flags,
             mode: service.settings.mode,
             local_pool: service.settings.local_pool.clone(),
+            mss_clamp: service.settings.mss_clamp,
             traffic: self.service_traffic(number, service),
             real_servers: service
                 .real_servers

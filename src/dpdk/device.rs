@@ -174,6 +174,7 @@ pub(super) mod tests {
 
     pub(in crate::dpdk) fn port(name: &str, device: Device) -> PortConfig {
         PortConfig {
+            mss_clamp: crate::balance::MssClamp::Off,
             name: name.to_owned(),
             device,
             members: Vec::new(),

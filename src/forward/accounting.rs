@@ -26,8 +26,8 @@ impl Forwarder {
             Protocol::Sctp if !PLAIN => {
                 before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags))
             }
-            // No plain packet is one of SCTP.
-            Protocol::Udp | Protocol::Sctp => State::Udp,
+            // No plain packet is one of SCTP, and echo messages come by another way.
+            Protocol::Udp | Protocol::Sctp | Protocol::Icmp => State::Udp,
         };
         if after != before {
             session.set_state(after);

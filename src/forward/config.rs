@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::balance::MssClamp;
 use crate::flow::HashSeed;
 use crate::flow::ownership::Ownership;
 use crate::port::{MacAddress, WorkerId};
@@ -26,6 +27,8 @@ pub struct PortView {
     pub promiscuous: bool,
     /// How flows come to workers.
     pub steering: Steering,
+    /// What the MSS options of SYNs are lowered to that sessions receive or send by it.
+    pub mss_clamp: MssClamp,
 }
 
 /// What a worker needs to be told at start.

@@ -12,6 +12,7 @@ pub(super) struct Flows<A: Plane> {
     /// A bit for each frame that is a plain packet of this family: the arrays hold these only.
     pub(super) plain: u32,
     pub(super) packets: [Packet<A>; BURST_SIZE],
+    hashes: [FlowHash; BURST_SIZE],
     pub(super) candidates: [Candidate; BURST_SIZE],
 }
 
@@ -20,10 +21,13 @@ impl<A: Plane> Flows<A> {
     /// has the lines loaded that the next one reads, so that a burst waits for memory three times and not a hundred.
     #[inline(always)]
     pub(super) fn of<F: Frame>(sessions: &SessionTable<A>, view: PortView, frames: &[F], skip: u32) -> Self {
-        let mut hashes = [FlowHash(0); BURST_SIZE];
-        let mut flows =
-            Self { plain: 0, packets: [Packet::NONE; BURST_SIZE], candidates: [Candidate::NONE; BURST_SIZE] };
-        let slots = flows.packets.iter_mut().zip(&mut hashes);
+        let mut flows = Self {
+            plain: 0,
+            packets: [Packet::NONE; BURST_SIZE],
+            hashes: [FlowHash(0); BURST_SIZE],
+            candidates: [Candidate::NONE; BURST_SIZE],
+        };
+        let slots = flows.packets.iter_mut().zip(&mut flows.hashes);
         for ((index, frame), (packet, hash)) in frames.iter().enumerate().zip(slots) {
             if skip & 1 << index == 0
                 && let Some(plain) = A::plain(frame, view.mac)
@@ -35,15 +39,15 @@ impl<A: Plane> Flows<A> {
             }
         }
         for index in bits(flows.plain) {
-            flows.candidates[index] = sessions.candidate(hashes[index]);
+            flows.candidates[index] = sessions.candidate(flows.hashes[index]);
         }
         flows
     }
 
-    /// The packet of a frame, if that is a plain one; its addresses are looked at now.
-    pub(super) fn plain_packet(&self, index: usize) -> Option<Packet<A>> {
-        let plain = (self.plain & 1 << index != 0).then_some(self.packets[index]);
-        plain.filter(|packet| A::is_unicast(&packet.key))
+    /// The packet of a frame and its flow's hash, if that is a plain one; its addresses are looked at now.
+    pub(super) fn plain_packet(&self, index: usize) -> Option<(Packet<A>, FlowHash)> {
+        let plain = (self.plain & 1 << index != 0).then_some((self.packets[index], self.hashes[index]));
+        plain.filter(|(packet, _)| A::is_unicast(&packet.key))
     }
 }
 

@@ -19,7 +19,7 @@ use super::parse::{Fragment, Packet};
 use super::plane::Plane;
 use super::sctp_fragment::Correction;
 use super::{DatagramTag, DropReason, Forwarder, Now, Origin, PuntClass, Verdict, Way, cut_trailer};
-use crate::balance::ForwardingMode;
+use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::port::{Frame, PortId};
 use crate::session::Found;
@@ -39,8 +39,9 @@ impl Forwarder {
             Err(reason) => return Verdict::Drop(reason),
         };
         let destination = fragment.packet.key.destination().into();
-        if !self.may_be_of_a_session(destination) {
-            return self.other(destination, PuntClass::Local, false);
+        let is_icmp = fragment.packet.key.protocol() == Protocol::Icmp;
+        if !self.may_be_of_a_session(destination) || is_icmp && self.services.virtual_addresses.contains(&destination) {
+            return self.other(destination, if is_icmp { A::CLASS } else { PuntClass::Local }, false);
         }
         let datagram = Datagram::of(fragment);
         let hash = datagram.hash(self.seed);
@@ -62,14 +63,16 @@ impl Forwarder {
         }
     }
 
-    /// Whether packets to an address may be of a session: it is virtual or local, or a client's that answers in NAT mode go to.
+    /// Whether packets to an address may be of a session: it is virtual or local, a client's that answers in NAT mode go
+    /// to, or outside where there are rules for source NAT.
     fn may_be_of_a_session(&self, destination: IpAddr) -> bool {
         let is_broadcast = |destination| match destination {
             IpAddr::V4(destination) => self.routes.is_broadcast(destination),
             IpAddr::V6(_) => false,
         };
-        let is_answer = || self.services.has_nat && !self.routes.is_local(destination) && !is_broadcast(destination);
-        self.services.is_balanced(destination) || is_answer()
+        let passes = self.services.has_nat || !self.services.snat.is_empty();
+        let is_passing = || passes && !self.routes.is_local(destination) && !is_broadcast(destination);
+        self.services.is_balanced(destination) || is_passing()
     }
 
     /// A first fragment: as any packet of its flow, with its fate remembered. `end`: where its datagram ends, if that is known.
@@ -82,7 +85,10 @@ impl Forwarder {
         now: Now,
     ) -> Verdict {
         let verdict = match self.sctp_correction(fragment, end) {
-            Correction::None => self.miss(port, frame, Some(A::parsed(fragment.packet)), origin, now),
+            Correction::None => {
+                let whole = (A::parsed(fragment.packet), self.sessions.hash(&fragment.packet.key));
+                self.miss(port, frame, Some(whole), origin, now)
+            }
             Correction::Checksum(bits) => self.lead_corrected(port, frame, &fragment.packet, bits, origin, now),
             Correction::EndUnknown => return Verdict::AwaitFragment(tag(hash)),
             Correction::Impossible => Verdict::Drop(DropReason::FragmentNotForwarded),

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::echo::identifier_delta;
 use super::icmp_error::Arrived;
 use super::icmp_plane::Errors;
 use super::parse::IcmpError;
@@ -46,7 +47,10 @@ impl Change {
             quoted: (destination, source),
             quoted_ports: to.reversed().wire_ports(),
             protocol: to.protocol(),
-            delta: session.deltas(direction)[1],
+            delta: match to.protocol() {
+                Protocol::Icmp => identifier_delta(session, direction),
+                _ => session.deltas(direction)[1],
+            },
             // In NAT mode the real server sees the clients' network as it is: also its routers.
             keeps_source: session.mode() == ForwardingMode::Nat && direction == Direction::Inbound,
         }
@@ -174,18 +178,22 @@ pub(super) fn refront<P: Plane, F: Frame>(
 /// Gives a quoted transport header, which may be cut short, the ports that it had on arrival, and lets its checksum follow
 /// where it is quoted. The whole packet had `len` bytes from there on.
 fn change_transport(l4: &mut [u8], len: u16, change: &Change) {
+    if change.protocol == Protocol::Icmp {
+        let [a, b, c, d] = change.quoted_ports;
+        return icmp::set_identifier(l4, u16::from_be_bytes([a | c, b | d]), change.delta);
+    }
     let Some(ports) = l4.first_chunk_mut() else { return };
     let bits = sctp::changed_bits(*ports, change.quoted_ports);
     *ports = change.quoted_ports;
     let at = match change.protocol {
         Protocol::Tcp => tcp::CHECKSUM_AT,
-        Protocol::Udp => udp::CHECKSUM_AT,
         Protocol::Sctp => {
             if let Some(header) = l4.first_chunk_mut() {
                 sctp::flip_checksum(header, crc32c::change(bits, len));
             }
             return;
         }
+        Protocol::Udp | Protocol::Icmp => udp::CHECKSUM_AT,
     };
     let Some(field) = l4.get_mut(at..).and_then(|field| field.first_chunk_mut::<2>()) else { return };
     let has_none = change.protocol == Protocol::Udp && *field == [0, 0];

@@ -15,7 +15,7 @@ use super::plane::Plane;
 use super::tun::NotWrapped;
 use super::way::Way;
 use super::{DropReason, Forwarder, Origin, Verdict};
-use crate::balance::{ForwardingMode, ServiceKey};
+use crate::balance::ForwardingMode;
 use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
@@ -109,8 +109,8 @@ impl Forwarder {
         if let Some(stands_on) = self.services.local_address_port(destination) {
             return self.hand_over(self.ownership.of_answer(stands_on, key), origin);
         }
-        let service = ServiceKey { protocol, address: destination, port: key.destination_port() };
-        let Some(service) = self.services.index_of(&service) else {
+        let service = self.services.service_for(protocol, destination, key.destination_port());
+        let Some(service) = service else {
             let is_answer = self.services.has_nat && !self.routes.is_local(destination);
             let owner = || self.owner_of_client(protocol, (key.destination(), key.destination_port()));
             return if is_answer { self.hand_over(owner(), origin) } else { None };

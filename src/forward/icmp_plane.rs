@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::parse::echo_ports;
 use super::verdict::PuntClass;
 use crate::balance::Protocol;
 use crate::flow::{Address, FlowKey};
@@ -38,10 +39,19 @@ impl<A: Address> Quoted<A> {
     /// The quoted packet's flow, as that packet carries it; none where it is of no protocol that is balanced, or a
     /// fragment. `quote` is the whole quotation.
     pub(super) fn flow(&self, quote: &[u8]) -> Result<Option<FlowKey<A>>, CutShort> {
+        let l4 = quote.get(usize::from(self.header_len)..).unwrap_or_default();
+        let is_ipv4 = self.ends.0.into().is_ipv4();
+        let icmp = if is_ipv4 { icmp::PROTOCOL } else { icmp6::PROTOCOL };
+        if self.protocol == icmp && !self.is_fragment {
+            let (source_port, destination_port, _) = echo_ports(is_ipv4, l4).ok_or(CutShort)?;
+            // Identifier 0 is no session's towards where errors come from; so is what is no echo message.
+            let is_echo = source_port != 0 || destination_port != 0;
+            let flow = || FlowKey::new(Protocol::Icmp, (self.ends.0, source_port), (self.ends.1, destination_port));
+            return Ok(is_echo.then(flow));
+        }
         let Some(protocol) = Protocol::from_number(self.protocol).filter(|_| !self.is_fragment) else {
             return Ok(None);
         };
-        let l4 = quote.get(usize::from(self.header_len)..).unwrap_or_default();
         let &[a, b, c, d, ..] = l4.first_chunk::<{ icmp::QUOTED_LEN }>().ok_or(CutShort)?;
         let port = |high, low| u16::from_be_bytes([high, low]);
         Ok(Some(FlowKey::new(protocol, (self.ends.0, port(a, b)), (self.ends.1, port(c, d)))))

@@ -6,29 +6,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::parse::{self, Packet, Parsed};
 use super::plane::Plane;
 use super::set_up::SetUp;
-use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, is_opening};
-use crate::balance::{Protocol, ServiceKey};
+use super::{DropReason, Forwarder, Now, Origin, PuntClass, Steering, Verdict, has_opening, is_opening};
+use crate::balance::Protocol;
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
 
 impl Forwarder {
-    /// A packet that the look-up of its burst has found no session for: a plain one, or one that has to be parsed yet.
+    /// A packet that the look-up of its burst has found no session for: a plain one, with the hash of its flow, or one that has
+    /// to be parsed yet.
     pub(super) fn miss<F: Frame>(
         &mut self,
         port: PortId,
         frame: &mut F,
-        plain: Option<Parsed>,
+        plain: Option<(Parsed, FlowHash)>,
         origin: Origin,
         now: Now,
     ) -> Verdict {
         let view = self.ports[port.index()];
-        match plain.unwrap_or_else(|| parse::parse(frame, view.mac, view.promiscuous)) {
-            Parsed::Ipv4(packet) => self.unmatched(port, frame, &packet, origin, now),
-            Parsed::Ipv6(packet) => self.unmatched(port, frame, &packet, origin, now),
+        let (parsed, hash) = match plain {
+            Some((parsed, hash)) => (parsed, Some(hash)),
+            None => (parse::parse(frame, view.mac, view.promiscuous), None),
+        };
+        match parsed {
+            Parsed::Ipv4(packet) => {
+                let hash = hash.unwrap_or_else(|| self.sessions.hash(&packet.key));
+                self.unmatched(port, frame, &packet, hash, (origin, now))
+            }
+            Parsed::Ipv6(packet) => {
+                let hash = hash.unwrap_or_else(|| self.sessions.hash(&packet.key));
+                self.unmatched(port, frame, &packet, hash, (origin, now))
+            }
             Parsed::Ipv4Fragment => self.fragment::<Ipv4Addr, F>(port, frame, origin, now),
             Parsed::Ipv6Fragment => self.fragment::<Ipv6Addr, F>(port, frame, origin, now),
+            Parsed::Echo(packet) => self.echo(port, frame, &packet, (origin, now)),
+            Parsed::Echo6(packet) => self.echo(port, frame, &packet, (origin, now)),
             Parsed::IcmpError(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Icmp6Error(error) => self.icmp_error(port, frame, &error, origin),
             Parsed::Other { destination, class, fragment } => self.other(destination, class, fragment),
@@ -42,17 +55,17 @@ impl Forwarder {
         port: PortId,
         frame: &mut F,
         packet: &Packet<A>,
-        origin: Origin,
-        now: Now,
+        hash: FlowHash,
+        (origin, now): (Origin, Now),
     ) -> Verdict {
-        let hash = self.sessions.hash(&packet.key);
         if let Some(verdict) = self.forward_found(port, frame, packet, hash, now) {
             return verdict;
         }
         let destination = packet.key.destination().into();
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
-        let key = ServiceKey { protocol, address: destination, port: destination_port };
-        let Some(service) = self.services.index_of(&key) else {
+        let exact = self.services.exact_service(protocol, destination, destination_port);
+        let wide = || if self.has_exact_only { None } else { self.wide_service(&packet.key) };
+        let Some(service) = exact.or_else(wide) else {
             return self.astray(port, frame, packet, hash, (origin, now));
         };
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
@@ -66,7 +79,7 @@ impl Forwarder {
         {
             return verdict;
         }
-        if protocol != Protocol::Udp && !is_opening(packet.flags) {
+        if has_opening(protocol) && !is_opening(packet.flags) {
             if self.workers > 1 && is_fragment() && !by_software() {
                 // Another worker may well have its session.
                 return Verdict::Drop(DropReason::NoSession);
@@ -88,6 +101,13 @@ impl Forwarder {
         }
     }
 
+    /// The service of several ports that is for a packet which no service of just its port is for.
+    #[cold]
+    #[inline(never)]
+    fn wide_service<A: Plane>(&self, key: &FlowKey<A>) -> Option<usize> {
+        self.services.wide.find(key.protocol(), key.destination().into(), key.destination_port())
+    }
+
     /// A packet without a session that no service is for. (No service stands on a local address.)
     #[inline(always)]
     fn astray<A: Plane, F: Frame>(
@@ -102,7 +122,7 @@ impl Forwarder {
         if self.services.local_addresses.contains_key(&destination) {
             return self.stray_answer(port, frame, packet, origin);
         }
-        if self.services.snat.is_empty() && !self.services.has_nat {
+        if self.has_exact_only {
             return self.other(destination, PuntClass::Local, false);
         }
         self.no_service(port, frame, packet, hash, (origin, now))

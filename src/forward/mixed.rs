@@ -14,6 +14,7 @@ use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, PortId};
 use crate::route::HopEntry;
 use crate::session::{Found, Session};
+use crate::wire::tcp::Flags;
 use crate::wire::{ethernet, icmp};
 
 impl Forwarder {
@@ -34,6 +35,9 @@ impl Forwarder {
         found: Found,
         now: Now,
     ) -> Verdict {
+        if self.clamps_mss && packet.flags.has(Flags::SYN) {
+            self.clamp_mss::<P, Ipv6Addr, F>(port, frame, packet, found);
+        }
         let session = *self.sessions.ipv6.session(found.index);
         if found.direction == Direction::Inbound && !self.services.is_present(session.real_server()) {
             return Verdict::Drop(DropReason::RealServerRemoved);

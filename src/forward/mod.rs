@@ -16,6 +16,7 @@ mod config;
 pub mod cut;
 mod datagrams;
 pub mod early;
+mod echo;
 mod flows;
 mod fragment;
 mod fullnat;
@@ -25,6 +26,7 @@ mod icmp_plane;
 mod icmp_tunnel;
 mod miss;
 mod mixed;
+mod mss;
 mod nat;
 pub mod parse;
 pub mod pending;
@@ -55,7 +57,7 @@ use self::parse::{Packet, Parsed};
 use self::plane::{Plane, routed};
 use self::way::Way;
 use crate::balance::ForwardingMode;
-use crate::balance::ServiceTable;
+use crate::balance::{Protocol, ServiceTable};
 use crate::flow::ownership::Ownership;
 use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, PortId, WorkerId};
@@ -131,6 +133,11 @@ pub struct Forwarder {
     /// Of the outer packet sent last in TUN mode without DF.
     identification: u16,
     seed: HashSeed,
+    /// Whether no other service or rule can be for a packet that no service of just its port is for: one flag, since all such packets
+    /// ask.
+    has_exact_only: bool,
+    /// Whether any SYN's MSS option may have to be lowered.
+    clamps_mss: bool,
     datagrams: Datagrams,
     /// Whose first fragments have come since that was last asked: one at most for each frame of a burst.
     arrived: Vec<DatagramTag>,
@@ -165,6 +172,8 @@ impl Forwarder {
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
             identification: 0,
             seed: config.seed,
+            has_exact_only: true,
+            clamps_mss: false,
             datagrams: Datagrams::default(),
             arrived: Vec::with_capacity(BURST_SIZE),
         })
@@ -185,7 +194,11 @@ impl Forwarder {
         for (port, view) in (0..).map(PortId).zip(&mut self.ports) {
             view.mac = routes.interface(port).map_or(view.mac, |interface| interface.mac);
         }
-        (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes))
+        let old = (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes));
+        self.clamps_mss = self.wants_mss_clamped();
+        let now = &self.services;
+        self.has_exact_only = now.wide.is_empty() && now.snat.is_empty() && !now.has_nat;
+        old
     }
 
     /// Takes a burst of at most [`BURST_SIZE`] frames that came in by `port`, and gives the verdict on each.
@@ -211,7 +224,7 @@ impl Forwarder {
             return self.process_others((port, view), frames, (&flows, forwarded), (origin, now), verdicts);
         }
         for index in bits(all & !forwarded) {
-            let packet = flows.plain_packet(index).map(Parsed::Ipv4);
+            let packet = flows.plain_packet(index).map(|(packet, hash)| (Parsed::Ipv4(packet), hash));
             verdicts[index] = self.miss(port, &mut frames[index], packet, origin, now);
         }
     }
@@ -229,8 +242,9 @@ impl Forwarder {
         let ipv6 = Flows::of(&self.sessions.ipv6, view, frames, ipv4.plain);
         let done = done | self.forward_known::<Ipv6Addr, F>(port, frames, &ipv6, now, verdicts);
         for index in bits(all(frames.len()) & !done) {
-            let ipv4 = ipv4.plain_packet(index).map(Parsed::Ipv4);
-            let packet = ipv4.or_else(|| ipv6.plain_packet(index).map(Parsed::Ipv6));
+            let ipv4 = ipv4.plain_packet(index).map(|(packet, hash)| (Parsed::Ipv4(packet), hash));
+            let ipv6 = || ipv6.plain_packet(index).map(|(packet, hash)| (Parsed::Ipv6(packet), hash));
+            let packet = ipv4.or_else(ipv6);
             verdicts[index] = self.miss(port, &mut frames[index], packet, origin, now);
         }
     }
@@ -276,8 +290,8 @@ impl Forwarder {
             let packet = &flows.packets[index];
             let Some(found) = sessions.confirm(flows.candidates[index], &packet.key) else { continue };
             let session = sessions.session(found.index);
-            if is_opening(packet.flags) {
-                // A session that is over gives way to it, later.
+            if packet.flags.has(Flags::SYN) {
+                // A session that is over gives way to it, later; or its MSS option is lowered.
                 sessions.prefetch_removal(found.index);
                 continue;
             }
@@ -356,6 +370,9 @@ impl Forwarder {
         found: Found,
         now: Now,
     ) -> Verdict {
+        if self.clamps_mss && packet.flags.has(Flags::SYN) {
+            self.clamp_mss::<A, A, F>(port, frame, packet, found);
+        }
         let session = A::table(&self.sessions).session(found.index);
         if session.mode().is_one_way() {
             return self.forward_hit::<true, false, A, F>(port, frame, packet, found, now);
@@ -496,6 +513,11 @@ enum Resolved {
     Now(HopIndex),
     /// Who it is; its link-layer address is asked for.
     Later(Hop),
+}
+
+/// Whether only certain packets open a session of a protocol.
+fn has_opening(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Tcp | Protocol::Sctp)
 }
 
 /// Whether a segment opens a connection.

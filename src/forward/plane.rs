@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::icmp_plane::Errors;
 use super::parse::{self, Fragment, Packet, Parsed};
 use super::{DropReason, rewrite};
+use crate::balance::Protocol;
 use crate::flow::{Direction, FlowKey};
 use crate::port::{Frame, MacAddress};
 use crate::session::{Session, Tabled};
@@ -25,6 +26,10 @@ pub(super) trait Plane: Tabled + Errors {
     const IN_IP: u8;
     /// The protocol number of its ICMP.
     const ICMP: u8;
+    /// Its echo requests and replies.
+    const ECHO_REQUEST: u8;
+    /// See [`Plane::ECHO_REQUEST`].
+    const ECHO_REPLY: u8;
     /// Bytes of the largest ICMP error (RFC 1812, 4.3.2.3; RFC 4443, 2.4 (c)).
     const MAX_ICMP_PACKET: usize;
     /// No smaller MTU is told to anyone: each link takes this much (RFC 791, 3.2; RFC 8200, 5).
@@ -90,6 +95,8 @@ impl Plane for Ipv4Addr {
     const ETHERTYPE: u16 = ethernet::IPV4;
     const IN_IP: u8 = ipv4::IN_IP;
     const ICMP: u8 = icmp::PROTOCOL;
+    const ECHO_REQUEST: u8 = icmp::ECHO_REQUEST;
+    const ECHO_REPLY: u8 = icmp::ECHO_REPLY;
     const MAX_ICMP_PACKET: usize = 576;
     const MIN_MTU: u16 = 68;
     const HAS_MIXED: bool = false;
@@ -111,7 +118,7 @@ impl Plane for Ipv4Addr {
     }
 
     fn parsed(packet: Packet<Self>) -> Parsed {
-        Parsed::Ipv4(packet)
+        if packet.key.protocol() == Protocol::Icmp { Parsed::Echo(packet) } else { Parsed::Ipv4(packet) }
     }
 
     fn piece(packet: &[u8], _: u8) -> Option<Piece> {
@@ -174,6 +181,8 @@ impl Plane for Ipv6Addr {
     const ETHERTYPE: u16 = ethernet::IPV6;
     const IN_IP: u8 = ipv6::IN_IP;
     const ICMP: u8 = icmp6::PROTOCOL;
+    const ECHO_REQUEST: u8 = icmp6::ECHO_REQUEST;
+    const ECHO_REPLY: u8 = icmp6::ECHO_REPLY;
     const MAX_ICMP_PACKET: usize = ipv6::MIN_MTU as usize;
     const MIN_MTU: u16 = ipv6::MIN_MTU;
     const HAS_MIXED: bool = true;
@@ -193,7 +202,7 @@ impl Plane for Ipv6Addr {
     }
 
     fn parsed(packet: Packet<Self>) -> Parsed {
-        Parsed::Ipv6(packet)
+        if packet.key.protocol() == Protocol::Icmp { Parsed::Echo6(packet) } else { Parsed::Ipv6(packet) }
     }
 
     fn piece(packet: &[u8], header_len: u8) -> Option<Piece> {

@@ -66,7 +66,8 @@ impl Forwarder {
         now: Now,
     ) -> Verdict {
         flip_checksum(frame, packet, bits);
-        let verdict = self.miss(port, frame, Some(A::parsed(*packet)), origin, now);
+        let parsed = (A::parsed(*packet), self.sessions.hash(&packet.key));
+        let verdict = self.miss(port, frame, Some(parsed), origin, now);
         if matches!(verdict, Verdict::Cut(_)) {
             // A smaller first fragment will come, as if it had been sent so.
             flip_checksum(frame, packet, bits);

@@ -61,7 +61,7 @@ impl Forwarder {
         if A::table(&self.sessions).is_full() {
             return Err(DropReason::SessionTableFull);
         }
-        let real = (A::of(server.address).ok_or(DropReason::NoRealServer)?, server.port);
+        let real = (A::of(server.address).ok_or(DropReason::NoRealServer)?, server.port_for(key.destination_port()));
         let (protocol, client) = (key.protocol(), (key.source(), key.source_port()));
         let (local, outbound) = match server.mode {
             ForwardingMode::Fullnat => {

@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::fullnat::{Answers, take_local_port};
 use super::parse::Packet;
 use super::plane::Plane;
-use super::{DropReason, Forwarder, Now, Origin, PuntClass, Verdict, is_opening};
-use crate::balance::{ForwardingMode, Protocol};
+use super::{DropReason, Forwarder, Now, Origin, PuntClass, Verdict, has_opening, is_opening};
+use crate::balance::ForwardingMode;
 use crate::flow::{FlowHash, FlowKey};
-use crate::port::{Frame, PortId};
+use crate::port::{Frame, PortId, WorkerId};
 use crate::route::Resolution;
 use crate::session::{Found, Session};
 
@@ -36,17 +36,16 @@ impl Forwarder {
         // What a real server in NAT mode answers is its client's, whose session another worker may have. What it asks from
         // the port that it answers from goes the same way, since nothing tells the two apart.
         let may_be_answer = self.services.has_nat && (rule.is_none() || self.is_nat_server(key));
-        let steered = !self.is_dealt_by_software(port, protocol);
         let owner = match may_be_answer {
             true => self.owner_of_client(protocol, (key.destination(), key.destination_port())),
-            false if rule.is_some() && !steered => self.owner_of_client(protocol, (key.source(), key.source_port())),
+            false if rule.is_some() => self.owner_of_outgoing(port, key, origin),
             false => self.worker,
         };
         if let Some(verdict) = self.hand_over(owner, origin) {
             return verdict;
         }
         let Some(rule) = rule else { return self.other(destination, PuntClass::Local, false) };
-        if protocol != Protocol::Udp && !is_opening(packet.flags) {
+        if has_opening(protocol) && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
         match self.set_up_snat(rule, key, hash, now) {
@@ -58,9 +57,21 @@ impl Forwarder {
         }
     }
 
+    /// The worker that an outgoing flow belongs to. A first fragment comes to another one than whole packets do where RSS deals
+    /// these: so it goes where they would come, if that is known.
+    fn owner_of_outgoing<A: Plane>(&self, port: PortId, key: &FlowKey<A>, origin: Origin) -> WorkerId {
+        let is_fragment = matches!(origin, Origin::Gathered | Origin::HandedOn);
+        let steered = !self.is_dealt_by_software(port, key.protocol());
+        match self.ownership.rss(port, key.protocol()) {
+            Some(rss) if steered && is_fragment => rss.owner(key),
+            _ if steered && !is_fragment => self.worker,
+            _ => self.owner_of_client(key.protocol(), (key.source(), key.source_port())),
+        }
+    }
+
     /// The first rule for a flow that enters by `port`: one that matches it, and whose local addresses are on the port that
     /// it leaves by. So none goes from one inside network to another with an address of the outside.
-    fn snat_rule<A: Plane>(&self, port: PortId, key: &FlowKey<A>) -> Option<usize> {
+    pub(super) fn snat_rule<A: Plane>(&self, port: PortId, key: &FlowKey<A>) -> Option<usize> {
         let table = &*self.services;
         if table.snat.is_empty() {
             return None;
@@ -81,12 +92,13 @@ impl Forwarder {
 
     /// Whether a packet comes from where a real server in NAT mode answers from.
     fn is_nat_server<A: Plane>(&self, key: &FlowKey<A>) -> bool {
-        let source = SocketAddr::new(key.source().into(), key.source_port());
-        self.services.nat_servers.contains(&(key.protocol(), source))
+        let answers_from =
+            |port| self.services.nat_servers.contains(&(key.protocol(), SocketAddr::new(key.source().into(), port)));
+        answers_from(key.source_port()) || answers_from(0)
     }
 
     /// Sets up a session by a rule, given by its index.
-    fn set_up_snat<A: Plane>(
+    pub(super) fn set_up_snat<A: Plane>(
         &mut self,
         rule: usize,
         key: &FlowKey<A>,

@@ -112,7 +112,7 @@ pub(super) enum NotWrapped {
 }
 
 /// Bytes that a tunnel to this address puts in front of a packet.
-fn overhead(tunnel: Tunnel, to: IpAddr) -> u16 {
+pub(super) fn overhead(tunnel: Tunnel, to: IpAddr) -> u16 {
     let shim = match tunnel.encapsulation {
         Encapsulation::Ipip => 0,
         Encapsulation::Gre if tunnel.checksum => gre::LEN_WITH_CHECKSUM,

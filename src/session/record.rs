@@ -8,7 +8,7 @@ use crate::balance::{ForwardingMode, Protocol, RealServerSlot};
 use crate::flow::{Address, Direction, FlowKey};
 use crate::route::HopIndex;
 use crate::wire::checksum::{Delta, TTL_DECREMENT};
-use crate::wire::{sctp, udp};
+use crate::wire::{icmp, sctp, udp};
 
 /// A session: `client -> virtual` outside is `local -> real` inside in FULLNAT mode and `client -> real` in NAT
 /// mode. In modes DR and TUN `real -> client` is no flow that the gateway sees: it says where packets go, and no more.
@@ -117,6 +117,7 @@ impl<A: Address> Session<A> {
         let protocol = match self.protocol {
             udp::PROTOCOL => Protocol::Udp,
             sctp::PROTOCOL => Protocol::Sctp,
+            icmp::PROTOCOL => Protocol::Icmp,
             _ => Protocol::Tcp,
         };
         FlowKey::from_wire(protocol, self.addresses[direction as usize], self.ports[direction as usize])

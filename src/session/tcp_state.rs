@@ -7,7 +7,7 @@ use crate::wire::tcp::Flags;
 
 use super::Tick;
 
-/// A session's state. The TCP states are IPVS's, in its order; UDP has one; those of SCTP are apart, but for NONE.
+/// A session's state. The TCP states are IPVS's, in its order; UDP has one, and so has ICMP; those of SCTP are apart, but for NONE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, bytemuck::Zeroable)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the states of RFC 9293 and RFC 9260 by IPVS's names")]
@@ -37,11 +37,12 @@ pub enum State {
     SctpShutdownAckSent,
     SctpRejected,
     SctpClosed,
+    Icmp,
 }
 
 impl State {
     /// Every state: `ALL[state as usize] == state`.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::None,
         Self::Established,
         Self::SynSent,
@@ -67,12 +68,14 @@ impl State {
         Self::SctpShutdownAckSent,
         Self::SctpRejected,
         Self::SctpClosed,
+        Self::Icmp,
     ];
 
     /// IPVS's name.
     pub const fn name(self, protocol: Protocol) -> &'static str {
         match (self, protocol) {
             (Self::Udp, _) | (_, Protocol::Udp) => "UDP",
+            (Self::Icmp, _) | (_, Protocol::Icmp) => "ICMP",
             (Self::None, _) => "NONE",
             (Self::Established | Self::SctpEstablished, _) => "ESTABLISHED",
             (Self::SynSent, _) => "SYN_SENT",
@@ -227,6 +230,7 @@ impl TimeoutTable {
             timeouts.sctp_shutdown_ack_sent,
             timeouts.sctp_rejected,
             timeouts.sctp_closed,
+            timeouts.icmp,
         ];
         Self(seconds.map(|seconds| seconds.saturating_mul(Tick::PER_SECOND)))
     }

@@ -1,6 +1,6 @@
 //! ICMP (RFC 792): errors, those that the gateway makes and those that it passes on.
 
-use super::checksum::{fold, sum};
+use super::checksum::{Delta, fold, sum};
 
 /// IP protocol number.
 pub const PROTOCOL: u8 = 1;
@@ -15,6 +15,26 @@ pub(super) const TIME_EXCEEDED: u8 = 11;
 pub(super) const PARAMETER_PROBLEM: u8 = 12;
 /// The code of [`UNREACHABLE`] that has an MTU.
 pub(super) const FRAGMENTATION_NEEDED: u8 = 4;
+
+/// Types of echo messages.
+pub const ECHO_REQUEST: u8 = 8;
+/// See [`ECHO_REQUEST`].
+pub const ECHO_REPLY: u8 = 0;
+/// Bytes of an echo message's header, in ICMP and in ICMPv6 (RFC 4443, 4).
+pub const ECHO_LEN: usize = 8;
+
+/// The identifier of an echo message, in ICMP or ICMPv6; none where its header is cut short.
+pub fn identifier(message: &[u8]) -> Option<u16> {
+    let &[_, _, _, _, high, low, ..] = message.first_chunk::<ECHO_LEN>()?;
+    Some(u16::from_be_bytes([high, low]))
+}
+
+/// Gives an echo message another identifier, and lets its checksum follow. A message that is cut short is left alone.
+pub fn set_identifier(message: &mut [u8], identifier: u16, delta: Delta) {
+    let Some([_, _, first, second, high, low, ..]) = message.first_chunk_mut::<ECHO_LEN>() else { return };
+    [*high, *low] = identifier.to_be_bytes();
+    [*first, *second] = delta.apply([*first, *second]);
+}
 
 /// An error that the gateway sends about a packet that it could not forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,11 @@ use super::ipv6;
 /// IP protocol number.
 pub const PROTOCOL: u8 = 58;
 
+/// Types of echo messages.
+pub const ECHO_REQUEST: u8 = 128;
+/// See [`ECHO_REQUEST`].
+pub const ECHO_REPLY: u8 = 129;
+
 /// The type of errors: destination unreachable.
 pub const UNREACHABLE: u8 = 1;
 /// Packet too big.

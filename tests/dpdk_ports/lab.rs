@@ -147,6 +147,7 @@ pub fn port(name: &str, device: &str) -> PortConfig {
         rx_descriptors: 512,
         tx_descriptors: 512,
         promiscuous: true,
+        mss_clamp: fullgate::balance::MssClamp::Off,
         steering: PortSteering::Auto,
         link_timeout_milliseconds: 2000,
     }

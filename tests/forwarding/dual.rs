@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use fullgate::balance::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, Protocol, RealServer, Service, ServiceKey, ServiceTable, Tunnel,
+    ForwardingMode, LocalAddress, LocalAddressSlot, MssClamp, Protocol, RealServer, Service, ServiceKey, ServiceTable,
+    Tunnel, VirtualAddress, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
@@ -71,7 +72,7 @@ impl Packet {
             Protocol::Tcp => {
                 step.tcp(self.source.1, self.destination.1, 7, 1000).syn().write(&mut bytes, &self.payload).unwrap();
             }
-            Protocol::Udp => {
+            Protocol::Udp | Protocol::Icmp => {
                 step.udp(self.source.1, self.destination.1).write(&mut bytes, &self.payload).unwrap();
             }
             Protocol::Sctp => unreachable!("made above"),
@@ -186,7 +187,7 @@ impl Dual {
     ) -> Self {
         let limits = SlotLimits { real_servers: 16, local_addresses: 4 };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect();
-        let view = |mac| PortView { mac, promiscuous: false, steering };
+        let view = |mac| PortView { mac, promiscuous: false, steering, mss_clamp: MssClamp::Off };
         let now = Now::from_nanoseconds(1_000_000_000);
         let ownership = fullgate::flow::ownership::Ownership::in_turn(workers);
         let config = ForwarderConfig {
@@ -219,6 +220,24 @@ impl Dual {
 
     pub fn with(mut self, tunnel: Tunnel) -> Self {
         self.services.tunnels = vec![tunnel];
+        self.adopt(&routes(true));
+        self
+    }
+
+    /// With a service that lowers MSS options to this.
+    pub fn clamping(mut self, clamp: MssClamp) -> Self {
+        self.services.mss_clamps = vec![clamp];
+        self.adopt(&routes(true));
+        self
+    }
+
+    /// With a service of these ports, whose real server has the one that clients ask for.
+    pub fn wide(mut self, ports: &str) -> Self {
+        let service = &mut self.services.services[0];
+        service.key.ports = format!("10.0.0.1:{ports}").parse::<VirtualAddress>().unwrap().ports;
+        service.real_servers[0].port = 0;
+        self.services.by_key = [(service.key, 0)].into_iter().collect();
+        self.services.wide = WideServices::of(&self.services.services);
         self.adopt(&routes(true));
         self
     }
@@ -284,7 +303,7 @@ fn services(protocol: Protocol, mode: ForwardingMode, vip: IpAddr, address: IpAd
     let server = RealServer { mode, port, address, ..lab::server(0, lab::SERVER, 1) };
     let is_nat = mode == ForwardingMode::Nat;
     let service = Service {
-        key: ServiceKey { protocol, address: vip, port: 80 },
+        key: ServiceKey { protocol, address: vip, ports: 80.into() },
         owned_by_client: is_nat,
         ..lab::service(protocol, vec![server])
     };

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
 use fullgate::balance::scheduler::Candidate;
 use fullgate::balance::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    Scheduler, SchedulerFlags, SchedulerKind, SchedulerSettings, Service, ServiceKey, ServiceTable, Weight,
+    ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, MssClamp, PortRange, Protocol, RealServer,
+    RealServerSlot, Scheduler, SchedulerFlags, SchedulerKind, SchedulerSettings, Service, ServiceKey, ServiceTable,
+    Weight, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
@@ -36,7 +37,7 @@ pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 
 pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
-        key: ServiceKey { protocol, address: VIP.into(), port: 80 },
+        key: ServiceKey { protocol, address: VIP.into(), ports: 80.into() },
         scheduler: scheduler(SchedulerKind::Rr, SchedulerFlags::default(), &servers),
         pool: Some(0),
         owned_by_client: false,
@@ -68,6 +69,7 @@ pub fn table(services: Vec<Service>, ports: PortRange) -> ServiceTable {
     ServiceTable {
         generation: 1,
         by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
+        wide: WideServices::of(&services),
         virtual_addresses: services.iter().map(|service| service.key.address).collect(),
         services,
         cursor_count: 32,
@@ -110,6 +112,9 @@ fn counters(workers: u8) -> Arc<[Arc<WorkerCounters>]> {
     (0..workers).map(|_| Arc::new(WorkerCounters::new(limits))).collect()
 }
 
+/// Ports that lower no MSS option.
+const UNCLAMPED: [MssClamp; 2] = [MssClamp::Off; 2];
+
 pub struct Gateway {
     pub forwarder: Forwarder,
     pub counters: Arc<[Arc<WorkerCounters>]>,
@@ -125,6 +130,12 @@ impl Gateway {
         Self::built((Ownership::in_turn(workers), Steering::Software), services, workers, worker, session_capacity)
     }
 
+    /// With ports that lower MSS options to this.
+    pub fn clamping(clamps: [MssClamp; 2], services: ServiceTable) -> Self {
+        let ownership = (Ownership::in_turn(1), Steering::Software);
+        Self::counting((ownership, clamps), Arc::new(services), counters(1), WorkerId(0), 1000)
+    }
+
     pub fn owning(
         ownership: Ownership,
         services: ServiceTable,
@@ -136,14 +147,13 @@ impl Gateway {
     }
 
     pub fn built(
-        (ownership, steering): (Ownership, Steering),
+        steered: (Ownership, Steering),
         services: ServiceTable,
         workers: u8,
         worker: WorkerId,
         session_capacity: u32,
     ) -> Self {
-        let counters = counters(workers);
-        Self::counting((ownership, steering), Arc::new(services), counters, worker, session_capacity)
+        Self::counting((steered, UNCLAMPED), Arc::new(services), counters(workers), worker, session_capacity)
     }
 
     /// All workers of a gateway, with one table.
@@ -152,25 +162,31 @@ impl Gateway {
         let (services, counters) = (Arc::new(services), counters(workers));
         let worker = |worker| {
             let ownership = (Ownership::in_turn(workers), Steering::Rss);
-            Self::counting(ownership, services.clone(), counters.clone(), WorkerId(worker), session_capacity)
+            Self::counting(
+                (ownership, UNCLAMPED),
+                services.clone(),
+                counters.clone(),
+                WorkerId(worker),
+                session_capacity,
+            )
         };
         (0..workers).map(worker).collect()
     }
 
     fn counting(
-        (ownership, steering): (Ownership, Steering),
+        ((ownership, steering), clamps): ((Ownership, Steering), [MssClamp; 2]),
         services: Arc<ServiceTable>,
         counters: Arc<[Arc<WorkerCounters>]>,
         worker: WorkerId,
         session_capacity: u32,
     ) -> Self {
         let workers = u8::try_from(counters.len()).unwrap();
-        let view = |mac| PortView { mac, promiscuous: false, steering };
+        let view = |mac, mss_clamp| PortView { mac, promiscuous: false, steering, mss_clamp };
         let now = Now::from_nanoseconds(1_000_000_000);
         let config = ForwarderConfig {
             worker,
             workers,
-            ports: vec![view(WAN_MAC), view(LAN_MAC)],
+            ports: vec![view(WAN_MAC, clamps[0]), view(LAN_MAC, clamps[1])],
             session_capacity: Capacity { ipv4: session_capacity, ipv6: session_capacity },
             ownership,
             seed: HashSeed([11, 12]),
@@ -189,6 +205,14 @@ impl Gateway {
     /// Sends one packet in and gives the verdict and the bytes as they are then.
     pub fn send(&mut self, port: PortId, packet: &[u8]) -> (Verdict, Vec<u8>) {
         self.send_burst(port, &[packet.to_vec()]).remove(0)
+    }
+
+    /// The same for one that reached this worker so.
+    pub fn send_as(&mut self, port: PortId, packet: &[u8], origin: Origin) -> (Verdict, Vec<u8>) {
+        let mut frames = [MemoryFrame::new(packet)];
+        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
+        self.forwarder.process(port, &mut frames, origin, self.now, &mut verdicts);
+        (verdicts[0], frames[0].bytes().to_vec())
     }
 
     /// The same with only the first `first` bytes in the packet's first buffer; what it is then, put together.

@@ -96,6 +96,7 @@ fn port_config(name: &str, addresses: &[&str], routes: &[RouteConfig]) -> PortCo
         rx_descriptors: 512,
         tx_descriptors: 512,
         promiscuous: false,
+        mss_clamp: fullgate::balance::MssClamp::Off,
         steering: PortSteering::Auto,
         link_timeout_milliseconds: 0,
     }

@@ -130,3 +130,64 @@ fn rules_are_given_and_taken_at_run_time_and_survive_a_restart() {
     assert_eq!(gateway.command(&format!("apply --config {}", file.display())), "snat office: removed\n");
     assert!(lab.reals[0].enter(|| get(outside, "/")).is_err());
 }
+
+/// Pings from inside reach a host outside and come back, also those that take several fragments, by one worker and two.
+#[test]
+fn hosts_inside_ping_hosts_outside() {
+    for cores in ["[0]", "[0, 1]"] {
+        let (lab, _servers, mut configuration) = lab(cores);
+        configuration.balance += RULES;
+        let gateway = Gateway::start(&lab, &configuration);
+        for inside in &lab.reals {
+            for (end, size) in [
+                (IpAddr::from(OUTSIDE), "56"),
+                (OUTSIDE6.into(), "56"),
+                (OUTSIDE.into(), "4000"),
+                (OUTSIDE6.into(), "4000"),
+            ] {
+                let ping = |count: &str| {
+                    let mut ping = inside.command("ping");
+                    ping.args(["-c", count, "-i", "0.05", "-w", "20", "-s", size, &end.to_string()]);
+                    let output = ping.output().unwrap();
+                    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+                };
+                // The first one waits until neighbours are known, which only a few packets do.
+                wait_for("a first reply", PATIENCE, || ping("1").0.then_some(()));
+                let (all, text) = ping("5");
+                assert!(all && text.contains("5 received"), "{cores} {end} {size}: {text}");
+            }
+        }
+        let sessions = gateway.sessions();
+        let echoes: Vec<_> = sessions.iter().filter(|row| row.state == "ICMP").collect();
+        assert!(echoes.len() >= 8, "{sessions:?}");
+        assert!(echoes.iter().all(|row| row.mode == "snat" && row.local.is_some()), "{echoes:?}");
+        assert_eq!(gateway.json("session count --protocol icmp")["by_state"][0][0], "ICMP");
+        assert!(gateway.stats().fragments.forwarded >= 2 * 3 * 4 * 5);
+    }
+}
+
+/// A datagram in fragments goes out and its echo comes back.
+#[test]
+fn fragments_go_out_and_come_back() {
+    for cores in ["[0]", "[0, 1]"] {
+        let (lab, _servers, mut configuration) = lab(cores);
+        configuration.balance += RULES;
+        let gateway = Gateway::start(&lab, &configuration);
+        for end in [SocketAddr::from((OUTSIDE, 53)), (OUTSIDE6, 53).into()] {
+            lab.reals[0].enter(|| {
+                let any: IpAddr =
+                    if end.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let socket = UdpSocket::bind((any, 0)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let question: Vec<u8> = (0..1900).map(|n| n as u8).collect();
+                let mut buffer = [0; 4096];
+                for _datagram in 0..20 {
+                    socket.send_to(&question, end).unwrap();
+                    let (len, from) = socket.recv_from(&mut buffer).unwrap();
+                    assert_eq!((len > 0, from), (true, end));
+                }
+            });
+        }
+        assert!(gateway.sessions().iter().filter(|row| row.mode == "snat").count() == 2, "one a flow");
+    }
+}

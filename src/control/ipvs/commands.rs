@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::entries;
 use super::rates::{Rates, name};
-use crate::balance::{ForwardingMode, SchedulerKind, Weight};
+use crate::balance::{ForwardingMode, MssClamp, SchedulerKind, Weight};
 use crate::config::{RealServerConfig, ServiceConfig};
 use crate::control::plane::ControlHandle;
 use crate::control::protocol::{
@@ -75,9 +75,11 @@ impl<F, E> Director<F, E> {
             Command::DeleteService(id) => self.delete_service(entries::name_of(id)?).await,
             Command::ListServices => {
                 let rows = self.rows().await?;
-                Ok(Answer::Services(rows.iter().map(|row| self.service_entry(row)).collect()))
+                Ok(Answer::Services(rows.iter().filter_map(|row| self.service_entry(row)).collect()))
             }
-            Command::GetService(id) => Ok(Answer::Service(self.service_entry(&self.row(id).await?))),
+            Command::GetService(id) => {
+                self.service_entry(&self.row(id).await?).map(Answer::Service).ok_or(Errno::NoService)
+            }
             Command::AddDestination(id, new) => self.add_destination(id, new).await,
             Command::EditDestination(id, new) => self.edit_destination(id, new).await,
             Command::DeleteDestination(id, address) => self.delete_destination(id, *address).await,
@@ -124,7 +126,8 @@ impl<F, E> Director<F, E> {
         self.list(Some(name)).await?.pop().ok_or(Errno::NoService)
     }
 
-    fn service_entry(&self, row: &ServiceRow) -> ServiceEntry {
+    /// None: IPVS has no such services.
+    fn service_entry(&self, row: &ServiceRow) -> Option<ServiceEntry> {
         entries::service(row, self.rates.of_service(row))
     }
 
@@ -149,6 +152,7 @@ impl<F, E> Director<F, E> {
             scheduler,
             scheduler_flags: entries::scheduler_flags(scheduler, flags)?,
             mode,
+            mss_clamp: MssClamp::default(),
             local_pool: String::new(),
             real_servers: Vec::new(),
         };
@@ -166,7 +170,8 @@ impl<F, E> Director<F, E> {
         let service = name(&row);
         let scheduler_flags = Some(entries::scheduler_flags(scheduler, after)?);
         let scheduler = Some(scheduler);
-        let edit = Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool: None };
+        let edit =
+            Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool: None, mss_clamp: None };
         self.change(edit, Errno::NoService).await?;
         let Some(mode) = mode else { return Ok(Answer::Done) };
         // What masquerades does so in the new way.
@@ -280,7 +285,8 @@ impl<F, E> Director<F, E> {
     /// All services, each with its real servers.
     pub(super) async fn services_with_destinations(&self) -> Result<Vec<(ServiceEntry, Vec<DestinationEntry>)>, Errno> {
         let rows = self.rows().await?;
-        Ok(rows.iter().map(|row| (self.service_entry(row), self.destination_entries(row))).collect())
+        let listed = rows.iter().filter_map(|row| Some((self.service_entry(row)?, self.destination_entries(row))));
+        Ok(listed.collect())
     }
 
     /// The counters of all services together.

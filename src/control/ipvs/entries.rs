@@ -35,7 +35,7 @@ pub(super) fn name_of(id: &ServiceId) -> Result<ServiceName, Errno> {
         ServiceId::Address { protocol, address, port } => {
             let number = u8::try_from(protocol).map_err(|_| Errno::NotSupported)?;
             let protocol = Protocol::from_number(number).ok_or(Errno::NotSupported)?;
-            Ok(ServiceName { vip: SocketAddr::new(address, port), protocol })
+            Ok(ServiceName { vip: SocketAddr::new(address, port).into(), protocol })
         }
         ServiceId::Mark { .. } => Err(Errno::NotSupported),
     }
@@ -109,10 +109,11 @@ fn tunnel_of(wanted: TunnelKind) -> Result<Tunnel, Errno> {
     Ok(Tunnel { encapsulation, port, checksum: wanted.flags & CHECKSUM != 0 })
 }
 
-/// A service as IPVS lists it.
-pub(super) fn service(row: &ServiceRow, stats: Stats) -> ServiceEntry {
-    let (address, port) = (row.vip.ip(), row.vip.port());
-    ServiceEntry {
+/// A service as IPVS lists it. It has none of a range of ports.
+pub(super) fn service(row: &ServiceRow, stats: Stats) -> Option<ServiceEntry> {
+    let (address, ports) = (row.vip.address, row.vip.ports);
+    let port = if ports.is_all() { 0 } else { ports.one()? };
+    Some(ServiceEntry {
         service: Service {
             id: ServiceId::Address { protocol: u16::from(row.protocol as u8), address, port },
             scheduler: row.scheduler.name().to_owned(),
@@ -124,7 +125,7 @@ pub(super) fn service(row: &ServiceRow, stats: Stats) -> ServiceEntry {
         },
         destinations: u32::try_from(row.real_servers.len()).unwrap_or(u32::MAX),
         stats,
-    }
+    })
 }
 
 /// A real server as IPVS lists it.

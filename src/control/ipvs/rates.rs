@@ -119,7 +119,7 @@ fn since(now: &TrafficTotals, zero: &TrafficTotals) -> TrafficTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{ForwardingMode, Protocol, SchedulerFlags, SchedulerKind};
+    use crate::balance::{ForwardingMode, MssClamp, Protocol, SchedulerFlags, SchedulerKind};
 
     fn row(connections: u64) -> ServiceRow {
         ServiceRow {
@@ -128,6 +128,7 @@ mod tests {
             scheduler: SchedulerKind::Rr,
             scheduler_flags: SchedulerFlags::default(),
             mode: ForwardingMode::Nat,
+            mss_clamp: MssClamp::default(),
             local_pool: String::new(),
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },
             real_servers: Vec::new(),

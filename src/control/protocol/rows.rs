@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::{ForwardingMode, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, Tunnel, Weight};
+use crate::balance::{
+    ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress,
+    Weight,
+};
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -44,8 +47,8 @@ pub struct TrafficTotals {
 /// A service in `service.list` and `stats`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRow {
-    /// Virtual address and port.
-    pub vip: SocketAddr,
+    /// Virtual address and port, or ports.
+    pub vip: VirtualAddress,
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Its scheduler.
@@ -57,6 +60,9 @@ pub struct ServiceRow {
     pub mode: ForwardingMode,
     /// Its local pool; empty: none.
     pub local_pool: String,
+    /// What the MSS options of its sessions' SYNs are lowered to.
+    #[serde(default, skip_serializing_if = "MssClamp::is_off")]
+    pub mss_clamp: MssClamp,
     /// Its traffic, real servers since removed included.
     pub traffic: TrafficTotals,
     /// Its real servers, in the order added.
@@ -66,7 +72,7 @@ pub struct ServiceRow {
 /// A real server in a [`ServiceRow`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RealServerRow {
-    /// Its address and port.
+    /// Its address and port; port 0: the one that the client asked for.
     pub address: SocketAddr,
     /// How packets reach it.
     pub mode: ForwardingMode,

@@ -1,7 +1,7 @@
 //! Fragments of TCP, UDP and SCTP packets: only what is wrong with one by itself is found here, nothing of the datagram's others.
 
 use super::super::verdict::DropReason;
-use super::{Packet, sctp_header};
+use super::{Packet, echo_ports, sctp_header};
 use crate::balance::Protocol;
 use crate::flow::{Address, FlowKey};
 use crate::wire::fragment::{Piece, UNIT};
@@ -34,9 +34,13 @@ impl<A: Address> Fragment<A> {
             return Ok(Self { packet, piece, end });
         }
         let l4 = bytes.get(packet.header_len.into()..).unwrap_or_default();
-        let (source_port, destination_port, flags) = first_ports(packet.key.protocol(), l4, packet.l4_len().into())?;
         let (source, destination) = (packet.key.source(), packet.key.destination());
-        let key = FlowKey::new(packet.key.protocol(), (source, source_port), (destination, destination_port));
+        let protocol = packet.key.protocol();
+        let (source_port, destination_port, flags) = match protocol {
+            Protocol::Icmp => echo_ports(source.into().is_ipv4(), l4).ok_or(DropReason::FragmentTooShort)?,
+            _ => first_ports(protocol, l4, packet.l4_len().into())?,
+        };
+        let key = FlowKey::new(protocol, (source, source_port), (destination, destination_port));
         Ok(Self { packet: Packet { key, flags, ..packet }, piece, end })
     }
 }
@@ -53,7 +57,7 @@ fn first_ports(protocol: Protocol, l4: &[u8], len: usize) -> Result<(u16, u16, F
                 _ => Ok((tcp.source_port(), tcp.destination_port(), tcp.flags())),
             }
         }
-        Protocol::Udp => {
+        Protocol::Udp | Protocol::Icmp => {
             let udp = Udp::new(l4).filter(|_| len >= udp::LEN).ok_or(DropReason::FragmentTooShort)?;
             if udp.is_empty() {
                 return Err(DropReason::BadL4Header);

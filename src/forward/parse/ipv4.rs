@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, echo_ports, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
@@ -88,23 +88,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     let protocol = match Protocol::from_number(header.protocol()) {
         Some(protocol) if !header.is_fragment() => protocol,
         Some(_) => return Parsed::Ipv4Fragment,
-        None if header.protocol() == icmp::PROTOCOL
-            && !header.is_fragment()
-            && l4.first().is_some_and(|&kind| icmp::is_error(kind)) =>
-        {
-            return Parsed::IcmpError(IcmpError {
-                ends: (header.source(), destination),
-                total_len: header.total_len(),
-                header_len: u8::try_from(header_len).unwrap_or(u8::MAX),
-                ttl: header.ttl(),
-                dont_fragment: header.dont_fragment(),
-            });
-        }
-        None => {
-            let class = if header.protocol() == icmp::PROTOCOL { PuntClass::Icmp } else { PuntClass::Local };
-            let destination = destination.into();
-            return Parsed::Other { destination, class, fragment: header.is_fragment() };
-        }
+        None => return other(header, l4),
     };
     let l4_len = usize::from(header.total_len()) - header_len;
     let (source_port, destination_port, flags) = match ports_and_flags(frame, protocol, l4, l4_len) {
@@ -121,11 +105,36 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
     })
 }
 
+/// A packet that is neither of TCP nor of UDP: an ICMP error or an echo message, if it is whole, or something else.
+fn other(header: Ipv4<'_>, l4: &[u8]) -> Parsed {
+    let (is_icmp, is_fragment) = (header.protocol() == icmp::PROTOCOL, header.is_fragment());
+    let (source, destination, total_len) = (header.source(), header.destination(), header.total_len());
+    let header_len = u8::try_from(header.header_len()).unwrap_or(u8::MAX);
+    let (ttl, dont_fragment) = (header.ttl(), header.dont_fragment());
+    match l4.first().copied() {
+        _ if is_icmp && is_fragment => Parsed::Ipv4Fragment,
+        Some(kind) if is_icmp && icmp::is_error(kind) => {
+            Parsed::IcmpError(IcmpError { ends: (source, destination), total_len, header_len, ttl, dont_fragment })
+        }
+        Some(icmp::ECHO_REQUEST | icmp::ECHO_REPLY)
+            if is_icmp && let Some((source_port, destination_port, flags)) = echo_ports(true, l4) =>
+        {
+            let key = FlowKey::new(Protocol::Icmp, (source, source_port), (destination, destination_port));
+            Parsed::Echo(Packet { key, total_len, header_len, ttl, flags, dont_fragment })
+        }
+        _ => {
+            let class = if is_icmp { PuntClass::Icmp } else { PuntClass::Local };
+            Parsed::Other { destination: destination.into(), class, fragment: is_fragment }
+        }
+    }
+}
+
 /// A frame that [`super::parse`] found to be a fragment of a TCP, UDP or SCTP packet over IPv4, or what is wrong with it.
 pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv4Addr>, DropReason> {
     let packet = frame.bytes().get(ethernet::LEN..).unwrap_or_default();
     let header = Ipv4::new(packet).ok_or(DropReason::Truncated)?;
-    let protocol = Protocol::from_number(header.protocol()).ok_or(DropReason::Fragment)?;
+    let of_icmp = (header.protocol() == icmp::PROTOCOL).then_some(Protocol::Icmp);
+    let protocol = Protocol::from_number(header.protocol()).or(of_icmp).ok_or(DropReason::Fragment)?;
     let piece = header.piece().ok_or(DropReason::BadIpv4Header)?;
     let whole = Packet {
         key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),

@@ -3,11 +3,11 @@
 use std::net::Ipv6Addr;
 
 use super::super::verdict::{DropReason, PuntClass, Verdict};
-use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, plain_tcp, plain_udp, ports_and_flags};
+use super::{Fragment, IcmpError, Packet, Parsed, at, dropped, echo_ports, plain_tcp, plain_udp, ports_and_flags};
 use crate::balance::Protocol;
 use crate::flow::FlowKey;
 use crate::port::{ChecksumStatus, Frame, MacAddress};
-use crate::wire::fragment::{self, Piece};
+use crate::wire::fragment;
 use crate::wire::ipv6::{self, Ipv6, Upper};
 use crate::wire::{ethernet, icmp6, tcp, udp};
 
@@ -71,7 +71,7 @@ pub(super) fn parse<F: Frame>(frame: &F, packet: &[u8], to_group: bool) -> Parse
         Some(_) if upper.piece.is_some() => return Parsed::Ipv6Fragment,
         Some(protocol) => protocol,
         // Of a later fragment only the first one says what it is of.
-        None if upper.piece.is_some_and(Piece::is_later) && upper.protocol != icmp6::PROTOCOL => {
+        None if upper.piece.is_some_and(|piece| piece.is_later() || upper.protocol == icmp6::PROTOCOL) => {
             return Parsed::Ipv6Fragment;
         }
         None => return other(header, upper, total_len, l4),
@@ -99,6 +99,21 @@ fn other(header: Ipv6<'_>, upper: Upper, total_len: u16, l4: &[u8]) -> Parsed {
             total_len,
             header_len: upper.offset,
             ttl: header.hop_limit(),
+            dont_fragment: true,
+        });
+    }
+    let is_echo = |kind| [icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY].contains(&kind);
+    if is_icmp
+        && !is_fragment
+        && l4.first().is_some_and(|&kind| is_echo(kind))
+        && let Some((source_port, destination_port, flags)) = echo_ports(false, l4)
+    {
+        return Parsed::Echo6(Packet {
+            key: FlowKey::new(Protocol::Icmp, (header.source(), source_port), (header.destination(), destination_port)),
+            total_len,
+            header_len: upper.offset,
+            ttl: header.hop_limit(),
+            flags,
             dont_fragment: true,
         });
     }
@@ -131,7 +146,8 @@ pub fn fragment<F: Frame>(frame: &F) -> Result<Fragment<Ipv6Addr>, DropReason> {
     let total_len = header.payload_len().saturating_add(HEADER_LEN.into());
     let upper = ipv6::upper(&packet[..packet.len().min(total_len.into())]).ok_or(DropReason::BadIpv6Header)?;
     let piece = upper.piece.ok_or(DropReason::BadIpv6Header)?;
-    let protocol = Protocol::from_number(upper.protocol).unwrap_or(Protocol::Udp);
+    let of_icmp = if upper.protocol == icmp6::PROTOCOL { Protocol::Icmp } else { Protocol::Udp };
+    let protocol = Protocol::from_number(upper.protocol).unwrap_or(of_icmp);
     let whole = Packet {
         key: FlowKey::new(protocol, (header.source(), 0), (header.destination(), 0)),
         total_len,

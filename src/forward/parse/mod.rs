@@ -17,6 +17,7 @@ use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::sctp::{self, Sctp};
 use crate::wire::tcp::{self, Flags, Tcp};
 use crate::wire::udp::{self, Udp};
+use crate::wire::{icmp, icmp6};
 
 pub use fragment::Fragment;
 pub use ipv4::{fragment as ipv4_fragment, plain};
@@ -90,6 +91,10 @@ pub enum Parsed {
     Ipv4Fragment,
     /// The same over IPv6: see [`ipv6_fragment`].
     Ipv6Fragment,
+    /// An echo request or reply over IPv4, or the first fragment of an ICMP message: its flags are its type. See `echo`.
+    Echo(Packet<Ipv4Addr>),
+    /// The same over IPv6.
+    Echo6(Packet<Ipv6Addr>),
     /// An ICMP error, which may be about a session's packet.
     IcmpError(IcmpError<Ipv4Addr>),
     /// The same of ICMPv6.
@@ -142,7 +147,7 @@ fn ports_and_flags<F: Frame>(
         Protocol::Tcp => Tcp::new(l4)
             .filter(|tcp| (tcp::MIN_LEN..=len).contains(&tcp.header_len()))
             .map(|tcp| (tcp.source_port(), tcp.destination_port(), tcp.flags())),
-        Protocol::Udp => Udp::new(l4)
+        Protocol::Udp | Protocol::Icmp => Udp::new(l4)
             .filter(|udp| !udp.is_empty() && usize::from(udp.len()) <= len)
             .map(|udp| (udp.source_port(), udp.destination_port(), Flags::default())),
         Protocol::Sctp => sctp_header(l4.get(..len).unwrap_or(l4)),
@@ -166,10 +171,22 @@ fn sctp_header(l4: &[u8]) -> Option<(u16, u16, Flags)> {
     Sctp::new(l4).map(|sctp| (sctp.source_port(), sctp.destination_port(), sctp.event(l4).to_flags()))
 }
 
+/// What stands for ports in the key of a flow of echo messages, and the message's type as flags: 0 for other messages. None where
+/// the header is cut short.
+pub(super) fn echo_ports(is_ipv4: bool, message: &[u8]) -> Option<(u16, u16, Flags)> {
+    let [request, reply] = match is_ipv4 {
+        true => [icmp::ECHO_REQUEST, icmp::ECHO_REPLY],
+        false => [icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY],
+    };
+    let (identifier, &kind) = (icmp::identifier(message)?, message.first()?);
+    let of_kind = |wanted| if kind == wanted { identifier } else { 0 };
+    Some((of_kind(request), of_kind(reply), Flags(kind)))
+}
+
 fn min_len(protocol: Protocol) -> usize {
     match protocol {
         Protocol::Tcp => tcp::MIN_LEN,
-        Protocol::Udp => udp::LEN,
+        Protocol::Udp | Protocol::Icmp => udp::LEN,
         Protocol::Sctp => sctp::MIN_LEN,
     }
 }

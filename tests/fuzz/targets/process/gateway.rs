@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
-use fullgate::balance::{Timeouts, Weight};
+use fullgate::balance::{MssClamp, Timeouts, Weight};
 use fullgate::config::{BalanceConfig, BalanceScope, Config};
 use fullgate::control::model::Model;
 use fullgate::flow::HashSeed;
@@ -29,6 +29,7 @@ pub const VARIANTS: usize = 4;
 struct Setting {
     scope: BalanceScope,
     timeouts: Timeouts,
+    mss_clamps: [MssClamp; 2],
     balance: [BalanceConfig; VARIANTS],
     routes: [RouteInput; VARIANTS],
 }
@@ -51,14 +52,14 @@ impl Gateway {
         let workers = 1 + u8::from(how & 0x11 == 0x11);
         let steering = if how & 2 == 0 { Steering::Software } else { Steering::Rss };
         let capacity = if how & 4 == 0 { 64 } else { 3 };
-        let view = |mac| PortView { mac, promiscuous: how & 8 != 0, steering };
+        let view = |(mac, mss_clamp)| PortView { mac, promiscuous: how & 8 != 0, steering, mss_clamp };
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(LIMITS))).collect();
         let now = Now::from_nanoseconds(1_000_000_000);
         let forwarder = |worker| {
             let config = ForwarderConfig {
                 worker: WorkerId(worker),
                 workers,
-                ports: MACS.map(view).to_vec(),
+                ports: MACS.into_iter().zip(setting().mss_clamps).map(view).collect(),
                 session_capacity: Capacity { ipv4: capacity, ipv6: capacity },
                 ownership: Ownership::in_turn(workers),
                 seed: HashSeed([11, 12]),
@@ -156,6 +157,7 @@ fn setting() -> &'static Setting {
         Setting {
             scope: config.balance_scope(),
             timeouts: config.timeouts,
+            mss_clamps: [0, 1].map(|port| config.ports[port].mss_clamp),
             balance: balances(&config.balance),
             routes: [
                 routes(1500, true, true),
