@@ -337,7 +337,7 @@ fn changes_are_requests() {
     assert_request(
         &["service", "edit", "-t", "10.0.0.100:0", "--mss-clamp", "1300"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
-                "local_pool": null, "mss_clamp": 1300, "scheduler": null }),
+                "local_pool": null, "mss_clamp": 1300, "scheduler": null, "scheduler_flags": null, "mode": null }),
     );
     assert_request(
         &["real", "del", "-t", "10.0.0.100:0", "-r", "10.1.0.11"],
@@ -360,7 +360,7 @@ fn changes_are_requests() {
         assert_request(
             &[&["service", "edit", "-t", "10.0.0.100:80"], given].concat(),
             json!({ "version": 1, "command": "service.edit", "service": service, "scheduler": null,
-                    "scheduler_flags": flags, "mode": null, "local_pool": null }),
+                    "scheduler_flags": flags, "mode": null, "local_pool": null, "mss_clamp": null }),
         );
     }
     assert_request(

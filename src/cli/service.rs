@@ -64,7 +64,12 @@ pub(super) struct Add {
 
 /// Change a service; what is not given stays
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("change").args(["scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp"]).required(true).multiple(true))]
+#[command(
+    override_usage = "fullgate service edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>> <WHAT CHANGES>..."
+)]
+#[command(group = clap::ArgGroup::new("change").args([
+    "scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp",
+]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
 
