@@ -77,14 +77,7 @@ fn port<'d>(
     let tap = tap(&mut section, &name, &mut seen.taps);
     let addresses = addresses(&mut section, &mut seen.addresses);
     let routes = routes(&mut section, &addresses, &mut seen.routes);
-    let mtu = section.get("mtu").and_then(|value| value.integer(68..=9600, "bytes of an IP packet"));
-    if let Some(mtu) = mtu.filter(|&mtu| mtu < MIN_MTU_IPV6)
-        && let Some(address) = addresses.iter().map(|own| own.address).find(IpAddr::is_ipv6)
-    {
-        let message =
-            format!("{mtu} is too small for IPv6, and the port has {address}; allowed: at least {MIN_MTU_IPV6}");
-        section.document().consequence(&section.place("mtu"), message);
-    }
+    let mtu = mtu(&mut section, &addresses);
     let queues = section.get("queues").and_then(|value| queues(&value, workers));
     let mut descriptors = |name| {
         let given = section.get(name).and_then(|value| value.integer(64..=32_768, "descriptors a queue"));
@@ -116,6 +109,18 @@ fn port<'d>(
         mss_clamp,
         link_timeout_milliseconds: link_timeout.unwrap_or(DEFAULT_LINK_TIMEOUT_MILLISECONDS),
     }
+}
+
+fn mtu(section: &mut Section<'_>, addresses: &[InterfaceAddress]) -> Option<u16> {
+    let mtu = section.get("mtu").and_then(|value| value.integer(68..=9600, "bytes of an IP packet"));
+    if let Some(mtu) = mtu.filter(|&mtu| mtu < MIN_MTU_IPV6)
+        && let Some(address) = addresses.iter().map(|own| own.address).find(IpAddr::is_ipv6)
+    {
+        let message =
+            format!("{mtu} is too small for IPv6, and the port has {address}; allowed: at least {MIN_MTU_IPV6}");
+        section.document().consequence(&section.place("mtu"), message);
+    }
+    mtu
 }
 
 fn name(section: &mut Section<'_>, seen: &mut HashMap<String, usize>) -> String {

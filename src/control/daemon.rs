@@ -23,7 +23,7 @@ use super::server;
 use super::socket::{ControlSocket, SocketError};
 use super::wake::EventFd;
 use crate::cli::RunOptions;
-use crate::config::{BalanceConfig, Config};
+use crate::config::{BalanceConfig, Config, ControlConfig};
 use crate::dpdk::{Eal, Mbuf};
 use crate::route::RouteTable;
 use crate::telemetry::http::{self, MetricsError};
@@ -104,9 +104,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     let mut signals = Signals::new()?;
     let store = StateStore::open(&config.control.state_dir)?;
     let balance = persistence::restore(&store, config.balance.clone(), options.discard_state)?;
-    let socket = ControlSocket::bind(&config.control.socket, config.control.group.as_deref())?;
-    let ipvs_socket =
-        ControlSocket::bind_for_datagrams(&config.control.ipvs_socket(), config.control.group.as_deref())?;
+    let (socket, ipvs_socket) = sockets(&config.control)?;
     let metrics = match config.control.metrics {
         Some(address) => Some(http::listen(address).await?),
         None => None,
@@ -150,6 +148,12 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     plane.await;
     data_plane.stop();
     outcome
+}
+
+/// The sockets of the control protocol and of IPVS's tools.
+fn sockets(config: &ControlConfig) -> Result<(ControlSocket, ControlSocket), SocketError> {
+    let group = config.group.as_deref();
+    Ok((ControlSocket::bind(&config.socket, group)?, ControlSocket::bind_for_datagrams(&config.ipvs_socket(), group)?))
 }
 
 /// What the control plane is made of.

@@ -105,6 +105,20 @@ impl Forwarder {
         if matches!(fate, Fate::Forwarded(..)) {
             self.count_forwarded(verdict);
         }
+        self.remember_fate((fragment, datagram, hash), fate, now);
+        if self.arrived.len() < self.arrived.capacity() {
+            self.arrived.push(tag(hash));
+        }
+        verdict
+    }
+
+    /// Remembers where a datagram goes, and that its first fragment has.
+    fn remember_fate<A: Plane>(
+        &mut self,
+        (fragment, datagram, hash): (&Fragment<A>, Datagram, FlowHash),
+        fate: Fate,
+        now: Now,
+    ) {
         let known = self.datagrams.find(hash, &datagram, now);
         let memory = match known.filter(|memory| memory.fate == fate) {
             Some(memory) => Some(memory),
@@ -122,10 +136,6 @@ impl Forwarder {
         {
             memory.went(fragment, now);
         }
-        if self.arrived.len() < self.arrived.capacity() {
-            self.arrived.push(tag(hash));
-        }
-        verdict
     }
 
     /// Another fragment of a datagram whose first one went this way.

@@ -20,6 +20,8 @@ mod echo;
 mod flows;
 mod fragment;
 mod fullnat;
+mod hop;
+mod housekeeping;
 mod icmp_change;
 mod icmp_error;
 mod icmp_plane;
@@ -47,24 +49,25 @@ use std::sync::Arc;
 use pages::Region;
 
 pub use self::config::{ForwarderConfig, PortView, Steering};
+pub use self::housekeeping::ExpiryStep;
 pub use self::token_bucket::TokenBucket;
 pub use self::verdict::{DatagramTag, DropReason, Hop, PuntClass, Verdict};
 
 use self::balancer::Balancer;
 use self::datagrams::Datagrams;
 use self::flows::{Flows, all, bits};
+use self::hop::Resolved;
 use self::parse::{Packet, Parsed};
-use self::plane::{Plane, routed};
+use self::plane::Plane;
 use self::way::Way;
-use crate::balance::ForwardingMode;
-use crate::balance::{Protocol, ServiceTable};
+use crate::balance::{ForwardingMode, Protocol, ServiceTable};
 use crate::flow::ownership::Ownership;
 use crate::flow::{Direction, HashSeed};
 use crate::port::{BURST_SIZE, Frame, PortId, WorkerId};
-use crate::route::{HopIndex, Resolution, RouteTable};
+use crate::route::RouteTable;
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{Found, SessionView, Tables, Tick};
+use crate::session::{Found, Tables, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -102,15 +105,6 @@ impl Now {
     pub fn from_nanoseconds(nanoseconds: u64) -> Self {
         Self { nanoseconds, tick: Tick::from_nanoseconds(nanoseconds) }
     }
-}
-
-/// What [`Forwarder::expire`] has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiryStep {
-    /// Sessions that it looked at.
-    pub looked_at: u32,
-    /// Whether there may be more whose time is over.
-    pub more: bool,
 }
 
 /// One worker's forwarding: its sessions, its local ports, and the tables that all workers share.
@@ -421,82 +415,6 @@ impl Forwarder {
         }
         Verdict::AwaitNeighbour(hop)
     }
-
-    /// The hop of a session's packets by the routes of now, which the session remembers from here on.
-    fn find_hop<A: Plane>(&mut self, found: Found) -> Result<Resolved, DropReason> {
-        let session = A::table_mut(&mut self.sessions).session_mut(found.index);
-        let to = session.rewritten_key(found.direction);
-        let destination = routed(to.destination());
-        // A rule for source NAT was chosen by the way of the packet as it came.
-        let flow = if session.is_snat() { session.key(found.direction) } else { to };
-        let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&flow).low_bits()) {
-            Resolution::Hop(index) => {
-                let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
-                (Some(index), entry.hop, entry.resolved.then_some(index))
-            }
-            Resolution::Unresolved(hop) => (None, hop, None),
-            Resolution::NoRoute => return Err(DropReason::NoRoute),
-        };
-        // A router would not know the packet for the real server's.
-        if session.mode() == ForwardingMode::Dr && hop.address != destination {
-            return Err(DropReason::RealServerNotOnLink);
-        }
-        if let Some(index) = index {
-            session.set_hop(found.direction, self.routes.generation, index);
-        }
-        Ok(resolved.map_or(Resolved::Later(hop), Resolved::Now))
-    }
-
-    /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
-    pub fn complete<F: Frame>(&self, frame: &mut F, hop: Hop) -> bool {
-        let Some(index) = self.routes.hop_index(hop) else { return false };
-        match (self.routes.hop(index), frame.bytes_mut().first_chunk_mut()) {
-            (Some(entry), Some(front)) if entry.resolved => {
-                *front = entry.header;
-                ethernet::set_ethertype_of_packet(frame.bytes_mut());
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Ends sessions whose time is over, a few at most: a step of some microseconds.
-    pub fn expire(&mut self, now: Now) -> ExpiryStep {
-        let ipv4 = self.expire_in::<Ipv4Addr>(now);
-        if ipv4.looked_at > 0 || ipv4.more {
-            return ipv4;
-        }
-        self.expire_in::<Ipv6Addr>(now)
-    }
-
-    fn expire_in<A: Plane>(&mut self, now: Now) -> ExpiryStep {
-        if !A::table(&self.sessions).is_due(now.tick) {
-            return ExpiryStep { looked_at: 0, more: false };
-        }
-        let expired = A::table_mut(&mut self.sessions).expired(now.tick);
-        let step = ExpiryStep { looked_at: expired.looked_at(), more: expired.more() };
-        for expired in expired {
-            let session = A::table_mut(&mut self.sessions).remove_expired(expired);
-            self.ended(&session);
-        }
-        step
-    }
-
-    /// Copies sessions for showing, those of IPv4 first. Looks at up to `steps` records from `next` on; gives where to go
-    /// on, none at the end. See [`crate::session::SessionTable::walk`].
-    pub fn walk_sessions(&self, next: u64, steps: u32, now: Now, into: &mut Vec<SessionView>) -> Option<u64> {
-        let Tables { ipv4, ipv6, .. } = &self.sessions;
-        let of_ipv4 = u64::from(ipv4.capacity());
-        match u32::try_from(next) {
-            Ok(next) if u64::from(next) < of_ipv4 => {
-                Some(ipv4.walk(next, steps, now.tick, into).map_or(of_ipv4, u64::from))
-            }
-            _ => {
-                let next = u32::try_from(next.saturating_sub(of_ipv4)).unwrap_or(u32::MAX);
-                ipv6.walk(next, steps, now.tick, into).map(|next| of_ipv4 + u64::from(next))
-            }
-        }
-    }
 }
 
 /// Packets of a burst that have a session: a bit for each.
@@ -505,14 +423,6 @@ struct Hits {
     /// Those of them whose answers do not pass the gateway.
     one_way: u32,
     found: [Found; BURST_SIZE],
-}
-
-/// What is known of a hop that has been found.
-enum Resolved {
-    /// All that it takes to send, at this index.
-    Now(HopIndex),
-    /// Who it is; its link-layer address is asked for.
-    Later(Hop),
 }
 
 /// Whether only certain packets open a session of a protocol.

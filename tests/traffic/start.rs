@@ -31,7 +31,7 @@ fn wrong_starts(lab: &Lab) -> Vec<(&'static str, String, i32, Vec<&'static str>)
             "pool too small",
             text(Configuration { cores: "[0, 1]".into(), ..good() }).replace("1024-65535", "7000-7000"),
             1,
-            vec!["7000-7000", "2 workers"],
+            vec!["7000", "2 workers"],
         ),
         ("no such interface", one_port("net_af_xdp0,iface=nowhere0"), 1, vec!["wan", "nowhere0"]),
         ("no such PCI device", one_port("0000:7f:1e.6"), 1, vec!["wan", "0000:7f:1e.6"]),

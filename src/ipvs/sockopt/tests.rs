@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ipvs::{Forwarding, Service, Stats, TunnelKind};
 
 fn question(option: i32, buffer: &[u8]) -> Result<Question, Errno> {
     Question::parse(option, buffer, buffer.len())
