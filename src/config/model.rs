@@ -161,7 +161,7 @@ impl Default for PuntRates {
         rates[PuntClass::NeighbourDiscovery as usize] = 2_000;
         rates[PuntClass::Ipv6 as usize] = 2_000;
         rates[PuntClass::Multicast as usize] = 2_000;
-        rates[PuntClass::Local as usize] = 50_000;
+        rates[PuntClass::Local as usize] = 100_000;
         rates[PuntClass::Virtual as usize] = 2_000;
         Self(rates)
     }
