@@ -1,0 +1,57 @@
+//! Where a session's packets go next: looked up in the routes once, and remembered by the session until these change.
+
+use super::plane::{Plane, routed};
+use super::{DropReason, Forwarder, Hop};
+use crate::balance::ForwardingMode;
+use crate::port::Frame;
+use crate::route::{HopIndex, Resolution};
+use crate::session::Found;
+use crate::wire::ethernet;
+
+/// What is known of a hop that has been found.
+pub(super) enum Resolved {
+    /// All that it takes to send, at this index.
+    Now(HopIndex),
+    /// Who it is; its link-layer address is asked for.
+    Later(Hop),
+}
+
+impl Forwarder {
+    /// The hop of a session's packets by the routes of now, which the session remembers from here on.
+    pub(super) fn find_hop<A: Plane>(&mut self, found: Found) -> Result<Resolved, DropReason> {
+        let session = A::table_mut(&mut self.sessions).session_mut(found.index);
+        let to = session.rewritten_key(found.direction);
+        let destination = routed(to.destination());
+        // A rule for source NAT was chosen by the way of the packet as it came.
+        let flow = if session.is_snat() { session.key(found.direction) } else { to };
+        let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&flow).low_bits()) {
+            Resolution::Hop(index) => {
+                let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
+                (Some(index), entry.hop, entry.resolved.then_some(index))
+            }
+            Resolution::Unresolved(hop) => (None, hop, None),
+            Resolution::NoRoute => return Err(DropReason::NoRoute),
+        };
+        // A router would not know the packet for the real server's.
+        if session.mode() == ForwardingMode::Dr && hop.address != destination {
+            return Err(DropReason::RealServerNotOnLink);
+        }
+        if let Some(index) = index {
+            session.set_hop(found.direction, self.routes.generation, index);
+        }
+        Ok(resolved.map_or(Resolved::Later(hop), Resolved::Now))
+    }
+
+    /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.
+    pub fn complete<F: Frame>(&self, frame: &mut F, hop: Hop) -> bool {
+        let Some(index) = self.routes.hop_index(hop) else { return false };
+        match (self.routes.hop(index), frame.bytes_mut().first_chunk_mut()) {
+            (Some(entry), Some(front)) if entry.resolved => {
+                *front = entry.header;
+                ethernet::set_ethertype_of_packet(frame.bytes_mut());
+                true
+            }
+            _ => false,
+        }
+    }
+}
