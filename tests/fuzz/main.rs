@@ -71,6 +71,11 @@ fn config() {
 }
 
 #[test]
+fn ipvs() {
+    kept_and_random("ipvs");
+}
+
+#[test]
 fn control() {
     kept_and_random("control");
 }

@@ -8,6 +8,7 @@
 
 mod config;
 mod control;
+mod ipvs;
 mod network;
 mod parse;
 mod process;
@@ -25,9 +26,10 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target { name: "parse", run: parse::run, test_runs: 200_000 },
     Target { name: "process", run: process::run, test_runs: 3_000 },
     Target { name: "config", run: config::run, test_runs: 4_000 },
     Target { name: "control", run: control::run, test_runs: 10_000 },
+    Target { name: "ipvs", run: ipvs::run, test_runs: 100_000 },
 ];
