@@ -1,6 +1,6 @@
 //! The control thread.
 //!
-//! Pure: [`protocol`] is what is said on the socket and [`mod@line`] how it is written; [`model`] holds services, real
+//! `ipvs` takes what IPVS's own tools ask for to the same requests. Pure: [`protocol`] is what is said on the socket and [`mod@line`] how it is written; [`model`] holds services, real
 //! servers, local pools and (in `snat`) rules for source NAT, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
 //! of it, [`report`] the rows of listings.
 

@@ -100,7 +100,8 @@ impl Forwarder {
     /// nobody's.
     ///
     /// Where the device deals clients' flows to workers as it likes, nobody knows whose a client's is: such an error goes
-    /// from worker to worker, each sees it once, and the last one keeps it.
+    /// from worker to worker, from the one that the client's hash names on, and the last one keeps it. Only the worker that had it
+    /// from its queue may see it twice.
     pub(super) fn pass_on<P: Plane>(&self, port: PortId, key: &FlowKey<P>, origin: Origin) -> Option<Verdict> {
         if self.workers == 1 {
             return None;

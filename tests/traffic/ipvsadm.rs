@@ -1,8 +1,6 @@
 //! Unmodified ipvsadm manages the gateway: each of its commands, what it prints, what it is refused, and the traffic that
 //! follows.
 
-use std::time::Instant;
-
 use crate::lab::gateway::{real, vip};
 use crate::lab::{Configuration, Gateway, Lab, Nginx, PATIENCE, get, wait_for};
 
@@ -131,7 +129,7 @@ fn ways_to_real_servers_families_timeouts_and_daemons_are_kept() {
 }
 
 #[test]
-fn a_thousand_services_are_restored_and_listed_quickly() {
+fn a_thousand_services_are_as_they_were_restored() {
     let (lab, gateway) = lab_with_gateway(1);
     let mut rules = String::new();
     for service in 0..1_000_u32 {
@@ -141,17 +139,12 @@ fn a_thousand_services_are_restored_and_listed_quickly() {
             rules.push_str(&format!("-a -t 10.0.0.100:{port} -r 10.1.0.{server}:80 -m -w 1\n"));
         }
     }
-    let started = Instant::now();
     gateway.ipvsadm_restore(&lab.gateway, &rules);
-    let restored = started.elapsed();
-    let started = Instant::now();
     let saved = gateway.ipvsadm(&lab.gateway, "-S -n");
-    let listed = started.elapsed();
     let (mut saved, mut expected) = (lines(&saved), lines(&rules));
     saved.sort();
     expected.sort();
     assert_eq!(saved, expected);
-    println!("5,000 rules restored in {restored:?}, listed in {listed:?}");
 }
 
 #[test]
