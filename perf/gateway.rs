@@ -199,7 +199,7 @@ fn from(flow: u32) -> Spec<'static> {
 /// A packet's bytes; UDP has no flags.
 fn packet(protocol: Protocol, spec: Spec<'_>, flags: &str) -> [u8; PACKET_LEN] {
     let bytes = match protocol {
-        Protocol::Udp | Protocol::Icmp => spec.udp(),
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => spec.udp(),
         // Chunks end at four bytes: two of the frame pad it.
         Protocol::Sctp => [Spec { payload: &[0; 8], ..spec }.sctp(flags), vec![0; 2]].concat(),
         Protocol::Tcp => Spec { payload: &[0; 6], ..spec }.tcp(flags, 1, 1),

@@ -129,6 +129,9 @@ const COMMANDS: &[&str] = &[
     "snat add",
     "snat del",
     "snat list",
+    "mark add",
+    "mark del",
+    "mark list",
     "session list",
     "session count",
     "port show",
@@ -157,7 +160,7 @@ fn wrong_usage_is_2() {
         (&[], "Usage: fullgate"),
         (&["servce"], "tip: a similar subcommand exists: 'service'"),
         (&["service"], "Usage: fullgate service"),
-        (&["service", "add"], "<--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>>"),
+        (&["service", "add"], "<--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>|--fwmark <MARK[/ipv6]>>"),
         (&["service", "add", "-t", "10.0.0.1"], "\"10.0.0.1\" has no port; allowed: ADDRESS:PORT"),
         (&["service", "add", "-t", "10.0.0.1:90-80"], "has no port, and no range of ports, of 1-65535"),
         (&["service", "add", "-t", "::1"], "\"::1\" has no port; allowed: ADDRESS:PORT"),
@@ -421,7 +424,36 @@ fn changes_are_requests() {
         }}),
     );
     assert_request(&["snat", "del", "web"], json!({ "version": 1, "command": "snat.del", "name": "web" }));
+    assert_request(
+        &["mark", "add", "web", "-f", "1", "-d", "10.0.0.100/32", "--protocol", "tcp"],
+        json!({ "version": 1, "command": "mark.add", "before": null, "rule": {
+            "name": "web", "fwmark": 1, "destination": "10.0.0.100/32", "protocol": "tcp",
+        }}),
+    );
+    assert_request(&["mark", "del", "web"], json!({ "version": 1, "command": "mark.del", "name": "web" }));
+    assert_request(
+        &["service", "del", "-f", "7/ipv6"],
+        json!({ "version": 1, "command": "service.del", "service": { "vip": "fwmark:7/ipv6", "protocol": "any" } }),
+    );
     assert_json_change();
+}
+
+#[test]
+fn mark_list() {
+    let rules = json!([
+        { "name": "web", "fwmark": 1, "destination": "10.0.0.100/32", "protocol": "tcp", "destination_port": "80" },
+        { "name": "caches", "fwmark": 2, "port": "lan" },
+    ]);
+    assert_table(
+        &["mark", "list"],
+        json!({ "marks": rules }),
+        json!({ "version": 1, "command": "mark.list" }),
+        "\
+Rule    FWMark  Source  Destination    Prot  DstPort  Port
+web     1       any     10.0.0.100/32  TCP   80       any
+caches  2       any     any            any   any      lan
+",
+    );
 }
 
 #[test]

@@ -352,7 +352,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "colour = 1\n[worker]",
-            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, ipvs, port, local_pool, service, snat",
+            "f.toml:1: colour: unknown key \"colour\"; allowed: dpdk, worker, session, control, punt, timeouts, ipvs, port, local_pool, service, snat, mark",
         ),
         bad(
             "[worker]",
@@ -968,37 +968,37 @@ fn bad_services() {
         bad(
             "vip = \"10.0.0.100:80\"\n",
             "",
-            "f.toml:19: service[0].vip: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:19: service[0].vip: missing; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = 80",
-            "f.toml:20: service[0].vip: an integer does not fit here; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:20: service[0].vip: an integer does not fit here; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:20: service[0].vip: \"10.0.0.100\" has no port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100:90-80\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100:90-80\" has no port, and no range of ports, of 1-65535; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:20: service[0].vip: \"10.0.0.100:90-80\" has no port, and no range of ports, of 1-65535; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"10.0.0.100:65536\"",
-            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" has no port, and no range of ports, of 1-65535; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:20: service[0].vip: \"10.0.0.100:65536\" has no port, and no range of ports, of 1-65535; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"[2001:db8::1%1]:80\"",
-            "f.toml:20: service[0].vip: \"[2001:db8::1%1]:80\" names an interface; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:20: service[0].vip: \"[2001:db8::1%1]:80\" names an interface; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
             "vip = \"www.example:80\"",
-            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports",
+            "f.toml:20: service[0].vip: \"www.example:80\" is no address and port; allowed: ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark",
         ),
         bad(
             "vip = \"10.0.0.100:80\"",
@@ -1182,6 +1182,94 @@ fn bad_snat() {
         one("local_pool", "local_pool = \"lan\"\nsource = \"10.1.0.0/24\"\n[[snat]]\nname = \"s\"\nlocal_pool"),
         "f.toml:31: snat[1].name: \"s\" is the name of another rule on line 27; allowed: each name once"
     );
+}
+
+#[test]
+fn bad_marks() {
+    let with = |lines: &str| format!("{GOOD}\n[[mark]]\n{lines}\n");
+    const RULE: &str = "name = \"m\"\nfwmark = 1\ndestination = \"10.0.0.100/32\"";
+    assert_eq!(errors(&with(RULE)), Vec::<String>::new());
+    assert_eq!(
+        errors(&with("")),
+        [
+            "f.toml:26: mark[0].name: missing; allowed: a name, like \"web\"",
+            "f.toml:26: mark[0].fwmark: missing; allowed: a mark from 1 to 4294967295",
+            "f.toml:26: mark[0].destination: missing, and so is port: what real servers answer would be marked, too; allowed: a destination, a port to enter by, or both",
+        ]
+    );
+    let one = |from: &str, to: &str| {
+        let found = errors(&with(&RULE.replace(from, to)));
+        let [error] = &found[..] else { panic!("{found:?}") };
+        error.clone()
+    };
+    for (from, to, expected) in [
+        ("= 1", "= 0", "f.toml:28: mark[0].fwmark: 0 is out of range; allowed: an integer from 1 to 4294967295"),
+        (
+            "= 1",
+            "= 1\nprotocol = \"icmp\"",
+            "f.toml:29: mark[0].protocol: \"icmp\" is not a protocol: allowed: tcp, udp, sctp",
+        ),
+        ("= 1", "= 1\nport = \"dmz\"", "f.toml:29: mark[0].port: there is no port \"dmz\"; allowed: wan, lan"),
+        (
+            "= 1",
+            "= 1\nsource = \"::/0\"",
+            "f.toml:30: mark[0].destination: 10.0.0.100/32 is of another family than the source; allowed: a network of the family of ::/0",
+        ),
+        (
+            "= 1",
+            "= 1\nport = \"wan\"\n[[mark]]\nfwmark = 2\nname = \"m\"",
+            "f.toml:32: mark[1].name: \"m\" is the name of another rule on line 27; allowed: each name once",
+        ),
+    ] {
+        assert_eq!(one(from, to), expected);
+    }
+}
+
+#[test]
+fn services_of_marks() {
+    const SERVICE: &str = "[[service]]\nfwmark = 1\nmode = \"dr\"\n[[service.real_server]]\naddress = \"10.1.0.11\"";
+    let with = |service: &str| format!("{GOOD}\n[[mark]]\nname = \"m\"\nfwmark = 1\nport = \"wan\"\n{service}\n");
+    let config = Config::parse(&with(SERVICE), "f.toml").unwrap();
+    assert_eq!(config.warnings(), Vec::<String>::new());
+    let service = config.balance.services.last().unwrap();
+    assert_eq!((service.vip.to_string().as_str(), service.protocol), ("fwmark:1", Protocol::Any));
+    assert_eq!(service.real_servers[0].address.port(), 0, "the one that the client asked for");
+    let text = serde_json::to_string(&config.balance).unwrap();
+    assert_eq!(serde_json::from_str::<fullgate::config::BalanceConfig>(&text).unwrap(), config.balance);
+
+    let other = Config::parse(&with(&SERVICE.replace("= 1", "= 2")), "f.toml").unwrap();
+    assert_eq!(other.warnings(), ["service fwmark:2: no [[mark]] gives that mark: nothing comes to it"]);
+    for (from, to, expected) in [
+        (
+            "= 1",
+            "= 1\nvip = \"10.0.0.100:80\"",
+            "f.toml:32: service[1].vip: a service of a mark has none: [[mark]] says which packets are marked; allowed: no such key",
+        ),
+        (
+            "= 1",
+            "= 1\nprotocol = \"tcp\"",
+            "f.toml:32: service[1].protocol: a service of a mark has none: [[mark]] says which packets are marked; allowed: no such key",
+        ),
+        ("= 1", "= 1\nfamily = \"inet6\"", "f.toml:32: service[1].family: \"inet6\" is no family; allowed: ipv4, ipv6"),
+        (
+            "= 1",
+            "= 1\nfamily = \"ipv6\"",
+            "f.toml:35: service[1].real_server[0].address: 10.1.0.11:0 is of another family than the service; allowed: the service's family in mode dr; another one in modes fullnat and tun",
+        ),
+        (
+            "fwmark = 1",
+            "vip = \"10.0.0.9:80\"\nprotocol = \"tcp\"\nfamily = \"ipv4\"",
+            "f.toml:33: service[1].family: there is no fwmark that it could be the family of; allowed: family with fwmark only",
+        ),
+        (
+            "[[service]]",
+            "[[service]]\nfwmark = 1\n[[service]]",
+            "f.toml:33: service[2].fwmark: fwmark:1 is a service already on line 31; allowed: each mark and family once",
+        ),
+    ] {
+        let found = errors(&with(&SERVICE.replacen(from, to, 1)));
+        assert_eq!(found, [expected]);
+    }
 }
 
 #[test]

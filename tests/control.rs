@@ -595,6 +595,80 @@ fn snat_rules_are_added_listed_ordered_counted_and_removed() {
 }
 
 #[test]
+fn mark_rules_are_added_listed_ordered_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(directory.path());
+    let mut client = gateway.client();
+    let rule = |name: &str, mark: u32| json!({"name": name, "fwmark": mark, "destination": "10.0.0.100/32"});
+    let add = |rule: Value| json!({"command": "mark.add", "rule": rule});
+    assert_eq!(client.changed(add(rule("all", 1))), ["mark all: added, fwmark 1, any -> 10.0.0.100/32"]);
+    let web = json!({
+        "name": "web", "fwmark": 2, "source": "10.0.0.0/24", "protocol": "tcp", "destination_port": "80", "port": "wan",
+    });
+    assert_eq!(
+        client.changed(json!({"command": "mark.add", "rule": web, "before": "all"})),
+        ["mark web: added, fwmark 2, 10.0.0.0/24 -> any, tcp, destination port 80, port wan, before all"]
+    );
+    for (request, kind, text) in [
+        (
+            add(rule("web", 3)),
+            ErrorKind::Exists,
+            "mark \"web\": name: \"web\" is the name of another rule; allowed: each name once",
+        ),
+        (
+            add(json!({"name": "x", "fwmark": 1})),
+            ErrorKind::Invalid,
+            "mark \"x\": destination: missing, and so is port: what real servers answer would be marked, too; \
+             allowed: a destination, a port to enter by, or both",
+        ),
+        (
+            json!({"command": "mark.del", "name": "dmz"}),
+            ErrorKind::NotFound,
+            "there is no mark rule \"dmz\"; there are: web, all",
+        ),
+    ] {
+        let refusal = client.refusal(request);
+        assert_eq!((refusal.kind, refusal.message.as_str()), (kind, text));
+    }
+    let service = json!({
+        "vip": "fwmark:1", "protocol": "any", "scheduler": "rr", "mode": "dr",
+        "real_server": [{"address": "10.1.0.77:80", "weight": 1}],
+    });
+    client.changed(json!({"command": "service.add", "service": service}));
+    let protocol = client.refusal(json!({"command": "service.add", "service":
+        {"vip": "fwmark:2", "protocol": "tcp", "scheduler": "rr", "mode": "dr"}}));
+    assert_eq!(
+        protocol.message,
+        "service fwmark:2: protocol: fwmark:2 is for every protocol; allowed: any; [[mark]] says which protocol gets the mark"
+    );
+    gateway.wait_for_tables("the mark", |snapshot| {
+        let table = &snapshot.services;
+        !table.marks.is_empty() && !table.virtual_addresses.contains(&IpAddr::from([0; 4]))
+    });
+    let text = scrape(gateway.metrics, "/metrics");
+    assert!(text.contains("fullgate_service_connections_total{service=\"fwmark:1\",protocol=\"any\"} 0\n"), "{text}");
+
+    let mut wanted = serde_json::to_value(file_balance()).unwrap();
+    wanted["mark"] = json!([rule("new", 9), rule("all", 3)]);
+    let apply = |balance: &Value| json!({"command": "apply", "balance": balance});
+    let expected = [
+        "service fwmark:1: removed with its real servers (1)",
+        "mark web: removed",
+        "mark new: added, fwmark 9, any -> 10.0.0.100/32",
+        "mark all: fwmark 1 -> 3",
+        "mark: order new, all",
+    ];
+    assert_eq!(client.changed(apply(&wanted)), expected);
+    assert_eq!(client.changed(apply(&wanted)), ["no difference"]);
+    drop(client);
+    gateway.stop();
+    let gateway = Gateway::start(directory.path());
+    let Outcome::Ok(Reply::Marks(rules)) = gateway.client().ask(json!({"command": "mark.list"})) else { panic!() };
+    let names: Vec<_> = rules.iter().map(|rule| (rule.name.as_str(), rule.fwmark.number())).collect();
+    assert_eq!(names, [("new", 9), ("all", 3)], "kept over a restart");
+}
+
+#[test]
 fn local_addresses_are_on_their_port_while_anything_uses_them() {
     let directory = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(directory.path());

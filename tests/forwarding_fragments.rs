@@ -204,7 +204,9 @@ fn whole(
     };
     let mut bytes = Vec::new();
     match protocol {
-        Protocol::Udp | Protocol::Icmp => step.udp(source.1, destination.1).write(&mut bytes, payload).unwrap(),
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => {
+            step.udp(source.1, destination.1).write(&mut bytes, payload).unwrap()
+        }
         Protocol::Tcp => step.tcp(source.1, destination.1, 7, 1000).syn().write(&mut bytes, payload).unwrap(),
         Protocol::Sctp => {
             let segment = sctp::segment((source.1, destination.1), &sctp::chunk(sctp::DATA, payload));

@@ -68,7 +68,7 @@ fn services(protocol: Protocol, mode: ForwardingMode, families: Families, tunnel
     let port = if mode.is_one_way() { 80 } else { 8080 };
     let real = RealServer { mode, address: families.server(port).ip(), port, ..server(0, lab::SERVER, 1) };
     let mut service = service(protocol, vec![real]);
-    service.key = ServiceKey { protocol, address: families.vip().ip(), ports: 80.into() };
+    service.key = ServiceKey::new(protocol, SocketAddr::new(families.vip().ip(), 80).into());
     let mut services = ServiceTable { tunnels: vec![tunnel], ..table(vec![service], PORTS) };
     services.has_nat = mode == ForwardingMode::Nat;
     services.pools[0].ipv6 = vec![LocalAddress { slot: LocalAddressSlot(1), address: LIP6.into() }];
@@ -102,7 +102,7 @@ fn gateway(services: ServiceTable) -> Gateway {
 fn build(protocol: Protocol, packet: &Any<'_>, flags: &str) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => packet.tcp(flags),
-        Protocol::Udp | Protocol::Icmp => packet.udp(),
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => packet.udp(),
         Protocol::Sctp => packet.sctp(flags),
     }
 }

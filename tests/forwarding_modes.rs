@@ -44,7 +44,7 @@ fn nat_changes_the_destination_there_and_the_source_back() {
         let mut gateway = gateway(protocol, ForwardingMode::Nat);
         let build = |spec: Spec<'_>, flags| match protocol {
             Protocol::Tcp => spec.tcp(flags, 7, 9),
-            Protocol::Udp | Protocol::Icmp => spec.udp(),
+            Protocol::Udp | Protocol::Icmp | Protocol::Any => spec.udp(),
             Protocol::Sctp => spec.sctp(flags),
         };
         let (verdict, out) = gateway.send(WAN, &build(from_client(b"question"), "S"));
@@ -115,7 +115,7 @@ fn dr_changes_link_layer_addresses_and_ttl_alone() {
         let mut gateway = gateway(protocol, ForwardingMode::Dr);
         let build = |spec: Spec<'_>| match protocol {
             Protocol::Tcp => spec.tcp("S", 7, 9),
-            Protocol::Udp | Protocol::Icmp => spec.udp(),
+            Protocol::Udp | Protocol::Icmp | Protocol::Any => spec.udp(),
             Protocol::Sctp => spec.sctp("S"),
         };
         for _again in 0..2 {

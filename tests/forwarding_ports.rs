@@ -18,7 +18,7 @@ fn of_ports(ports: &str, number: u32, mode: ForwardingMode, port: u16) -> Servic
     let real = RealServer { mode, port, ..server(number, SERVER, 1) };
     let vip: VirtualAddress = format!("{VIP}:{ports}").parse().unwrap();
     Service {
-        key: ServiceKey { protocol: Protocol::Udp, address: vip.address, ports: vip.ports },
+        key: ServiceKey::new(Protocol::Udp, vip),
         owned_by_client: mode == ForwardingMode::Nat,
         cursor: number as usize,
         ..service(Protocol::Udp, vec![real])

@@ -116,7 +116,7 @@ fn answer<'a>(question: &Any<'_>, local: SocketAddr, payload: &'a [u8]) -> Any<'
 fn build(protocol: Protocol, packet: &Any<'_>, flags: &str) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => packet.tcp(flags),
-        Protocol::Udp | Protocol::Icmp => packet.udp(),
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => packet.udp(),
         Protocol::Sctp => packet.sctp(flags),
     }
 }

@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "a program")]
 
 use std::hint::black_box;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fullgate::balance::scheduler::{Arrival, Candidate, Cursor, Load, Loads};
@@ -93,7 +93,7 @@ fn service(scheduler: SchedulerKind, count: u32) -> Service {
     let real_servers: Vec<_> = (0..count).map(server).collect();
     let candidates: Vec<_> = real_servers.iter().map(Candidate::from).collect();
     Service {
-        key: ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), ports: 80.into() },
+        key: ServiceKey::new(Protocol::Tcp, SocketAddr::from(([10, 0, 0, 100], 80)).into()),
         scheduler: Scheduler::new(scheduler, SchedulerFlags::default(), &SchedulerSettings::default(), &candidates),
         pool: Some(0),
         owned_by_client: false,

@@ -1,23 +1,27 @@
 //! Who serves a new session: services, their real servers, local pools, and the schedulers that choose; and who may go
 //! out through local pools.
 
+mod mark;
 mod mode;
 mod mss_clamp;
 mod overload;
 pub mod scheduler;
+mod selector;
 pub mod service;
 mod snat;
 mod timeouts;
 mod virtual_address;
 
+pub use mark::{Mark, MarkRule, Marks};
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use mss_clamp::{MssClamp, MssClampError};
 pub use overload::Overloads;
 pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
+pub use selector::{Network, NetworkError, Selector};
 pub use service::{
     LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
     ServiceTable, Weight,
 };
-pub use snat::{Network, NetworkError, SnatRule};
+pub use snat::SnatRule;
 pub use timeouts::Timeouts;
 pub use virtual_address::{ServicePorts, VirtualAddress, VirtualAddressError, WideServices};

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
+use super::mark::{Mark, Marks};
 use super::mode::{ForwardingMode, Tunnel};
 use super::mss_clamp::MssClamp;
 use super::overload::Overloads;
@@ -22,11 +23,14 @@ use super::timeouts::Timeouts;
 use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
 use crate::port::PortId;
 
-/// What sessions can be of: a transport protocol that can be balanced, or echo messages, which source NAT is for.
+/// What sessions can be of: a transport protocol that can be balanced, or echo messages, which source NAT is for. And what
+/// services can be of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Protocol {
+    /// 0, as IPVS writes it: any that can be balanced. Services of marks are of it, packets and sessions never.
+    Any = 0,
     /// IP protocols 1 and 58: echo requests and replies of ICMP and ICMPv6. No service is of it.
     Icmp = 1,
     /// IP protocol 6.
@@ -51,6 +55,17 @@ impl Protocol {
         }
     }
 
+    /// Itself; of any, each that can be balanced.
+    pub const fn each(self) -> &'static [Self] {
+        match self {
+            Self::Any => &[Self::Tcp, Self::Udp, Self::Sctp],
+            Self::Tcp => &[Self::Tcp],
+            Self::Udp => &[Self::Udp],
+            Self::Sctp => &[Self::Sctp],
+            Self::Icmp => &[Self::Icmp],
+        }
+    }
+
     /// Whether it is known which worker a device's RSS brings a packet to. Of SCTP devices hash what they like: the ports as of
     /// TCP, with the verification tag, or none; and what stands for ports in ICMP they do not know.
     #[inline]
@@ -58,13 +73,14 @@ impl Protocol {
         matches!(self, Self::Tcp | Self::Udp)
     }
 
-    /// `tcp`, `udp`, `sctp` or `icmp`.
+    /// `tcp`, `udp`, `sctp`, `icmp` or `any`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
             Self::Icmp => "icmp",
+            Self::Any => "any",
         }
     }
 }
@@ -126,21 +142,28 @@ impl Weight {
     pub const MAX: u32 = 65_535;
 }
 
-/// What names a service: protocol, virtual address and ports.
+/// What names a service: protocol, virtual address and ports; or a mark and a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// TCP, UDP or SCTP.
+    /// TCP, UDP or SCTP; any for a mark.
     pub protocol: Protocol,
-    /// The virtual IP address (VIP).
+    /// The virtual IP address (VIP); for a mark the unspecified one of its family.
     pub address: IpAddr,
-    /// The virtual ports.
+    /// The virtual ports; for a mark all.
     pub ports: ServicePorts,
+    /// The mark, where it is that and not its address which names the service.
+    pub mark: Option<Mark>,
 }
 
 impl ServiceKey {
-    /// The virtual address with its ports.
+    /// The key of the service of a protocol at a virtual address.
+    pub fn new(protocol: Protocol, VirtualAddress { address, ports, mark }: VirtualAddress) -> Self {
+        Self { protocol, address, ports, mark }
+    }
+
+    /// The virtual address with its ports, or the mark.
     pub fn vip(&self) -> VirtualAddress {
-        VirtualAddress { address: self.address, ports: self.ports }
+        VirtualAddress { address: self.address, ports: self.ports, mark: self.mark }
     }
 }
 
@@ -148,6 +171,9 @@ impl Hash for ServiceKey {
     /// Where a range of ports ends makes no difference.
     fn hash<H: Hasher>(&self, state: &mut H) {
         JustPort { protocol: self.protocol, address: self.address, port: self.ports.first() }.hash(state);
+        if let Some(mark) = self.mark {
+            mark.hash(state);
+        }
     }
 }
 
@@ -182,7 +208,10 @@ impl Hash for JustPort {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol, self.vip())
+        match self.mark {
+            Some(_) => self.vip().fmt(f),
+            None => write!(f, "{} {}", self.protocol, self.vip()),
+        }
     }
 }
 
@@ -326,6 +355,8 @@ pub struct ServiceTable {
     pub by_key: HashMap<ServiceKey, usize>,
     /// Where those of more than one port stand.
     pub wide: WideServices,
+    /// What is marked, and where the services of marks stand.
+    pub marks: Marks,
     /// The services.
     pub services: Vec<Service>,
     /// The addresses of all services (VIPs).

@@ -1,4 +1,4 @@
-//! What clients speak to: a virtual address with one port, a range of ports, or all of them.
+//! What clients speak to: a virtual address with one port, a range of ports, or all of them; or whatever has a mark.
 //!
 //! For a port that several services of an address and protocol are for, the narrowest counts: the one of just that port, then the one of a
 //! range, then the one of all ports. Ranges of an address and protocol do not overlap: `config` sees to that.
@@ -11,6 +11,7 @@ use std::str::FromStr;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::mark::Mark;
 use super::service::{PortRange, Protocol, Service};
 
 /// The ports of a service: one, a range, or all.
@@ -79,20 +80,28 @@ impl From<PortRange> for ServicePorts {
     }
 }
 
-/// A virtual address (VIP) with the ports that a service is for.
+/// A virtual address (VIP) with the ports that a service is for, or a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VirtualAddress {
-    /// The address.
+    /// The address; for a mark the unspecified one of its family.
     pub address: IpAddr,
-    /// The ports.
+    /// The ports; for a mark all.
     pub ports: ServicePorts,
+    /// The mark, if it is one.
+    pub mark: Option<Mark>,
 }
 
 impl VirtualAddress {
     /// How one is written, for messages.
     pub const ALLOWED: &'static str = "ADDRESS:PORT with a port of 1-65535, like 10.0.0.100:80 or [2001:db8::100]:80; \
                                        ADDRESS:FIRST-LAST for a range of ports, like 10.0.0.100:8000-8099; ADDRESS:0 \
-                                       for all ports";
+                                       for all ports; fwmark:MARK or fwmark:MARK/ipv6 for what has a mark";
+
+    /// What has this mark, of one family.
+    pub fn marked(mark: Mark, is_ipv6: bool) -> Self {
+        let address = if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        Self { address, ports: ServicePorts::ALL, mark: Some(mark) }
+    }
 
     /// The port that a real server has when none is given for it: the service's, or, of several, 0.
     pub fn default_port(&self) -> u16 {
@@ -103,12 +112,16 @@ impl VirtualAddress {
 impl From<SocketAddr> for VirtualAddress {
     /// Of one port, or with port 0 of all.
     fn from(address: SocketAddr) -> Self {
-        Self { address: address.ip(), ports: address.port().into() }
+        Self { address: address.ip(), ports: address.port().into(), mark: None }
     }
 }
 
 impl fmt::Display for VirtualAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mark) = self.mark {
+            let family = if self.address.is_ipv6() { "/ipv6" } else { "" };
+            return f.pad(&format!("fwmark:{mark}{family}"));
+        }
         let ServicePorts { first, last } = self.ports;
         let first = SocketAddr::new(self.address, first);
         if self.ports.is_range() { f.pad(&format!("{first}-{last}")) } else { f.pad(&first.to_string()) }
@@ -128,6 +141,9 @@ impl FromStr for VirtualAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = |wrong| VirtualAddressError { value: text.to_owned(), wrong };
+        if let Some(mark) = text.strip_prefix("fwmark:") {
+            return mark_and_family(mark).ok_or_else(|| wrong("is no mark of 1-4294967295"));
+        }
         if text.parse::<IpAddr>().is_ok() {
             return Err(wrong("has no port"));
         }
@@ -148,8 +164,15 @@ impl FromStr for VirtualAddress {
                 ports.parse::<PortRange>().map_err(|_| wrong("has no port, and no range of ports, of 1-65535"))?.into()
             }
         };
-        Ok(Self { address, ports })
+        Ok(Self { address, ports, mark: None })
     }
+}
+
+fn mark_and_family(text: &str) -> Option<VirtualAddress> {
+    let (mark, is_ipv6) = text.strip_suffix("/ipv6").map_or((text, false), |mark| (mark, true));
+    let is_number = !mark.is_empty() && mark.bytes().all(|byte| byte.is_ascii_digit());
+    let mark = mark.parse().ok().filter(|_| is_number).and_then(Mark::new)?;
+    Some(VirtualAddress::marked(mark, is_ipv6))
 }
 
 impl Serialize for VirtualAddress {
@@ -182,7 +205,8 @@ impl WideServices {
     /// Those of these services.
     pub fn of(services: &[Service]) -> Self {
         let mut wide = Self::default();
-        for (index, service) in services.iter().enumerate().filter(|(_, service)| service.key.ports.one().is_none()) {
+        let is_wide = |service: &Service| service.key.mark.is_none() && service.key.ports.one().is_none();
+        for (index, service) in services.iter().enumerate().filter(|(_, service)| is_wide(service)) {
             let of_address = wide.by_address.entry((service.key.protocol, service.key.address)).or_default();
             match service.key.ports.is_all() {
                 true => of_address.all = Some(index),
@@ -219,7 +243,15 @@ mod tests {
 
     #[test]
     fn are_written_as_they_are_read() {
-        for text in ["10.0.0.100:80", "10.0.0.100:0", "10.0.0.100:8000-8099", "[2001:db8::1]:1-65535", "[::1]:0"] {
+        for text in [
+            "10.0.0.100:80",
+            "10.0.0.100:0",
+            "10.0.0.100:8000-8099",
+            "[2001:db8::1]:1-65535",
+            "[::1]:0",
+            "fwmark:1",
+            "fwmark:4294967295/ipv6",
+        ] {
             assert_eq!(parse(text).to_string(), text);
             let json = serde_json::to_string(&parse(text)).unwrap();
             assert_eq!(serde_json::from_str::<VirtualAddress>(&json).unwrap(), parse(text));
@@ -241,6 +273,10 @@ mod tests {
             ("10.0.0.100:80-", "has no number for a port"),
             ("10.0.0.100:99999", "has no port, and no range of ports, of 1-65535"),
             ("10.0.0.100:0-90", "has no port, and no range of ports, of 1-65535"),
+            ("fwmark:0", "is no mark of 1-4294967295"),
+            ("fwmark:4294967296", "is no mark of 1-4294967295"),
+            ("fwmark:+1", "is no mark of 1-4294967295"),
+            ("fwmark:1/inet6", "is no mark of 1-4294967295"),
             ("10.0.0.100:90-80", "has no port, and no range of ports, of 1-65535"),
         ] {
             let error = text.parse::<VirtualAddress>().unwrap_err();

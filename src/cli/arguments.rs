@@ -1,6 +1,6 @@
 //! Arguments that several commands share, and how their values are written.
 //!
-//! Letters are ipvsadm's: -t and -u name a service, -r a real server, -s a scheduler, -w a weight, -x and -y the
+//! Letters are ipvsadm's: -t, -u and -f name a service, -r a real server, -s a scheduler, -w a weight, -x and -y the
 //! thresholds.
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::CliError;
 use super::client::Client;
 use super::output::{print_json, print_lines};
-use crate::balance::{Protocol, SchedulerFlag, SchedulerKind, VirtualAddress};
+use crate::balance::{Network, PortRange, Protocol, SchedulerFlag, SchedulerKind, VirtualAddress, VirtualAddressError};
 use crate::config::DEFAULT_SOCKET;
 use crate::config::syntax::{self, SyntaxError};
 use crate::control::protocol::{Reply, Request, ServiceName};
@@ -77,13 +77,17 @@ pub(super) struct ServiceArgument {
     /// The SCTP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
     #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
     sctp: Option<VirtualAddress>,
+
+    /// The service of IPv4, or of IPv6, packets that rules give this mark
+    #[arg(short = 'f', long = "fwmark", alias = "fwmark-service", value_name = "MARK[/ipv6]", value_parser = marked)]
+    fwmark: Option<VirtualAddress>,
 }
 
 impl ServiceArgument {
     /// Its name in the protocol.
     pub(super) fn name(&self) -> Result<ServiceName, CliError> {
-        name_of(self.tcp, self.udp, self.sctp)
-            .ok_or_else(|| CliError::Failed("no service given: -t, -u or --sctp VIP:PORTS".to_owned()))
+        name_of([self.tcp, self.udp, self.sctp, self.fwmark])
+            .ok_or_else(|| CliError::Failed("no service given: -t, -u or --sctp VIP:PORTS, or -f MARK".to_owned()))
     }
 }
 
@@ -102,22 +106,48 @@ pub(super) struct ServiceChoice {
     /// Only the SCTP service of this virtual address and port; FIRST-LAST for a range of ports, 0 for all
     #[arg(long = "sctp", alias = "sctp-service", value_name = "VIP:PORTS", value_parser = VirtualAddress::from_str)]
     sctp: Option<VirtualAddress>,
+
+    /// Only the service of IPv4, or of IPv6, packets that rules give this mark
+    #[arg(short = 'f', long = "fwmark", alias = "fwmark-service", value_name = "MARK[/ipv6]", value_parser = marked)]
+    fwmark: Option<VirtualAddress>,
 }
 
 impl ServiceChoice {
     /// Its name in the protocol; none: all.
     pub(super) fn name(&self) -> Option<ServiceName> {
-        name_of(self.tcp, self.udp, self.sctp)
+        name_of([self.tcp, self.udp, self.sctp, self.fwmark])
     }
 }
 
-fn name_of(
-    tcp: Option<VirtualAddress>,
-    udp: Option<VirtualAddress>,
-    sctp: Option<VirtualAddress>,
-) -> Option<ServiceName> {
-    let given = [(tcp, Protocol::Tcp), (udp, Protocol::Udp), (sctp, Protocol::Sctp)];
-    given.into_iter().find_map(|(vip, protocol)| vip.map(|vip| ServiceName { vip, protocol }))
+/// What flows a rule is for, besides where they come from
+#[derive(Clone, Debug, Args)]
+pub(super) struct Conditions {
+    /// Where they go [default: anywhere]
+    #[arg(short, long, value_name = "NETWORK/PREFIX")]
+    pub(super) destination: Option<Network>,
+
+    /// Only this protocol, of icmp echo messages [default: all]
+    #[arg(long, value_parser = protocol())]
+    pub(super) protocol: Option<Protocol>,
+
+    /// Only these destination ports [default: all]
+    #[arg(long, value_name = "PORT|FIRST-LAST")]
+    pub(super) destination_port: Option<PortRange>,
+
+    /// Only what enters by this port of the gateway [default: any]
+    #[arg(long, value_name = "PORT")]
+    pub(super) port: Option<String>,
+}
+
+/// By what was given of the four options.
+fn name_of(given: [Option<VirtualAddress>; 4]) -> Option<ServiceName> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Any];
+    given.into_iter().zip(protocols).find_map(|(vip, protocol)| vip.map(|vip| ServiceName { vip, protocol }))
+}
+
+/// What has a mark.
+fn marked(text: &str) -> Result<VirtualAddress, VirtualAddressError> {
+    format!("fwmark:{text}").parse()
 }
 
 /// An address whose port may be left out.

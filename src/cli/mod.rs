@@ -10,6 +10,7 @@ pub mod client;
 mod exec;
 mod forwarding;
 mod local;
+mod mark;
 mod output;
 mod pages;
 mod port;
@@ -72,6 +73,8 @@ enum Command {
     #[command(subcommand)]
     Snat(snat::Snat),
     #[command(subcommand)]
+    Mark(mark::Mark),
+    #[command(subcommand)]
     Session(session::Session),
     #[command(subcommand)]
     Port(port::Port),
@@ -120,6 +123,7 @@ impl Command {
             Self::Real(real) => real.execute()?,
             Self::Local(local) => local.execute()?,
             Self::Snat(snat) => snat.execute()?,
+            Self::Mark(mark) => mark.execute()?,
             Self::Session(session) => session.execute()?,
             Self::Port(port) => port.execute()?,
             Self::Worker(worker) => worker.execute()?,

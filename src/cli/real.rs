@@ -9,7 +9,7 @@ use super::output::{print, print_json};
 use super::service::fetch;
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use crate::balance::Weight;
+use crate::balance::{ServiceKey, Weight};
 use crate::config::RealServerConfig;
 use crate::control::protocol::{RealServerEdit, RealServerRow, Request, ServiceRow};
 
@@ -73,7 +73,7 @@ pub(super) struct Add {
 /// Change a real server; what is not given stays
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "fullgate real edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>> --real-server <RIP[:PORT]> <WHAT CHANGES>..."
+    override_usage = "fullgate real edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>|--fwmark <MARK[/ipv6]>> --real-server <RIP[:PORT]> <WHAT CHANGES>..."
 )]
 #[command(group = clap::ArgGroup::new("change").args([
     "weight", "upper", "lower", "mode", "fullnat", "nat", "dr", "tun", "tun_type", "tun_port", "tun_csum", "tun_nocsum",
@@ -227,7 +227,7 @@ fn table(services: &[ServiceRow]) -> Table {
     for service in services {
         for real in &service.real_servers {
             table.row([
-                format!("{} {}", service.protocol, service.vip),
+                ServiceKey::new(service.protocol, service.vip).to_string(),
                 real.address.to_string(),
                 forward(real),
                 real.weight.0.to_string(),

@@ -33,7 +33,8 @@ Examples:
   fullgate service add -t 10.0.0.100:80 -s wrr
   fullgate service add -t 10.0.0.100:80 -s mh -b mh-fallback,mh-port
   fullgate service add -u 10.0.0.100:53 -s rr --local-pool lan
-  fullgate service add -t 10.0.0.100:443 --mode dr")]
+  fullgate service add -t 10.0.0.100:443 --mode dr
+  fullgate service add -f 1 -s rr --mode nat")]
 pub(super) struct Add {
     #[command(flatten)]
     service: ServiceArgument,
@@ -65,7 +66,7 @@ pub(super) struct Add {
 /// Change a service; what is not given stays
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "fullgate service edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>> <WHAT CHANGES>..."
+    override_usage = "fullgate service edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>|--fwmark <MARK[/ipv6]>> <WHAT CHANGES>..."
 )]
 #[command(group = clap::ArgGroup::new("change").args([
     "scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp",
@@ -193,6 +194,16 @@ impl List {
     }
 }
 
+/// As ipvsadm writes it.
+fn service_name(service: &ServiceRow) -> String {
+    let ServiceRow { vip, protocol, .. } = service;
+    match vip.mark {
+        Some(mark) if vip.address.is_ipv6() => format!("FWM  {mark} IPv6"),
+        Some(mark) => format!("FWM  {mark}"),
+        None => format!("{}  {vip}", protocol.name().to_uppercase()),
+    }
+}
+
 /// As `ipvsadm -L -n` prints it, with columns as wide as need be.
 fn table(rows: &[ServiceRow]) -> Table {
     let mut table = Table::new(&[
@@ -204,8 +215,7 @@ fn table(rows: &[ServiceRow]) -> Table {
     ]);
     table.put_first("Prot LocalAddress:Port Scheduler LocalPool");
     for service in rows {
-        let protocol = service.protocol.name().to_uppercase();
-        let mut words = vec![service.vip.to_string(), service.scheduler.to_string(), service.local_pool.clone()];
+        let mut words = vec![service_name(service), service.scheduler.to_string(), service.local_pool.clone()];
         if !service.scheduler_flags.is_empty() {
             words.push(format!("({})", service.scheduler_flags));
         }
@@ -213,7 +223,7 @@ fn table(rows: &[ServiceRow]) -> Table {
             words.push(format!("mss-clamp {}", service.mss_clamp));
         }
         words.retain(|word| !word.is_empty());
-        table.line(format!("{protocol}  {}", words.join(" ")));
+        table.line(words.join(" "));
         for real in &service.real_servers {
             table.row([
                 format!("  -> {}", real.address),
@@ -240,8 +250,7 @@ fn stats_table(rows: &[ServiceRow]) -> Table {
     let mut table = Table::new(&columns);
     table.line("  -> RemoteAddress:Port");
     for service in rows {
-        let protocol = service.protocol.name().to_uppercase();
-        table.row(traffic_cells(format!("{protocol}  {}", service.vip), &service.traffic));
+        table.row(traffic_cells(service_name(service), &service.traffic));
         for real in &service.real_servers {
             table.row(traffic_cells(format!("  -> {}", real.address), &real.traffic));
         }

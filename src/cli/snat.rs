@@ -3,12 +3,12 @@
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::arguments::{Connection, protocol};
+use super::arguments::{Conditions, Connection};
 use super::output::{print, print_json};
 use super::stats_table::traffic_cells;
 use super::table::Align::{Left, Right};
-use super::table::Table;
-use crate::balance::{Network, PortRange, Protocol};
+use super::table::{Table, or_any};
+use crate::balance::Network;
 use crate::config::SnatConfig;
 use crate::control::protocol::{Reply, Request, SnatRow};
 
@@ -41,21 +41,8 @@ pub(super) struct Add {
     #[arg(short, long, value_name = "NETWORK/PREFIX")]
     source: Network,
 
-    /// Where they go [default: anywhere]
-    #[arg(short, long, value_name = "NETWORK/PREFIX")]
-    destination: Option<Network>,
-
-    /// Only this protocol, of icmp echo messages [default: all]
-    #[arg(long, value_parser = protocol())]
-    protocol: Option<Protocol>,
-
-    /// Only these destination ports [default: all]
-    #[arg(long, value_name = "PORT|FIRST-LAST")]
-    destination_port: Option<PortRange>,
-
-    /// Only what enters by this port of the gateway [default: any]
-    #[arg(long, value_name = "PORT")]
-    port: Option<String>,
+    #[command(flatten)]
+    conditions: Conditions,
 
     /// Pool of local addresses that become the source
     #[arg(long, value_name = "POOL")]
@@ -112,7 +99,8 @@ impl Snat {
 
 impl Add {
     fn execute(self) -> Result<(), CliError> {
-        let Self { name, source, destination, protocol, destination_port, port, local_pool, before, connection } = self;
+        let Self { name, source, conditions, local_pool, before, connection } = self;
+        let Conditions { destination, protocol, destination_port, port } = conditions;
         let rule = SnatConfig { name, source, destination, protocol, destination_port, port, local_pool };
         connection.change(&Request::SnatAdd { rule, before })
     }
@@ -149,7 +137,7 @@ fn table(rows: &[SnatRow]) -> Table {
             row.name.clone(),
             row.source.to_string(),
             or_any(row.destination),
-            row.protocol.map_or_else(|| "any".to_owned(), |protocol| protocol.name().to_uppercase()),
+            or_any(row.protocol.map(|protocol| protocol.name().to_uppercase())),
             or_any(row.destination_port),
             or_any(row.port.as_ref()),
             row.local_pool.clone(),
@@ -158,10 +146,6 @@ fn table(rows: &[SnatRow]) -> Table {
         ]);
     }
     table
-}
-
-fn or_any(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "any".to_owned(), |value| value.to_string())
 }
 
 /// In packets go out, out packets come back: by the client's view, as everywhere.

@@ -4,6 +4,7 @@ use super::stats::{NamedRate, Rates, TrafficRates};
 use super::table::Align::{Left, Right};
 use super::table::Table;
 use super::{snat, worker};
+use crate::balance::ServiceKey;
 use crate::control::protocol::{Fragments, PortRow, ServiceRow, Stats, TrafficTotals};
 
 /// Totals since the start.
@@ -162,13 +163,16 @@ fn service_totals(services: &[ServiceRow]) -> Table {
         ("OutBytes", Right),
     ]);
     for service in services {
-        table.row(traffic_cells(format!("{} {}", service.protocol, service.vip), &service.traffic));
+        table.row(traffic_cells(ServiceKey::new(service.protocol, service.vip).to_string(), &service.traffic));
     }
     table
 }
 
 fn service_rates(rates: &Rates) -> Table {
-    let rows = rates.services.iter().map(|service| (format!("{} {}", service.protocol, service.vip), &service.traffic));
+    let rows = rates
+        .services
+        .iter()
+        .map(|service| (ServiceKey::new(service.protocol, service.vip).to_string(), &service.traffic));
     traffic_rates("Service", rows)
 }
 

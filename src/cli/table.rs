@@ -85,6 +85,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// What a condition's cell says.
+pub(super) fn or_any(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "any".to_owned(), |value| value.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::Align::{Left, Right};

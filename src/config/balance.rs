@@ -1,18 +1,19 @@
-//! `[[local_pool]]`, `[[service]]` with its `[[service.real_server]]`, and `[[snat]]`: which keys there are, what each
-//! may be.
+//! `[[local_pool]]`, `[[service]]` with its `[[service.real_server]]`, `[[snat]]` and `[[mark]]`: which keys there are, what
+//! each may be.
 //!
 //! What must fit together is in `validate`; this finds the lines for what it says.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use super::model::{BalanceConfig, LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
+use super::model::{BalanceConfig, LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::raw::{Document, Section, Value};
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
 use crate::balance::{
-    Encapsulation, ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlag, SchedulerFlags,
+    Encapsulation, ForwardingMode, Mark, MssClamp, Network, PortRange, Protocol, SchedulerFlag, SchedulerFlags,
     SchedulerKind, Tunnel, VirtualAddress, Weight,
 };
 
@@ -25,12 +26,13 @@ const UNREAD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 /// For each pool and each of its addresses: which member of the list `addresses` it came from.
 type Origins = Vec<Vec<usize>>;
 
-/// Pools, services and rules for source NAT, checked against each other and the ports.
+/// Pools, services, and rules for source NAT and marks, checked against each other and the ports.
 pub(super) fn balance(root: &mut Section<'_>, scope: &BalanceScope) -> BalanceConfig {
     let (local_pools, origins): (Vec<_>, Origins) = root.sections("local_pool").into_iter().map(local_pool).unzip();
     let services = root.sections("service").into_iter().map(service).collect();
     let snat = root.sections("snat").into_iter().map(snat).collect();
-    let mut balance = BalanceConfig { local_pools, services, snat };
+    let marks = root.sections("mark").into_iter().map(mark).collect();
+    let mut balance = BalanceConfig { local_pools, services, snat, marks };
     balance.fill_default_pool();
     for violation in balance.violations(scope) {
         report(root.document(), &violation, &origins);
@@ -52,6 +54,7 @@ fn key_of(place: Place, origins: &Origins) -> String {
         Place::Service(service, key) => format!("service[{service}].{key}"),
         Place::RealServer(service, real, key) => format!("service[{service}].real_server[{real}].{key}"),
         Place::Snat(rule, key) => format!("snat[{rule}].{key}"),
+        Place::Mark(rule, key) => format!("mark[{rule}].{key}"),
     }
 }
 
@@ -75,10 +78,7 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
 }
 
 fn service(mut section: Section<'_>) -> ServiceConfig {
-    const VIP: &str = VirtualAddress::ALLOWED;
-    let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, VirtualAddress::from_str));
-    let vip = vip.unwrap_or(UNREAD.into());
-    let protocol = section.require("protocol", Protocol::NAMES).and_then(|value| word(Protocol::NAMES, &value));
+    let (vip, protocol) = service_name(&mut section);
     let scheduler = section.get("scheduler").and_then(|value| word(SchedulerKind::NAMES, &value));
     let scheduler_flags = section.get("scheduler_flags").map(|value| scheduler_flags(&value));
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
@@ -89,7 +89,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     section.finish();
     ServiceConfig {
         vip,
-        protocol: protocol.unwrap_or(Protocol::Tcp),
+        protocol,
         scheduler: scheduler.unwrap_or_default(),
         scheduler_flags: scheduler_flags.unwrap_or_default(),
         mode: mode.unwrap_or(ForwardingMode::Fullnat),
@@ -99,27 +99,60 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     }
 }
 
+/// `vip` and `protocol`, or `fwmark` and `family`.
+fn service_name(section: &mut Section<'_>) -> (VirtualAddress, Protocol) {
+    const VIP: &str = VirtualAddress::ALLOWED;
+    let (mark, family) = (section.get("fwmark"), section.get("family"));
+    let Some(mark) = mark else {
+        if let Some(family) = family {
+            family.error("there is no fwmark that it could be the family of; allowed: family with fwmark only");
+        }
+        let vip = section.require("vip", VIP).and_then(|value| value.parsed(VIP, VirtualAddress::from_str));
+        if let Some(vip) = vip.filter(|vip| vip.mark.is_some()) {
+            refuse_with_mark(section, &["protocol"]);
+            return (vip, Protocol::Any);
+        }
+        let protocol = section.require("protocol", Protocol::NAMES).and_then(|value| word(Protocol::NAMES, &value));
+        return (vip.unwrap_or(UNREAD.into()), protocol.unwrap_or(Protocol::Tcp));
+    };
+    refuse_with_mark(section, &["vip", "protocol"]);
+    let is_ipv6 = family.is_some_and(|value| value.parsed("ipv4, ipv6", is_ipv6).unwrap_or(false));
+    let marked = fwmark(&mark).map(|mark| VirtualAddress::marked(mark, is_ipv6));
+    (marked.unwrap_or(UNREAD.into()), Protocol::Any)
+}
+
+/// A mark is of packets of any address and protocol.
+fn refuse_with_mark(section: &mut Section<'_>, keys: &[&'static str]) {
+    for key in keys {
+        if let Some(value) = section.get(key) {
+            value.error("a service of a mark has none: [[mark]] says which packets are marked; allowed: no such key");
+        }
+    }
+}
+
+fn is_ipv6(family: &str) -> Result<bool, String> {
+    match family {
+        "ipv4" => Ok(false),
+        "ipv6" => Ok(true),
+        other => Err(format!("{other:?} is no family; allowed: ipv4, ipv6")),
+    }
+}
+
+fn fwmark(value: &Value<'_>) -> Option<Mark> {
+    value.integer(1..=u32::MAX, "").and_then(Mark::new)
+}
+
 fn scheduler_flags(value: &Value<'_>) -> SchedulerFlags {
     let flags = value.list("a list of flags, like [\"sh-fallback\", \"sh-port\"]");
     flags.iter().filter_map(|flag| word::<SchedulerFlag>(SchedulerFlag::NAMES, flag)).collect()
 }
 
 fn snat(mut section: Section<'_>) -> SnatConfig {
-    let mut text = |name, allowed| {
-        let value = section.require(name, allowed);
-        value.and_then(|value| value.text(allowed).map(str::to_owned)).unwrap_or_default()
-    };
-    let (name, local_pool) =
-        (text("name", "a name, like \"office\""), text("local_pool", "the name of a [[local_pool]]"));
-    let network = |value: Value<'_>| value.parsed(Network::ALLOWED, Network::from_str);
-    let source = section.require("source", Network::ALLOWED).and_then(network);
-    let destination = section.get("destination").and_then(network);
+    let name = required_text(&mut section, "name", "a name, like \"office\"");
+    let local_pool = required_text(&mut section, "local_pool", "the name of a [[local_pool]]");
+    let source = section.require("source", Network::ALLOWED).and_then(|value| network(&value));
     let protocol = section.get("protocol").and_then(|value| value.parsed(Protocol::OF_SESSIONS, Protocol::of_session));
-    let ports = section.get("destination_port");
-    let destination_port =
-        ports.and_then(|value| value.parsed("a port or FIRST-LAST, like \"443\"", PortRange::from_str));
-    let port = section.get("port");
-    let port = port.and_then(|value| value.text("the name of a [[port]]").map(str::to_owned));
+    let (destination, destination_port, port) = conditions(&mut section);
     section.finish();
     SnatConfig {
         name,
@@ -131,6 +164,43 @@ fn snat(mut section: Section<'_>) -> SnatConfig {
         port,
         local_pool,
     }
+}
+
+fn mark(mut section: Section<'_>) -> MarkConfig {
+    let name = required_text(&mut section, "name", "a name, like \"web\"");
+    let mark = section.require("fwmark", Mark::ALLOWED).and_then(|value| fwmark(&value));
+    let source = section.get("source").and_then(|value| network(&value));
+    let protocol = section.get("protocol").and_then(|value| word(Protocol::NAMES, &value));
+    let (destination, destination_port, port) = conditions(&mut section);
+    section.finish();
+    MarkConfig {
+        name,
+        fwmark: mark.unwrap_or(Mark(NonZeroU32::MIN)),
+        source,
+        destination,
+        protocol,
+        destination_port,
+        port,
+    }
+}
+
+fn required_text(section: &mut Section<'_>, name: &'static str, allowed: &'static str) -> String {
+    let value = section.require(name, allowed);
+    value.and_then(|value| value.text(allowed).map(str::to_owned)).unwrap_or_default()
+}
+
+fn network(value: &Value<'_>) -> Option<Network> {
+    value.parsed(Network::ALLOWED, Network::from_str)
+}
+
+/// `destination`, `destination_port` and `port` of a rule.
+fn conditions(section: &mut Section<'_>) -> (Option<Network>, Option<PortRange>, Option<String>) {
+    let destination = section.get("destination").and_then(|value| network(&value));
+    let ports = section.get("destination_port");
+    let destination_port =
+        ports.and_then(|value| value.parsed("a port or FIRST-LAST, like \"443\"", PortRange::from_str));
+    let port = section.get("port");
+    (destination, destination_port, port.and_then(|value| value.text("the name of a [[port]]").map(str::to_owned)))
 }
 
 /// `mss_clamp` of a service or of a port.

@@ -57,14 +57,16 @@ impl Config {
     /// What is allowed but likely to be a mistake, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let on_a_port = |vip: IpAddr| self.ports.iter().flat_map(|port| &port.addresses).any(|own| own.address == vip);
-        let missing = self.balance.services.iter().filter(|service| !on_a_port(service.vip.address));
+        let addressed = self.balance.services.iter().filter(|service| service.vip.mark.is_none());
+        let missing = addressed.filter(|service| !on_a_port(service.vip.address));
         let warning = |service: &ServiceConfig| {
             let (key, vip) = (service.key(), service.vip.address);
             format!(
                 "service {key}: no port has {vip} among its addresses: right if keepalived or a routing daemon adds it"
             )
         };
-        missing.map(warning).chain(self.secret_warning()).chain(self.snat_warnings()).collect()
+        let others = self.secret_warning().into_iter().chain(self.snat_warnings()).chain(self.mark_warnings());
+        missing.map(warning).chain(others).collect()
     }
 
     /// Whom a client reaches is everybody's to know while the hashes have no secret.
@@ -78,6 +80,18 @@ impl Config {
                 hashing.scheduler
             )
         })
+    }
+
+    /// Services of marks that nothing gets: rules may be added at run time.
+    fn mark_warnings(&self) -> impl Iterator<Item = String> {
+        let unused = |service: &&ServiceConfig| {
+            service.vip.mark.is_some_and(|mark| self.balance.marks.iter().all(|rule| rule.fwmark != mark))
+        };
+        self.balance
+            .services
+            .iter()
+            .filter(unused)
+            .map(|service| format!("service {}: no [[mark]] gives that mark: nothing comes to it", service.key()))
     }
 
     /// Rules for source NAT whose pool has no address for them: it may get one at run time.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::balance::{
-    ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings,
+    ForwardingMode, Mark, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings,
     ServiceKey, Timeouts, Tunnel, VirtualAddress, Weight,
 };
 use crate::forward::PuntClass;
@@ -260,6 +260,9 @@ pub struct BalanceConfig {
     /// `[[snat]]`, in the order in which they are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snat: Vec<SnatConfig>,
+    /// `[[mark]]`, in the order in which they are looked at.
+    #[serde(default, rename = "mark", skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<MarkConfig>,
 }
 
 /// `[[local_pool]]`
@@ -280,9 +283,9 @@ pub struct LocalPoolConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Virtual address and port, or ports.
+    /// Virtual address and port, or ports; or a mark.
     pub vip: VirtualAddress,
-    /// TCP, UDP or SCTP.
+    /// TCP, UDP or SCTP; any for a mark.
     pub protocol: Protocol,
     /// How it chooses real servers.
     pub scheduler: SchedulerKind,
@@ -348,10 +351,35 @@ pub struct SnatConfig {
     pub local_pool: String,
 }
 
+/// `[[mark]]`: flows that get a mark, by which services can be for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarkConfig {
+    /// The rule's name.
+    pub name: String,
+    /// The mark.
+    pub fwmark: Mark,
+    /// Where they come from; none: anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Network>,
+    /// Where they go; none: anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Network>,
+    /// TCP, UDP or SCTP; none: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Their destination port; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<PortRange>,
+    /// The name of the port that they enter by; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
 impl ServiceConfig {
     /// What names the service.
     pub fn key(&self) -> ServiceKey {
-        ServiceKey { protocol: self.protocol, address: self.vip.address, ports: self.vip.ports }
+        ServiceKey::new(self.protocol, self.vip)
     }
 
     /// Whether any real server is, or one added without saying otherwise would be, in FULLNAT mode.

@@ -1,5 +1,5 @@
 //! The rules for one thing at a time: an endpoint, a real server, a local address, the pool that a service names, a
-//! rule for source NAT.
+//! rule for source NAT or for marks.
 //!
 //! What `validate` asks of a whole configuration and what the control plane asks of a single command are the same
 //! functions, so that a state that commands led to is one that the next start accepts. Pure; what is right is no
@@ -9,10 +9,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::model::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
+use super::model::{BalanceConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::syntax;
 use crate::balance::{
-    Encapsulation, ForwardingMode, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Tunnel, VirtualAddress, Weight,
+    Encapsulation, ForwardingMode, Network, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Tunnel,
+    VirtualAddress, Weight,
 };
 
 /// What is wrong with one thing. Prints as `KEY: WHAT IS WRONG; allowed: WHAT IS ALLOWED`.
@@ -47,6 +48,8 @@ impl fmt::Display for Fault {
 const HOST: &str = "neither multicast, broadcast, loopback, unspecified, 0.0.0.0/8, 240.0.0.0/4 nor IPv4-mapped";
 /// Rules for source NAT that there may be: each packet without a session that leaves is held against all of them.
 pub const MAX_SNAT_RULES: usize = 256;
+/// Rules for marks that there may be: each packet without a session is held against all of them.
+pub const MAX_MARK_RULES: usize = 256;
 /// What a session timeout may be, in seconds: up to 31 days, as ipvsadm has it.
 pub const TIMEOUT: RangeInclusive<u32> = 1..=31 * 86_400;
 const APART: &str = "addresses that the gateway uses for nothing else";
@@ -58,6 +61,10 @@ pub fn host(key: &'static str, address: IpAddr) -> Option<Fault> {
 
 /// The port of a real server of the service at `vip`, which is in this mode.
 fn real_port(vip: VirtualAddress, mode: ForwardingMode, address: SocketAddr) -> Option<Fault> {
+    if vip.mark.is_some() {
+        // IPVS takes, and shows, any port there.
+        return None;
+    }
     let (port, default) = (address.port(), vip.default_port());
     let fault = |wrong: &str, allowed| Some(Fault::new("address", format!("{address} has {wrong}"), allowed));
     if port == 0 && default != 0 {
@@ -200,16 +207,29 @@ pub fn is_a_real_server(address: IpAddr) -> Fault {
     Fault::new("", format!("{address} is a real server's address"), APART)
 }
 
-/// What a service is of.
-pub fn service_protocol(protocol: Protocol) -> Option<Fault> {
-    Fault::unless(protocol != Protocol::Icmp, || {
-        Fault::new("protocol", "icmp has no ports that a service could be for", "tcp, udp")
-    })
+/// What names a service.
+pub fn service_name(vip: VirtualAddress, protocol: Protocol) -> Option<Fault> {
+    if vip.mark.is_some() {
+        return Fault::unless(protocol == Protocol::Any, || {
+            let wrong = format!("{vip} is for every protocol");
+            Fault::new("protocol", wrong, "any; [[mark]] says which protocol gets the mark")
+        });
+    }
+    let has_ports = Fault::unless(Protocol::from_number(protocol as u8).is_some(), || {
+        Fault::new("protocol", format!("{protocol} has no ports that a service could be for"), Protocol::NAMES)
+    });
+    host("vip", vip.address).or(has_ports)
+}
+
+/// The key that names a service at `vip`.
+pub fn name_key(vip: VirtualAddress) -> &'static str {
+    if vip.mark.is_some() { "fwmark" } else { "vip" }
 }
 
 /// A service that there is already.
 pub fn is_a_service(key: ServiceKey) -> Fault {
-    Fault::new("vip", format!("{key} is a service already"), "each protocol, VIP and port once")
+    let allowed = if key.mark.is_some() { "each mark and family once" } else { "each protocol, VIP and port once" };
+    Fault::new(name_key(key.vip()), format!("{key} is a service already"), allowed)
 }
 
 /// A service of a range of ports of which another service's range has some.
@@ -231,23 +251,60 @@ pub fn is_in_service(address: SocketAddr) -> Fault {
 /// A rule for source NAT by itself, on a gateway with these ports and pools.
 pub fn snat<'a>(rule: &SnatConfig, ports: &[String], pools: impl Iterator<Item = &'a str> + Clone) -> Vec<Fault> {
     let SnatConfig { name, source, destination, port, local_pool, .. } = rule;
-    let mut faults = Vec::new();
-    if let Err(error) = syntax::name(name) {
-        faults.push(Fault::new("name", format!("{name:?} {}", error.wrong), error.allowed));
-    }
-    if let Some(destination) = destination.filter(|destination| destination.is_ipv4() != source.is_ipv4()) {
-        let wrong = format!("{destination} is of another family than the source");
-        faults.push(Fault::new("destination", wrong, format!("a network of the family of {source}")));
-    }
-    if let Some(port) = port.as_ref().filter(|&port| !ports.contains(port)) {
-        let allowed = one_of(ports.iter().map(String::as_str), "port");
-        faults.push(Fault::new("port", format!("there is no port {port:?}"), allowed));
-    }
+    let mut faults = conditions(name, (Some(*source), *destination), port.as_ref(), ports);
     if !pools.clone().any(|pool| pool == local_pool) {
         let wrong = format!("there is no local pool {local_pool:?}");
         faults.push(Fault::new("local_pool", wrong, one_of(pools, "local_pool")));
     }
     faults
+}
+
+/// What rules for source NAT and for marks have in common: a name, networks of one family, a port that there is.
+fn conditions(
+    name: &str,
+    (source, destination): (Option<Network>, Option<Network>),
+    port: Option<&String>,
+    ports: &[String],
+) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Err(error) = syntax::name(name) {
+        faults.push(Fault::new("name", format!("{name:?} {}", error.wrong), error.allowed));
+    }
+    if let (Some(source), Some(destination)) = (source, destination)
+        && source.is_ipv4() != destination.is_ipv4()
+    {
+        let wrong = format!("{destination} is of another family than the source");
+        faults.push(Fault::new("destination", wrong, format!("a network of the family of {source}")));
+    }
+    if let Some(port) = port.filter(|&port| !ports.contains(port)) {
+        let allowed = one_of(ports.iter().map(String::as_str), "port");
+        faults.push(Fault::new("port", format!("there is no port {port:?}"), allowed));
+    }
+    faults
+}
+
+/// A rule for marks by itself, on a gateway with these ports.
+pub fn mark(rule: &MarkConfig, ports: &[String]) -> Vec<Fault> {
+    let MarkConfig { name, source, destination, protocol, port, .. } = rule;
+    let mut faults = conditions(name, (*source, *destination), port.as_ref(), ports);
+    let can_be = protocol.is_none_or(|protocol| Protocol::from_number(protocol as u8).is_some());
+    faults.extend(Fault::unless(can_be, || Fault::new("protocol", "no service is for it", Protocol::NAMES)));
+    faults.extend(Fault::unless(destination.is_some() || port.is_some(), || {
+        let wrong = "missing, and so is port: what real servers answer would be marked, too";
+        Fault::new("destination", wrong, "a destination, a port to enter by, or both")
+    }));
+    faults
+}
+
+/// The name of a rule for marks that there is already.
+pub fn is_a_mark_rule(name: &str) -> Fault {
+    Fault::new("name", format!("{name:?} is the name of another rule"), "each name once")
+}
+
+/// More rules for marks than are looked through in the time that a new session may take.
+pub fn too_many_mark_rules() -> Fault {
+    let wrong = format!("there are {MAX_MARK_RULES} rules already");
+    Fault::new("name", wrong, format!("at most {MAX_MARK_RULES} rules"))
 }
 
 /// The name of a rule for source NAT that there is already.

@@ -1,4 +1,4 @@
-//! Whether local pools, services and rules for source NAT make sense together and on this gateway's ports.
+//! Whether local pools, services, and rules for source NAT and marks make sense together and on this gateway's ports.
 //!
 //! The same rules hold for the file, for `apply` and for each command at run time, so they know no lines of a file:
 //! each [`Violation`] names a [`Place`] in the [`BalanceConfig`], and the file's reader finds the line. What one thing
@@ -43,6 +43,8 @@ pub enum Place {
     RealServer(usize, usize, &'static str),
     /// A key of a rule for source NAT.
     Snat(usize, &'static str),
+    /// A key of a rule for marks.
+    Mark(usize, &'static str),
 }
 
 /// One rule broken.
@@ -78,6 +80,7 @@ impl BalanceConfig {
         check.pools();
         check.services();
         check.snat();
+        check.marks();
         check.violations
     }
 
@@ -89,6 +92,7 @@ impl BalanceConfig {
             Place::PoolAddress(pool, _) => format!("local pool {:?}", self.local_pools[pool].name),
             Place::Service(index, key) => format!("service {}: {key}", service(index)),
             Place::Snat(index, key) => format!("snat {:?}: {key}", self.snat[index].name),
+            Place::Mark(index, key) => format!("mark {:?}: {key}", self.marks[index].name),
             Place::RealServer(index, real, key) => {
                 format!(
                     "service {}: real server {}: {key}",
@@ -214,9 +218,8 @@ impl Check<'_> {
         self.ranges();
         let mut total = 0;
         for (index, service) in self.balance.services.iter().enumerate() {
-            let place = Place::Service(index, "vip");
-            self.faults(|key| Place::Service(index, key), rules::host("vip", service.vip.address));
-            self.faults(|key| Place::Service(index, key), rules::service_protocol(service.protocol));
+            let place = Place::Service(index, rules::name_key(service.vip));
+            self.faults(|key| Place::Service(index, key), rules::service_name(service.vip, service.protocol));
             match keys.entry(service.key()) {
                 Entry::Occupied(earlier) => self.clash(place, *earlier.get(), rules::is_a_service(service.key())),
                 Entry::Vacant(vacant) => _ = vacant.insert(place),
@@ -274,6 +277,20 @@ impl Check<'_> {
             }
             if index == rules::MAX_SNAT_RULES {
                 self.faults(|key| Place::Snat(index, key), [rules::too_many_snat_rules()]);
+            }
+        }
+    }
+
+    fn marks(&mut self) {
+        let mut names = HashMap::new();
+        for (index, rule) in self.balance.marks.iter().enumerate() {
+            self.faults(|key| Place::Mark(index, key), rules::mark(rule, &self.scope.ports));
+            let place = Place::Mark(index, "name");
+            if let Some(earlier) = names.insert(rule.name.as_str(), place) {
+                self.clash(place, earlier, rules::is_a_mark_rule(&rule.name));
+            }
+            if index == rules::MAX_MARK_RULES {
+                self.faults(|key| Place::Mark(index, key), [rules::too_many_mark_rules()]);
             }
         }
     }
@@ -337,7 +354,7 @@ mod tests {
         };
         let scope =
             BalanceScope { ports: vec!["lan".into()], own_addresses: vec![IpAddr::from([10, 1, 0, 1])], workers: 2 };
-        (BalanceConfig { local_pools: vec![pool], services: vec![service], snat: Vec::new() }, scope)
+        (BalanceConfig { local_pools: vec![pool], services: vec![service], snat: Vec::new(), marks: Vec::new() }, scope)
     }
 
     /// The one sentence that a change of a good configuration leads to.

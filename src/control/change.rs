@@ -5,8 +5,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::balance::{ForwardingMode, MssClamp, PortRange, SchedulerFlags, SchedulerKind, ServiceKey};
-use crate::config::{LocalPoolConfig, RealServerConfig, ServiceConfig, SnatConfig};
+use super::rule_list::RuleChange;
+use crate::balance::{ForwardingMode, MssClamp, PortRange, Protocol, SchedulerFlags, SchedulerKind, ServiceKey};
+use crate::config::{LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// What can be changed of a service without touching its real servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,14 +77,10 @@ pub enum Change {
     RealEdit { key: ServiceKey, from: RealServerConfig, to: RealServerConfig },
     /// A real server goes.
     RealRemove { key: ServiceKey, address: SocketAddr },
-    /// A new rule for source NAT, in front of another one or last.
-    SnatAdd { rule: SnatConfig, before: Option<String> },
-    /// Other conditions, or another pool, for the rule of the same name.
-    SnatEdit { from: SnatConfig, to: SnatConfig },
-    /// A rule for source NAT goes.
-    SnatRemove { name: String },
-    /// All rules for source NAT, in the order in which they are to be.
-    SnatOrder { names: Vec<String> },
+    /// A step in the list of rules for source NAT.
+    Snat(RuleChange<SnatConfig>),
+    /// A step in the list of rules for marks.
+    Mark(RuleChange<MarkConfig>),
 }
 
 impl fmt::Display for Change {
@@ -125,10 +122,8 @@ impl fmt::Display for Change {
                 edits.show("lower threshold", &from.lower_threshold, &to.lower_threshold)
             }
             Self::RealRemove { key, address } => write!(f, "service {key}: real server {address} removed"),
-            Self::SnatAdd { rule, before } => show_snat(f, rule, before.as_deref()),
-            Self::SnatEdit { from, to } => show_snat_edit(f, from, to),
-            Self::SnatRemove { name } => write!(f, "snat {name}: removed"),
-            Self::SnatOrder { names } => write!(f, "snat: order {}", names.join(", ")),
+            Self::Snat(change) => change.fmt(f),
+            Self::Mark(change) => change.fmt(f),
         }
     }
 }
@@ -146,33 +141,23 @@ fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSett
     if mss_clamp.is_off() { Ok(()) } else { write!(f, ", MSS clamp {mss_clamp}") }
 }
 
-fn show_snat(f: &mut fmt::Formatter<'_>, rule: &SnatConfig, before: Option<&str>) -> fmt::Result {
-    write!(f, "snat {}: added, {} -> {}", rule.name, rule.source, or_any(rule.destination.as_ref()))?;
-    if let Some(protocol) = rule.protocol {
+/// What a rule says besides its networks.
+pub(super) fn show_conditions(
+    f: &mut fmt::Formatter<'_>,
+    protocol: Option<Protocol>,
+    destination_port: Option<PortRange>,
+    port: Option<&String>,
+) -> fmt::Result {
+    if let Some(protocol) = protocol {
         write!(f, ", {protocol}")?;
     }
-    if let Some(ports) = rule.destination_port {
+    if let Some(ports) = destination_port {
         write!(f, ", destination port {ports}")?;
     }
-    if let Some(port) = &rule.port {
-        write!(f, ", port {port}")?;
-    }
-    write!(f, ", local pool {}", rule.local_pool)?;
-    before.map_or(Ok(()), |before| write!(f, ", before {before}"))
+    port.map_or(Ok(()), |port| write!(f, ", port {port}"))
 }
 
-fn show_snat_edit(f: &mut fmt::Formatter<'_>, from: &SnatConfig, to: &SnatConfig) -> fmt::Result {
-    write!(f, "snat {}:", from.name)?;
-    let mut edits = Edits::new(f);
-    edits.show("source", &from.source, &to.source)?;
-    edits.show("destination", &or_any(from.destination.as_ref()), &or_any(to.destination.as_ref()))?;
-    edits.show("protocol", &or_any(from.protocol.as_ref()), &or_any(to.protocol.as_ref()))?;
-    edits.show("destination port", &or_any(from.destination_port.as_ref()), &or_any(to.destination_port.as_ref()))?;
-    edits.show("port", &or_any(from.port.as_ref()), &or_any(to.port.as_ref()))?;
-    edits.show("local pool", &from.local_pool, &to.local_pool)
-}
-
-fn or_any(value: Option<&impl fmt::Display>) -> String {
+pub(super) fn or_any(value: Option<&impl fmt::Display>) -> String {
     value.map_or_else(|| "any".to_owned(), ToString::to_string)
 }
 
@@ -203,22 +188,32 @@ fn tunnel_of(real_server: &RealServerConfig) -> String {
 }
 
 /// Writes ` NAME OLD -> NEW` for what differs, with commas between.
-struct Edits<'a, 'b> {
+pub(super) struct Edits<'a, 'b> {
     f: &'a mut fmt::Formatter<'b>,
     separator: &'static str,
 }
 
 impl<'a, 'b> Edits<'a, 'b> {
-    fn new(f: &'a mut fmt::Formatter<'b>) -> Self {
+    pub(super) fn new(f: &'a mut fmt::Formatter<'b>) -> Self {
         Self { f, separator: "" }
     }
 
-    fn show<T: PartialEq + fmt::Display>(&mut self, name: &str, from: &T, to: &T) -> fmt::Result {
+    pub(super) fn show<T: PartialEq + fmt::Display>(&mut self, name: &str, from: &T, to: &T) -> fmt::Result {
         if from == to {
             return Ok(());
         }
         write!(self.f, "{} {name} {from} -> {to}", self.separator)?;
         self.separator = ",";
         Ok(())
+    }
+
+    /// The same for a condition that may be missing.
+    pub(super) fn show_or_any<T: PartialEq + fmt::Display>(
+        &mut self,
+        name: &str,
+        from: Option<&T>,
+        to: Option<&T>,
+    ) -> fmt::Result {
+        self.show(name, &or_any(from), &or_any(to))
     }
 }

@@ -11,7 +11,8 @@ use hashbrown::{HashMap, HashSet};
 
 use super::model::{Model, Pool, RealServerEntry};
 use crate::balance::{
-    ForwardingMode, LocalPool, MssClamp, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel, WideServices,
+    ForwardingMode, LocalPool, Marks, MssClamp, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel,
+    WideServices,
 };
 use crate::port::PortId;
 
@@ -44,7 +45,8 @@ impl Model {
             generation: self.generation,
             by_key: services.iter().enumerate().map(|(index, service)| (service.key, index)).collect(),
             wide: WideServices::of(&services),
-            virtual_addresses: services.iter().map(|service| service.key.address).collect(),
+            marks: Marks::of(self.compile_marks(), &services),
+            virtual_addresses: addressed(&services).map(|service| service.key.address).collect(),
             cursor_count: self.cursors.high_water(),
             has_nat: services.iter().any(|service| service.owned_by_client),
             nat_servers: self.nat_servers(&services),
@@ -65,9 +67,12 @@ impl Model {
     fn nat_servers(&self, services: &[Service]) -> HashSet<(Protocol, SocketAddr)> {
         let services = services.iter().filter(|service| service.owned_by_client && !self.snat.is_empty());
         let of = |service: &Service| {
-            let protocol = service.key.protocol;
+            let protocols = service.key.protocol.each();
             let servers = service.real_servers.iter().filter(|server| server.mode == ForwardingMode::Nat);
-            servers.map(|server| (protocol, SocketAddr::new(server.address, server.port))).collect::<Vec<_>>()
+            let end = |server: &RealServer| SocketAddr::new(server.address, server.port);
+            servers
+                .flat_map(|server| protocols.iter().map(move |&protocol| (protocol, end(server))))
+                .collect::<Vec<_>>()
         };
         services.flat_map(of).collect()
     }
@@ -123,6 +128,11 @@ impl Model {
         });
         pools.collect()
     }
+}
+
+/// The services of addresses, not of marks.
+fn addressed(services: &[Service]) -> impl Iterator<Item = &Service> {
+    services.iter().filter(|service| service.key.mark.is_none())
 }
 
 impl RealServerEntry {

@@ -24,6 +24,7 @@ impl Model {
         let mut changes = self.pool_changes(&wanted.local_pools);
         self.service_changes(&wanted.services, &mut changes);
         changes.extend(self.snat_changes(&wanted.snat));
+        changes.extend(self.mark_changes(&wanted.marks));
         let names: HashSet<&str> = wanted.local_pools.iter().map(|pool| pool.name.as_str()).collect();
         let gone = self.pools.iter().filter(|pool| !names.contains(pool.name.as_str()));
         changes.extend(gone.map(|pool| Change::PoolRemove { name: pool.name.clone() }));
@@ -178,7 +179,12 @@ mod tests {
             addresses: vec![IpAddr::from([10, 64, 0, 1]), IpAddr::from([10, 64, 0, 2])],
             ports: "1024-65535".parse().unwrap(),
         };
-        BalanceConfig { local_pools: vec![pool], services: (0..services).map(service).collect(), snat: Vec::new() }
+        BalanceConfig {
+            local_pools: vec![pool],
+            services: (0..services).map(service).collect(),
+            snat: Vec::new(),
+            marks: Vec::new(),
+        }
     }
 
     const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 64, 0, 254));

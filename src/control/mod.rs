@@ -1,7 +1,7 @@
 //! The control thread.
 //!
 //! `ipvs` takes what IPVS's own tools ask for to the same requests. Pure: [`protocol`] is what is said on the socket and [`mod@line`] how it is written; [`model`] holds services, real
-//! servers, local pools and (in `snat`) rules for source NAT, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
+//! servers, local pools and (in `snat` and `mark`) rules for source NAT and marks, [`plan`] and `difference` turn requests into steps, `compile` makes the workers' table
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
@@ -19,6 +19,7 @@ mod handle;
 #[cfg(feature = "dpdk")]
 pub mod ipvs;
 pub mod line;
+mod mark;
 pub mod model;
 mod on_link;
 #[cfg(feature = "dpdk")]
@@ -30,6 +31,7 @@ pub mod protocol;
 pub mod publish;
 mod refusal;
 pub mod report;
+mod rule_list;
 #[cfg(feature = "dpdk")]
 mod saving;
 mod schedulers;

@@ -25,7 +25,7 @@ use super::totals;
 use crate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, Overloads, RealServerSlot, SchedulerSettings, ServiceKey, Weight,
 };
-use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, RealServerConfig, ServiceConfig};
+use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig};
 use crate::port::PortId;
 use crate::telemetry::counters::{SlotLimits, WorkerCounters};
 
@@ -45,6 +45,8 @@ pub struct Model {
     next_service: u64,
     /// In the order in which they are looked at.
     pub(super) snat: Vec<SnatEntry>,
+    /// Rules for marks, in the order in which they are looked at.
+    pub(super) marks: Vec<MarkConfig>,
     pub(super) cursors: Slots,
     pub(super) real_slots: Slots,
     pub(super) local_slots: Slots,
@@ -118,6 +120,7 @@ impl Model {
             by_key: HashMap::new(),
             next_service: 0,
             snat: Vec::new(),
+            marks: Vec::new(),
             cursors: Slots::new(u32::MAX),
             real_slots: Slots::new(limits.real_servers),
             local_slots: Slots::new(limits.local_addresses),
@@ -142,6 +145,7 @@ impl Model {
             local_pools: self.pools.iter().map(Pool::to_config).collect(),
             services: self.services.values().map(ServiceEntry::to_config).collect(),
             snat: self.snat.iter().map(|entry| entry.config.clone()).collect(),
+            marks: self.marks.clone(),
         }
     }
 
@@ -186,10 +190,8 @@ impl Model {
                 }
             }
             Change::RealRemove { key, address } => self.remove_real_server(&key, address),
-            Change::SnatAdd { rule, before } => self.add_snat(rule, before.as_deref()),
-            Change::SnatEdit { to, .. } => self.edit_snat(to),
-            Change::SnatRemove { name } => self.remove_snat(&name),
-            Change::SnatOrder { names } => self.order_snat(&names),
+            Change::Snat(change) => self.change_snat(change),
+            Change::Mark(change) => self.change_mark(change),
         }
     }
 
@@ -301,6 +303,12 @@ impl Model {
     pub(super) fn port_id(&self, name: &str) -> Option<PortId> {
         let index = self.scope.ports.iter().position(|port| port == name)?;
         u8::try_from(index).ok().map(PortId)
+    }
+
+    /// The port that packets enter by, where a rule says that; none: there is no such port, and the rule is for nothing.
+    #[expect(clippy::option_option, reason = "a rule that names no port is for every port")]
+    pub(super) fn entry_port(&self, name: Option<&String>) -> Option<Option<PortId>> {
+        name.map_or(Some(None), |name| self.port_id(name).map(Some))
     }
 
     /// The name of a port.

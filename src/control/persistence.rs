@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BalanceConfig, LocalPoolConfig, ServiceConfig, SnatConfig};
+use crate::config::{BalanceConfig, LocalPoolConfig, MarkConfig, ServiceConfig, SnatConfig};
 
 /// The version of the file's form.
 pub const STATE_VERSION: u32 = 1;
@@ -172,6 +172,8 @@ pub struct Differences {
     pub local_pools: usize,
     /// Rules for source NAT likewise; 1 if only their order differs.
     pub snat: usize,
+    /// Rules for marks likewise.
+    pub marks: usize,
 }
 
 /// What to begin with: the state if there is one and it is not discarded, else the file; and how far they differ.
@@ -189,6 +191,8 @@ pub fn initial_balance(
                 }),
                 snat: count_differences(&state.snat, &file.snat, |rule: &SnatConfig| rule.name.clone())
                     .max(usize::from(state.snat != file.snat)),
+                marks: count_differences(&state.marks, &file.marks, |rule: &MarkConfig| rule.name.clone())
+                    .max(usize::from(state.marks != file.marks)),
             };
             (state, differences)
         }
@@ -216,6 +220,7 @@ pub fn restore(store: &StateStore, file: BalanceConfig, discard: bool) -> Result
             services = differences.services,
             local_pools = differences.local_pools,
             snat = differences.snat,
+            marks = differences.marks,
             "the state kept from run time differs from the configuration file and wins: `fullgate apply` makes the \
              gateway equal to the file, a start with --discard-state begins with the file"
         );

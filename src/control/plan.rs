@@ -14,6 +14,7 @@ use super::change::{Change, ServiceSettings};
 use super::model::{Model, Pool, ServiceEntry};
 use super::protocol::{ErrorKind, RealServerEdit, Refusal, Request};
 use super::refusal::{broken, check, list, refuse};
+use super::rule_list::RuleChange;
 use crate::balance::{ForwardingMode, SchedulerFlags, ServiceKey};
 use crate::config::{RealServerConfig, ServiceConfig, rules};
 use crate::port::PortId;
@@ -56,10 +57,13 @@ impl Model {
             Request::LocalDel { pool, addresses } => self.plan_local_del(pool, addresses),
             Request::SnatAdd { rule, before } => self.plan_snat_add(rule, before.as_deref()),
             Request::SnatDel { name } => self.plan_snat_del(name),
+            Request::MarkAdd { rule, before } => self.plan_mark_add(rule, before.as_deref()),
+            Request::MarkDel { name } => self.plan_mark_del(name),
             Request::Status {}
             | Request::ServiceList { .. }
             | Request::LocalList {}
             | Request::SnatList {}
+            | Request::MarkList {}
             | Request::TimeoutsSet { .. }
             | Request::TimeoutsShow {}
             | Request::SessionList { .. }
@@ -98,8 +102,7 @@ impl Model {
         if self.by_key.contains_key(&key) {
             return broken(ErrorKind::Exists, format_args!("service {key}"), &rules::is_a_service(key));
         }
-        check(ErrorKind::Invalid, format_args!("service {key}"), rules::host("vip", config.vip.address))?;
-        check(ErrorKind::Invalid, format_args!("service {key}"), rules::service_protocol(key.protocol))?;
+        check(ErrorKind::Invalid, format_args!("service {key}"), rules::service_name(config.vip, key.protocol))?;
         let flags = rules::scheduler_flags(config.scheduler, config.scheduler_flags);
         check(ErrorKind::Invalid, format_args!("service {key}"), flags)?;
         self.ports_are_free(key)?;
@@ -374,7 +377,9 @@ impl Model {
                     let mut departed = self.departed_real_servers.get(key).into_iter().flatten();
                     real_servers += usize::from(!departed.any(|old| old.address == real_server.address));
                 }
-                Change::SnatAdd { rule, .. } => real_servers += usize::from(!self.has_departed_snat(&rule.name)),
+                Change::Snat(RuleChange::Add { rule, .. }) => {
+                    real_servers += usize::from(!self.has_departed_snat(&rule.name))
+                }
                 Change::LocalAdd { address, .. } => {
                     let keeps = self.departed_locals.contains_key(address) || removed.contains(address);
                     locals += usize::from(!keeps);

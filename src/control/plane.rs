@@ -229,6 +229,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::ServiceList { service } => self.model.service_rows(service).map(Reply::Services),
             Request::LocalList {} => Ok(Reply::LocalPools(self.model.local_pool_rows())),
             Request::SnatList {} => Ok(Reply::Snat(self.model.snat_rows())),
+            Request::MarkList {} => Ok(Reply::Marks(self.model.to_config().marks)),
             Request::TimeoutsSet { tcp, tcp_fin, udp } => self.set_timeouts(tcp, tcp_fin, udp).map(Reply::Changed),
             Request::TimeoutsShow {} => Ok(Reply::Timeouts(self.timeouts)),
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),

@@ -15,7 +15,7 @@ use crate::balance::{
     ForwardingMode, MssClamp, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Timeouts, Tunnel, VirtualAddress,
     Weight,
 };
-use crate::config::{BalanceConfig, RealServerConfig, ServiceConfig, SnatConfig};
+use crate::config::{BalanceConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
 pub const VERSION: u32 = 1;
@@ -154,6 +154,23 @@ pub enum Request {
     /// Rules for source NAT with their counters, in the order in which they are looked at.
     #[serde(rename = "snat.list")]
     SnatList {},
+    /// Add a rule for marks.
+    #[serde(rename = "mark.add")]
+    MarkAdd {
+        /// The new rule.
+        rule: MarkConfig,
+        /// The rule that it goes in front of; none: it goes last.
+        before: Option<String>,
+    },
+    /// Remove a rule for marks.
+    #[serde(rename = "mark.del")]
+    MarkDel {
+        /// Which.
+        name: String,
+    },
+    /// Rules for marks in the order in which they are looked at.
+    #[serde(rename = "mark.list")]
+    MarkList {},
     /// Change those session timeouts that are given, in seconds, until the gateway ends.
     #[serde(rename = "timeouts.set")]
     TimeoutsSet {
@@ -198,9 +215,9 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceName {
-    /// Virtual address and port, or ports.
+    /// Virtual address and port, or ports; or a mark.
     pub vip: VirtualAddress,
-    /// TCP, UDP or SCTP.
+    /// TCP, UDP or SCTP; any for a mark.
     pub protocol: Protocol,
 }
 
@@ -212,7 +229,7 @@ impl From<ServiceKey> for ServiceName {
 
 impl From<ServiceName> for ServiceKey {
     fn from(name: ServiceName) -> Self {
-        Self { protocol: name.protocol, address: name.vip.address, ports: name.vip.ports }
+        Self::new(name.protocol, name.vip)
     }
 }
 
@@ -284,6 +301,8 @@ pub enum Reply {
     LocalPools(Vec<LocalPoolRow>),
     /// To `snat.list`.
     Snat(Vec<SnatRow>),
+    /// To `mark.list`.
+    Marks(Vec<MarkConfig>),
     /// To `timeouts.show`.
     Timeouts(Timeouts),
     /// To `session.list`.

@@ -4,14 +4,15 @@
 //! rule's while that has its name, whatever else of it changes; a removed rule's slot stays departed while sessions count
 //! on it, and a rule of that name gets it, and with it these sessions, back.
 
-use hashbrown::{HashMap, HashSet};
+use std::fmt;
 
-use super::change::Change;
+use super::change::{Change, Edits, or_any, show_conditions};
 use super::model::Model;
 use super::protocol::{ErrorKind, Refusal, SnatRow, TrafficTotals};
 use super::refusal::{broken, check, list};
+use super::rule_list::{self, Rule, RuleChange};
 use super::totals;
-use crate::balance::{RealServerSlot, SnatRule};
+use crate::balance::{RealServerSlot, Selector, SnatRule};
 use crate::config::{SnatConfig, rules};
 
 /// A rule.
@@ -33,6 +34,30 @@ pub(super) struct DepartedSnat {
     since: u64,
 }
 
+impl Rule for SnatConfig {
+    const KIND: &'static str = "snat";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.source, or_any(self.destination.as_ref()))?;
+        show_conditions(f, self.protocol, self.destination_port, self.port.as_ref())?;
+        write!(f, ", local pool {}", self.local_pool)
+    }
+
+    fn show_edit(&self, to: &Self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut edits = Edits::new(f);
+        edits.show("source", &self.source, &to.source)?;
+        edits.show_or_any("destination", self.destination.as_ref(), to.destination.as_ref())?;
+        edits.show_or_any("protocol", self.protocol.as_ref(), to.protocol.as_ref())?;
+        edits.show_or_any("destination port", self.destination_port.as_ref(), to.destination_port.as_ref())?;
+        edits.show_or_any("port", self.port.as_ref(), to.port.as_ref())?;
+        edits.show("local pool", &self.local_pool, &to.local_pool)
+    }
+}
+
 impl Model {
     pub(super) fn plan_snat_add(&self, rule: &SnatConfig, before: Option<&str>) -> Result<Vec<Change>, Refusal> {
         let subject = format_args!("snat {:?}", rule.name);
@@ -47,14 +72,14 @@ impl Model {
         if let Some(before) = before {
             self.known_snat(before)?;
         }
-        let changes = vec![Change::SnatAdd { rule: rule.clone(), before: before.map(str::to_owned) }];
+        let changes = vec![Change::Snat(RuleChange::Add { rule: rule.clone(), before: before.map(str::to_owned) })];
         self.enough_slots(&changes)?;
         Ok(changes)
     }
 
     pub(super) fn plan_snat_del(&self, name: &str) -> Result<Vec<Change>, Refusal> {
         self.known_snat(name)?;
-        Ok(vec![Change::SnatRemove { name: name.to_owned() }])
+        Ok(vec![Change::Snat(RuleChange::Remove { name: name.to_owned() })])
     }
 
     fn known_snat(&self, name: &str) -> Result<(), Refusal> {
@@ -65,37 +90,21 @@ impl Model {
         Err(Refusal::new(ErrorKind::NotFound, format!("there is no snat rule {name:?}; there are: {has}")))
     }
 
-    /// The steps from the rules that there are to the wanted ones: what goes, what is other, what is new, then the order if
-    /// that is another.
-    pub(super) fn snat_changes(&self, wanted: &[SnatConfig]) -> Vec<Change> {
-        let current: HashMap<&str, &SnatConfig> =
-            self.snat.iter().map(|entry| (entry.config.name.as_str(), &entry.config)).collect();
-        let names: HashSet<&str> = wanted.iter().map(|rule| rule.name.as_str()).collect();
-        let (stay, go): (Vec<&str>, Vec<&str>) =
-            self.snat.iter().map(|entry| entry.config.name.as_str()).partition(|name| names.contains(name));
-        let mut changes: Vec<Change> =
-            go.into_iter().map(|name| Change::SnatRemove { name: name.to_owned() }).collect();
-        let mut order = stay;
-        for rule in wanted {
-            match current.get(rule.name.as_str()) {
-                None => {
-                    order.push(&rule.name);
-                    changes.push(Change::SnatAdd { rule: rule.clone(), before: None });
-                }
-                Some(&from) if from != rule => {
-                    changes.push(Change::SnatEdit { from: from.clone(), to: rule.clone() });
-                }
-                Some(_) => {}
-            }
-        }
-        let names = || wanted.iter().map(|rule| rule.name.as_str());
-        if !names().eq(order) {
-            changes.push(Change::SnatOrder { names: names().map(str::to_owned).collect() });
-        }
-        changes
+    /// The steps from the rules that there are to the wanted ones.
+    pub(super) fn snat_changes(&self, wanted: &[SnatConfig]) -> impl Iterator<Item = Change> {
+        rule_list::steps(self.snat.iter().map(|entry| &entry.config), wanted).into_iter().map(Change::Snat)
     }
 
-    pub(super) fn add_snat(&mut self, config: SnatConfig, before: Option<&str>) {
+    pub(super) fn change_snat(&mut self, change: RuleChange<SnatConfig>) {
+        match change {
+            RuleChange::Add { rule, before } => self.add_snat(rule, before.as_deref()),
+            RuleChange::Edit { to, .. } => self.edit_snat(to),
+            RuleChange::Remove { name } => self.remove_snat(&name),
+            RuleChange::Order { names } => rule_list::sort(&mut self.snat, &names, |entry| &entry.config.name),
+        }
+    }
+
+    fn add_snat(&mut self, config: SnatConfig, before: Option<&str>) {
         let departed = self.departed_snat.iter().position(|departed| departed.name == config.name);
         let slot = match departed.map(|index| self.departed_snat.swap_remove(index).slot) {
             Some(slot) => slot,
@@ -112,24 +121,18 @@ impl Model {
         self.snat.insert(at.unwrap_or(self.snat.len()), entry);
     }
 
-    pub(super) fn edit_snat(&mut self, to: SnatConfig) {
+    fn edit_snat(&mut self, to: SnatConfig) {
         if let Some(entry) = self.snat.iter_mut().find(|entry| entry.config.name == to.name) {
             entry.config = to;
         }
     }
 
-    pub(super) fn remove_snat(&mut self, name: &str) {
+    fn remove_snat(&mut self, name: &str) {
         let Some(index) = self.snat.iter().position(|entry| entry.config.name == name) else { return };
         let SnatEntry { config, slot, cursor, .. } = self.snat.remove(index);
         self.cursors.give_back(cursor);
         self.set_present(slot, false);
         self.departed_snat.push(DepartedSnat { name: config.name, slot, since: self.generation + 1 });
-    }
-
-    pub(super) fn order_snat(&mut self, names: &[String]) {
-        let place: HashMap<&str, usize> =
-            names.iter().enumerate().map(|(place, name)| (name.as_str(), place)).collect();
-        self.snat.sort_by_key(|entry| place.get(entry.config.name.as_str()).copied());
     }
 
     /// Whether a new rule of this name gets the slot of a removed one.
@@ -155,19 +158,11 @@ impl Model {
     /// The rules as workers have them, in their order.
     pub(super) fn compile_snat(&self) -> Vec<SnatRule> {
         let rules = self.snat.iter().filter_map(|entry| {
-            let SnatConfig { source, destination, protocol, destination_port, ref port, ref local_pool, .. } =
-                entry.config;
+            let SnatConfig { source, destination, protocol, destination_port, .. } = entry.config;
+            let port = self.entry_port(entry.config.port.as_ref())?;
             Some(SnatRule {
-                source,
-                destination,
-                protocol,
-                destination_port,
-                // A port that there is not would be any.
-                port: match port {
-                    Some(name) => Some(self.port_id(name)?),
-                    None => None,
-                },
-                pool: self.pool_index(local_pool)?,
+                selector: Selector { source: Some(source), destination, protocol, destination_port, port },
+                pool: self.pool_index(&entry.config.local_pool)?,
                 slot: entry.slot,
                 cursor: entry.cursor as usize,
             })

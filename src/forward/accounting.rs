@@ -27,7 +27,7 @@ impl Forwarder {
                 before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags))
             }
             // No plain packet is one of SCTP, and echo messages come by another way.
-            Protocol::Udp | Protocol::Sctp | Protocol::Icmp => State::Udp,
+            Protocol::Udp | Protocol::Sctp | Protocol::Icmp | Protocol::Any => State::Udp,
         };
         if after != before {
             session.set_state(after);

@@ -63,8 +63,8 @@ impl Forwarder {
         }
     }
 
-    /// Whether packets to an address may be of a session: it is virtual or local, a client's that answers in NAT mode go
-    /// to, or outside where there are rules for source NAT.
+    /// Whether packets to an address may be of a session: it is virtual or local, one that marked packets go to, a client's that
+    /// answers in NAT mode go to, or outside where there are rules for source NAT.
     fn may_be_of_a_session(&self, destination: IpAddr) -> bool {
         let is_broadcast = |destination| match destination {
             IpAddr::V4(destination) => self.routes.is_broadcast(destination),
@@ -72,7 +72,7 @@ impl Forwarder {
         };
         let passes = self.services.has_nat || !self.services.snat.is_empty();
         let is_passing = || passes && !self.routes.is_local(destination) && !is_broadcast(destination);
-        self.services.is_balanced(destination) || is_passing()
+        self.services.is_balanced(destination) || self.services.marks.may_mark(destination) || is_passing()
     }
 
     /// A first fragment: as any packet of its flow, with its fate remembered. `end`: where its datagram ends, if that is known.

@@ -193,7 +193,7 @@ fn change_transport(l4: &mut [u8], len: u16, change: &Change) {
             }
             return;
         }
-        Protocol::Udp | Protocol::Icmp => udp::CHECKSUM_AT,
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => udp::CHECKSUM_AT,
     };
     let Some(field) = l4.get_mut(at..).and_then(|field| field.first_chunk_mut::<2>()) else { return };
     let has_none = change.protocol == Protocol::Udp && *field == [0, 0];

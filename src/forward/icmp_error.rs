@@ -110,7 +110,7 @@ impl Forwarder {
         if let Some(stands_on) = self.services.local_address_port(destination) {
             return self.hand_over(self.ownership.of_answer(stands_on, key), origin);
         }
-        let service = self.services.service_for(protocol, destination, key.destination_port());
+        let service = self.service_of(port, key);
         let Some(service) = service else {
             let is_answer = self.services.has_nat && !self.routes.is_local(destination);
             let owner = || self.owner_of_client(protocol, (key.destination(), key.destination_port()));

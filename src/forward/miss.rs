@@ -63,9 +63,9 @@ impl Forwarder {
         }
         let destination = packet.key.destination().into();
         let (protocol, destination_port) = (packet.key.protocol(), packet.key.destination_port());
-        let exact = self.services.exact_service(protocol, destination, destination_port);
-        let wide = || if self.has_exact_only { None } else { self.wide_service(&packet.key) };
-        let Some(service) = exact.or_else(wide) else {
+        let exact = || self.services.exact_service(protocol, destination, destination_port);
+        let service = if self.has_exact_only { exact() } else { self.service_of(port, &packet.key) };
+        let Some(service) = service else {
             return self.astray(port, frame, packet, hash, (origin, now));
         };
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
@@ -101,11 +101,16 @@ impl Forwarder {
         }
     }
 
-    /// The service of several ports that is for a packet which no service of just its port is for.
-    #[cold]
+    /// The service that is for a flow whose packets enter by `port`: that of its mark before that of its address, as in IPVS.
     #[inline(never)]
-    fn wide_service<A: Plane>(&self, key: &FlowKey<A>) -> Option<usize> {
-        self.services.wide.find(key.protocol(), key.destination().into(), key.destination_port())
+    pub(super) fn service_of<A: Plane>(&self, port: PortId, key: &FlowKey<A>) -> Option<usize> {
+        let table = &*self.services;
+        let destination = key.destination().into();
+        let by_address = || table.service_for(key.protocol(), destination, key.destination_port());
+        if table.marks.is_empty() || table.local_addresses.contains_key(&destination) {
+            return by_address();
+        }
+        table.marks.find(key, port).or_else(by_address)
     }
 
     /// A packet without a session that no service is for. (No service stands on a local address.)

@@ -191,7 +191,7 @@ impl Forwarder {
         let old = (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes));
         self.clamps_mss = self.wants_mss_clamped();
         let now = &self.services;
-        self.has_exact_only = now.wide.is_empty() && now.snat.is_empty() && !now.has_nat;
+        self.has_exact_only = now.wide.is_empty() && now.marks.is_empty() && now.snat.is_empty() && !now.has_nat;
         old
     }
 

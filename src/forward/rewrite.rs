@@ -119,7 +119,7 @@ pub(super) fn transport<const PLAIN: bool, A: Address>(
         // Echo messages have no ports: `echo` changes them.
         Protocol::Icmp if !PLAIN => {}
         // No plain packet is one of SCTP or ICMP.
-        Protocol::Udp | Protocol::Sctp | Protocol::Icmp => {
+        Protocol::Udp | Protocol::Sctp | Protocol::Icmp | Protocol::Any => {
             let Some(l4) = l4.first_chunk_mut::<{ udp::LEN }>() else { return };
             l4[..PORTS].copy_from_slice(&ports);
             // 0 means that there is no checksum, so one that comes out as 0 is sent as 0xffff (RFC 768).

@@ -87,7 +87,7 @@ impl Forwarder {
             Resolution::NoRoute => return None,
         };
         let is_outside = |pool: usize| table.pools.get(pool).is_some_and(|pool| pool.port == leaves_by);
-        table.snat.iter().position(|rule| rule.matches(key, port) && is_outside(rule.pool))
+        table.snat.iter().position(|rule| rule.selector.matches(key, port) && is_outside(rule.pool))
     }
 
     /// Whether a packet comes from where a real server in NAT mode answers from.

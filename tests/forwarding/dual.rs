@@ -1,13 +1,13 @@
 //! A gateway in memory whose client and real server are of IPv4 or IPv6 as a test likes, and ICMP errors, whose bytes
 //! come from etherparse.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use fullgate::balance::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, MssClamp, Protocol, RealServer, Service, ServiceKey, ServiceTable,
-    Tunnel, VirtualAddress, WideServices,
+    ForwardingMode, LocalAddress, LocalAddressSlot, Mark, MarkRule, Marks, MssClamp, Protocol, RealServer, Selector,
+    Service, ServiceKey, ServiceTable, Tunnel, VirtualAddress, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
@@ -72,7 +72,7 @@ impl Packet {
             Protocol::Tcp => {
                 step.tcp(self.source.1, self.destination.1, 7, 1000).syn().write(&mut bytes, &self.payload).unwrap();
             }
-            Protocol::Udp | Protocol::Icmp => {
+            Protocol::Udp | Protocol::Icmp | Protocol::Any => {
                 step.udp(self.source.1, self.destination.1).write(&mut bytes, &self.payload).unwrap();
             }
             Protocol::Sctp => unreachable!("made above"),
@@ -242,6 +242,20 @@ impl Dual {
         self
     }
 
+    /// With a service of a mark, which what enters by `wan` gets; its real server has the port that clients ask for.
+    pub fn marked(mut self, mark: Mark) -> Self {
+        let service = &mut self.services.services[0];
+        let is_ipv6 = service.key.address.is_ipv6();
+        service.key = ServiceKey::new(Protocol::Any, VirtualAddress::marked(mark, is_ipv6));
+        service.real_servers[0].port = 0;
+        self.services.by_key = [(service.key, 0)].into_iter().collect();
+        self.services.virtual_addresses.clear();
+        let rule = MarkRule { selector: Selector { port: Some(WAN), ..Selector::default() }, mark };
+        self.services.marks = Marks::of(vec![rule], &self.services.services);
+        self.adopt(&routes(true));
+        self
+    }
+
     fn adopt(&mut self, input: &RouteInput) {
         self.forwarder.adopt(Arc::new(self.services.clone()), Arc::new(RouteTable::new(input, None)));
     }
@@ -303,7 +317,7 @@ fn services(protocol: Protocol, mode: ForwardingMode, vip: IpAddr, address: IpAd
     let server = RealServer { mode, port, address, ..lab::server(0, lab::SERVER, 1) };
     let is_nat = mode == ForwardingMode::Nat;
     let service = Service {
-        key: ServiceKey { protocol, address: vip, ports: 80.into() },
+        key: ServiceKey::new(protocol, SocketAddr::new(vip, 80).into()),
         owned_by_client: is_nat,
         ..lab::service(protocol, vec![server])
     };

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "not every test has to do with SCTP")]
 pub mod sctp;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use etherparse::{Ethernet2Slice, Ipv4HeaderSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
@@ -37,7 +37,7 @@ pub const PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 
 pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
-        key: ServiceKey { protocol, address: VIP.into(), ports: 80.into() },
+        key: ServiceKey::new(protocol, SocketAddr::new(VIP.into(), 80).into()),
         scheduler: scheduler(SchedulerKind::Rr, SchedulerFlags::default(), &servers),
         pool: Some(0),
         owned_by_client: false,

@@ -1,7 +1,7 @@
 //! Sequences computed by hand from the kernel's definitions, and properties.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use proptest::prelude::*;
 
@@ -53,7 +53,7 @@ fn flags(names: &str) -> SchedulerFlags {
 fn service_with(kind: SchedulerKind, flags: SchedulerFlags, real_servers: Vec<RealServer>) -> Service {
     let candidates: Vec<_> = real_servers.iter().map(Candidate::from).collect();
     let scheduler = Scheduler::new(kind, flags, &SchedulerSettings::default(), &candidates);
-    let key = ServiceKey { protocol: Protocol::Tcp, address: Ipv4Addr::new(10, 0, 0, 100).into(), ports: 80.into() };
+    let key = ServiceKey::new(Protocol::Tcp, SocketAddr::from(([10, 0, 0, 100], 80)).into());
     Service { key, scheduler, pool: None, owned_by_client: false, cursor: 0, real_servers }
 }
 

@@ -4,7 +4,9 @@
 
 use std::net::SocketAddr;
 
-use crate::balance::{Encapsulation, ForwardingMode, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel};
+use crate::balance::{
+    Encapsulation, ForwardingMode, Mark, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress,
+};
 use crate::control::protocol::{RealServerRow, ServiceName, ServiceRow, SessionRow, TrafficTotals};
 use crate::ipvs::{
     Connection, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats, TunnelKind,
@@ -37,7 +39,10 @@ pub(super) fn name_of(id: &ServiceId) -> Result<ServiceName, Errno> {
             let protocol = Protocol::from_number(number).ok_or(Errno::NotSupported)?;
             Ok(ServiceName { vip: SocketAddr::new(address, port).into(), protocol })
         }
-        ServiceId::Mark { .. } => Err(Errno::NotSupported),
+        ServiceId::Mark { is_ipv6, mark } => {
+            let mark = Mark::new(mark).ok_or(Errno::Invalid)?;
+            Ok(ServiceName { vip: VirtualAddress::marked(mark, is_ipv6), protocol: Protocol::Any })
+        }
     }
 }
 
@@ -111,11 +116,10 @@ fn tunnel_of(wanted: TunnelKind) -> Result<Tunnel, Errno> {
 
 /// A service as IPVS lists it. It has none of a range of ports.
 pub(super) fn service(row: &ServiceRow, stats: Stats) -> Option<ServiceEntry> {
-    let (address, ports) = (row.vip.address, row.vip.ports);
-    let port = if ports.is_all() { 0 } else { ports.one()? };
+    let address = row.vip.address;
     Some(ServiceEntry {
         service: Service {
-            id: ServiceId::Address { protocol: u16::from(row.protocol as u8), address, port },
+            id: id_of(row)?,
             scheduler: row.scheduler.name().to_owned(),
             flags: flags(row),
             flags_mask: u32::MAX,
@@ -126,6 +130,16 @@ pub(super) fn service(row: &ServiceRow, stats: Stats) -> Option<ServiceEntry> {
         destinations: u32::try_from(row.real_servers.len()).unwrap_or(u32::MAX),
         stats,
     })
+}
+
+/// What IPVS calls a service; none: it has none of a range of ports.
+fn id_of(row: &ServiceRow) -> Option<ServiceId> {
+    let VirtualAddress { address, ports, mark } = row.vip;
+    if let Some(mark) = mark {
+        return Some(ServiceId::Mark { is_ipv6: address.is_ipv6(), mark: mark.number() });
+    }
+    let port = if ports.is_all() { 0 } else { ports.one()? };
+    Some(ServiceId::Address { protocol: u16::from(row.protocol as u8), address, port })
 }
 
 /// A real server as IPVS lists it.
@@ -217,7 +231,9 @@ mod tests {
 
     #[test]
     fn what_there_is_not_is_refused() {
-        assert_eq!(name_of(&ServiceId::Mark { is_ipv6: false, mark: 1 }), Err(Errno::NotSupported));
+        assert_eq!(name_of(&ServiceId::Mark { is_ipv6: false, mark: 0 }), Err(Errno::Invalid));
+        let marked = name_of(&ServiceId::Mark { is_ipv6: true, mark: 7 }).unwrap();
+        assert_eq!((marked.vip.to_string().as_str(), marked.protocol), ("fwmark:7/ipv6", Protocol::Any));
         let address = "10.0.0.100".parse().unwrap();
         assert_eq!(name_of(&ServiceId::Address { protocol: 300, address, port: 80 }), Err(Errno::NotSupported));
         let name = name_of(&ServiceId::Address { protocol: 6, address, port: 80 }).unwrap();

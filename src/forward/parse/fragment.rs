@@ -57,7 +57,7 @@ fn first_ports(protocol: Protocol, l4: &[u8], len: usize) -> Result<(u16, u16, F
                 _ => Ok((tcp.source_port(), tcp.destination_port(), tcp.flags())),
             }
         }
-        Protocol::Udp | Protocol::Icmp => {
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => {
             let udp = Udp::new(l4).filter(|_| len >= udp::LEN).ok_or(DropReason::FragmentTooShort)?;
             if udp.is_empty() {
                 return Err(DropReason::BadL4Header);

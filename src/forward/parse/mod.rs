@@ -147,7 +147,7 @@ fn ports_and_flags<F: Frame>(
         Protocol::Tcp => Tcp::new(l4)
             .filter(|tcp| (tcp::MIN_LEN..=len).contains(&tcp.header_len()))
             .map(|tcp| (tcp.source_port(), tcp.destination_port(), tcp.flags())),
-        Protocol::Udp | Protocol::Icmp => Udp::new(l4)
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => Udp::new(l4)
             .filter(|udp| !udp.is_empty() && usize::from(udp.len()) <= len)
             .map(|udp| (udp.source_port(), udp.destination_port(), Flags::default())),
         Protocol::Sctp => sctp_header(l4.get(..len).unwrap_or(l4)),
@@ -186,7 +186,7 @@ pub(super) fn echo_ports(is_ipv4: bool, message: &[u8]) -> Option<(u16, u16, Fla
 fn min_len(protocol: Protocol) -> usize {
     match protocol {
         Protocol::Tcp => tcp::MIN_LEN,
-        Protocol::Udp | Protocol::Icmp => udp::LEN,
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => udp::LEN,
         Protocol::Sctp => sctp::MIN_LEN,
     }
 }
