@@ -12,7 +12,9 @@ use std::net::IpAddr;
 
 use dual::{Dual, Family};
 use etherparse::{PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
-use fullgate::balance::{Encapsulation, ForwardingMode, MssClamp, Protocol, RealServerSlot, SnatRule, Tunnel};
+use fullgate::balance::{
+    Encapsulation, ForwardingMode, MssClamp, Protocol, RealServerSlot, Selector, SnatRule, Tunnel,
+};
 use fullgate::forward::Verdict;
 use lab::*;
 
@@ -161,11 +163,7 @@ fn a_ports_clamp_counts_for_syns_that_come_or_leave_by_it() {
 #[test]
 fn source_nat_is_clamped_by_ports() {
     let rule = SnatRule {
-        source: "10.1.0.0/24".parse().unwrap(),
-        destination: None,
-        protocol: None,
-        destination_port: None,
-        port: None,
+        selector: Selector { source: Some("10.1.0.0/24".parse().unwrap()), ..Selector::default() },
         pool: 0,
         slot: RealServerSlot(5),
         cursor: 20,

@@ -17,7 +17,7 @@ use any::{Any, read};
 use etherparse::{Ipv4HeaderSlice, PacketBuilder};
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot,
-    ServiceTable, SnatRule,
+    Selector, ServiceTable, SnatRule,
 };
 use fullgate::flow::ownership::Ownership;
 use fullgate::forward::{DropReason, Hop, PuntClass, Steering, Verdict};
@@ -34,14 +34,16 @@ const LOCAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200);
 /// The slot of the first rule.
 const SLOT: usize = 5;
 
+/// The same for TCP alone.
+fn tcp_rule(source: &str) -> SnatRule {
+    let all = rule(source);
+    SnatRule { selector: Selector { protocol: Some(Protocol::Tcp), ..all.selector }, ..all }
+}
+
 /// A rule for all that comes from a network.
 fn rule(source: &str) -> SnatRule {
     SnatRule {
-        source: source.parse().unwrap(),
-        destination: None,
-        protocol: None,
-        destination_port: None,
-        port: None,
+        selector: Selector { source: Some(source.parse().unwrap()), ..Selector::default() },
         pool: 1,
         slot: RealServerSlot(SLOT as u32),
         cursor: 20,
@@ -175,13 +177,14 @@ fn there_and_back() {
 #[test]
 fn what_no_rule_is_for_is_not_forwarded() {
     let not_local = Verdict::Drop(DropReason::NotLocal);
-    let narrow = SnatRule {
+    let selector = Selector {
+        source: Some("10.1.0.8/29".parse().unwrap()),
         destination: Some("10.0.0.0/30".parse().unwrap()),
         protocol: Some(Protocol::Udp),
         destination_port: Some(PortRange { first: 440, last: 443 }),
         port: Some(LAN),
-        ..rule("10.1.0.8/29")
     };
+    let narrow = SnatRule { selector, ..rule("10.1.0.0/24") };
     let mut gateway = gateway(services(vec![narrow]));
     let good = question(b"");
     let to = |address, port| Any { destination: (address, port).into(), ..good };
@@ -218,7 +221,7 @@ fn nothing_goes_where_the_pools_port_does_not_lead_nor_off_its_link() {
 
 #[test]
 fn the_first_rule_that_matches_counts() {
-    let first = SnatRule { protocol: Some(Protocol::Tcp), slot: RealServerSlot(6), cursor: 21, ..rule("10.1.0.0/16") };
+    let first = SnatRule { slot: RealServerSlot(6), cursor: 21, ..tcp_rule("10.1.0.0/16") };
     let mut gateway = gateway(services(vec![first, rule("10.1.0.0/24"), rule("10.1.0.0/16")]));
     sent_out(&mut gateway, &question(b"").udp());
     sent_out(&mut gateway, &question(b"").tcp("S"));
@@ -526,10 +529,7 @@ fn echo_messages_that_no_session_is_for_are_the_hosts_or_nobodys() {
         let (_, out) = gateway.send(WAN, &echo(&to_local, false, identifier));
         assert_eq!(source_of_echo(&out).1, 0, "identifier 0 is one like others");
         assert_eq!(gateway.send(WAN, &echo(&to_local, true, identifier)).0, Verdict::Punt(class), "no reply");
-        let tcp = services(vec![
-            SnatRule { protocol: Some(Protocol::Tcp), ..rule("10.1.0.0/24") },
-            SnatRule { protocol: Some(Protocol::Tcp), ..rule("2001:db8:1::/64") },
-        ]);
+        let tcp = services(vec![tcp_rule("10.1.0.0/24"), tcp_rule("2001:db8:1::/64")]);
         gateway.adopt(tcp, &both_routes());
         assert_eq!(gateway.send(LAN, &echo(&question, true, 77)).0, Verdict::Drop(DropReason::NotLocal), "TCP's rule");
     }
