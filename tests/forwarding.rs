@@ -39,6 +39,20 @@ fn reply(local: (Ipv4Addr, u16), payload: &[u8]) -> Spec<'_> {
     Spec { macs: (SERVER_MAC, LAN_MAC), source: (SERVER, 8080), destination: local, ttl: 60, payload }
 }
 
+/// Nobody else has the gateway's addresses: what comes from them comes from a forger, or round a loop.
+#[test]
+fn clients_have_none_of_the_gateways_addresses() {
+    let services = || vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])];
+    let from = |address| Spec { source: (address, 40_000), ..from_client(b"?") }.udp();
+    for own in [VIP, LIP, Ipv4Addr::new(10, 0, 0, 1)] {
+        let mut gateway = Gateway::new(table(services(), PORTS));
+        assert_eq!(gateway.send(WAN, &from(own)).0, Verdict::Drop(DropReason::MartianSource), "{own}");
+    }
+    // Its last six bits are those of the VIP.
+    let mut gateway = Gateway::new(table(services(), PORTS));
+    assert_eq!(gateway.send(WAN, &from(Ipv4Addr::new(10, 0, 0, 100 - 64))).0, Verdict::Transmit(LAN));
+}
+
 #[test]
 fn udp_there_and_back() {
     let mut gateway = udp_gateway();

@@ -68,6 +68,9 @@ impl Forwarder {
         let Some(service) = service else {
             return self.astray(port, frame, packet, hash, (origin, now));
         };
+        if self.routes.is_local_source(packet.key.source().into()) {
+            return Verdict::Drop(DropReason::MartianSource);
+        }
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
         let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
         let by_software = || self.ports[port.index()].steering == Steering::Software || !protocol.is_dealt_by_rss();

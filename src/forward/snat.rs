@@ -73,10 +73,10 @@ impl Forwarder {
     /// it leaves by. So none goes from one inside network to another with an address of the outside.
     pub(super) fn snat_rule<A: Plane>(&self, port: PortId, key: &FlowKey<A>) -> Option<usize> {
         let table = &*self.services;
-        if table.snat.is_empty() {
+        let (source, destination) = (key.source().into(), key.destination().into());
+        if table.snat.is_empty() || self.routes.is_local_source(source) {
             return None;
         }
-        let (source, destination) = (key.source().into(), key.destination().into());
         let is_broadcast = matches!(destination, IpAddr::V4(address) if self.routes.is_broadcast(address));
         if is_broadcast || table.is_balanced(destination) || stays_on_link(source) || stays_on_link(destination) {
             return None;

@@ -86,7 +86,8 @@ named_enum! {
         /// An ICMP error about a session's packet that quotes too little of it or has a wrong checksum, or that the
         /// other family has no words for.
         BadIcmpError = "bad_icmp_error",
-        /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped.
+        /// A source address that no host can have: multicast, broadcast, loopback, 0.0.0.0/8, ::, IPv4-mapped. In a packet to a
+        /// service, also one of the gateway's own.
         MartianSource = "martian_source",
         /// A fragment to a virtual or local address, of neither TCP, UDP nor SCTP.
         Fragment = "fragment",

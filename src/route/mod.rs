@@ -96,6 +96,8 @@ pub struct RouteTable {
     hops: Hops,
     local_ipv4: HashSet<Ipv4Addr>,
     local_ipv6: HashSet<Ipv6Addr>,
+    /// A bit for each local address, by its last six bits: most others are told from them by this alone.
+    local_ends: u64,
     broadcast: HashSet<Ipv4Addr>,
     interfaces: [Option<Interface>; MAX_PORTS],
 }
@@ -109,6 +111,16 @@ pub enum Resolution {
     Unresolved(Hop),
     /// Nowhere.
     NoRoute,
+}
+
+/// The bit of an address in [`RouteTable::local_ends`].
+#[inline]
+fn end_of(address: IpAddr) -> u64 {
+    let last = match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    };
+    1 << (last % 64)
 }
 
 impl RouteTable {
@@ -144,6 +156,7 @@ impl RouteTable {
             hops,
             local_ipv4: HashSet::new(),
             local_ipv6: HashSet::new(),
+            local_ends: input.local.iter().fold(0, |ends, &address| ends | end_of(address)),
             broadcast: input.broadcast.iter().copied().collect(),
             interfaces,
         };
@@ -214,6 +227,12 @@ impl RouteTable {
             IpAddr::V4(address) => self.local_ipv4.contains(&address),
             IpAddr::V6(address) => self.local_ipv6.contains(&address),
         }
+    }
+
+    /// The same, in less time where it is hardly ever true.
+    #[inline]
+    pub fn is_local_source(&self, address: IpAddr) -> bool {
+        self.local_ends & end_of(address) != 0 && self.is_local(address)
     }
 
     /// Whether `address` is the broadcast address of a subnet of the host's.
