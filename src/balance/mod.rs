@@ -4,20 +4,26 @@
 mod mode;
 mod mss_clamp;
 mod overload;
+mod persistence;
 pub mod scheduler;
 pub mod service;
 mod snat;
+mod sysctls;
+mod templates;
 mod timeouts;
 mod virtual_address;
 
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use mss_clamp::{MssClamp, MssClampError};
 pub use overload::Overloads;
+pub use persistence::{Persistence, TemplateKey, TemplateTarget};
 pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
 pub use service::{
     LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
     ServiceTable, Weight,
 };
 pub use snat::{Network, NetworkError, SnatRule};
+pub use sysctls::Sysctls;
+pub use templates::{Template, TemplateError, TemplateIndex, TemplateView, Templates};
 pub use timeouts::Timeouts;
 pub use virtual_address::{ServicePorts, VirtualAddress, VirtualAddressError, WideServices};
