@@ -16,7 +16,7 @@ mod virtual_address;
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use mss_clamp::{MssClamp, MssClampError};
 pub use overload::Overloads;
-pub use persistence::{Persistence, TemplateKey, TemplateTarget};
+pub use persistence::{ClientPrefix, Persistence, TemplateKey, TemplateTarget};
 pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
 pub use service::{
     LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,

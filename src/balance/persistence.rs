@@ -4,8 +4,9 @@
 //! (net/netfilter/ipvs/ip_vs_core.c, `ip_vs_sched_persist`). This names templates; `templates` keeps them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
-use super::service::{PortRange, Protocol, ServiceKey};
+use super::service::{PortRange, Protocol, ServiceKey, UnknownWord};
 
 /// How a service keeps its clients with their real servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +23,54 @@ impl Persistence {
         if is_ipv4 { 32 } else { 128 }
     }
 
+    /// What a prefix is kept as: none where all bits of an address of the family count.
+    pub fn prefix_kept(prefix: Option<u8>, is_ipv4: bool) -> Option<u8> {
+        prefix.filter(|bits| *bits != Self::longest_prefix(is_ipv4))
+    }
+
     /// A client's address with the bits that do not count at 0.
     #[inline]
     pub fn network_of(&self, client: IpAddr) -> IpAddr {
         match client {
             IpAddr::V4(client) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0);
-                Ipv4Addr::from_bits(client.to_bits() & mask).into()
+                Ipv4Addr::from_bits(client.to_bits() & ClientPrefix(self.prefix_len).netmask()).into()
             }
             IpAddr::V6(client) => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_len.min(128))).unwrap_or(0);
                 Ipv6Addr::from_bits(client.to_bits() & mask).into()
             }
         }
+    }
+}
+
+/// How many bits of a client's address count: a number of bits, or for IPv4 a netmask as ipvsadm takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPrefix(pub u8);
+
+impl ClientPrefix {
+    /// How one is written, for messages.
+    pub const ALLOWED: &'static str = "a number of bits, 0-32 or for IPv6 1-128, or a netmask like 255.255.255.0";
+
+    /// The bits of an IPv4 netmask; none: they are not the first ones.
+    pub fn of_netmask(netmask: u32) -> Option<Self> {
+        let len = netmask.leading_ones();
+        (netmask.count_ones() == len).then(|| Self(u8::try_from(len).unwrap_or(u8::MAX)))
+    }
+
+    /// The IPv4 netmask of so many bits.
+    pub fn netmask(self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.0.min(32))).unwrap_or(0)
+    }
+}
+
+impl FromStr for ClientPrefix {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let of_netmask = || Self::of_netmask(text.parse::<Ipv4Addr>().ok()?.to_bits());
+        let of_number = text.parse::<u8>().ok().filter(|bits| *bits <= 128).map(Self);
+        let unknown = || UnknownWord { what: "prefix", value: text.to_owned(), allowed: Self::ALLOWED };
+        of_number.or_else(of_netmask).ok_or_else(unknown)
     }
 }
 
@@ -124,6 +160,20 @@ mod tests {
         assert_eq!(network(128, "2001:db8::1:2"), "2001:db8::1:2");
         assert_eq!(network(64, "2001:db8:0:7:1::2"), "2001:db8:0:7::");
         assert_eq!(network(1, "ffff::1"), "8000::");
+    }
+
+    #[test]
+    fn prefixes_are_numbers_or_netmasks() {
+        for (text, bits) in [("24", 24), ("255.255.255.0", 24), ("0", 0), ("0.0.0.0", 0), ("128", 128)] {
+            assert_eq!(text.parse(), Ok(ClientPrefix(bits)), "{text}");
+        }
+        for text in ["129", "255.0.255.0", "0.0.0.255", "", "-1", "/24"] {
+            let error = text.parse::<ClientPrefix>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{text:?} is not a prefix: allowed: a number of bits")), "{error}");
+        }
+        for bits in 0..=32 {
+            assert_eq!(ClientPrefix::of_netmask(ClientPrefix(bits).netmask()), Some(ClientPrefix(bits)));
+        }
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub struct Templates {
     /// By real-server slot: templates that name it (IPVS's PersistConn).
     persistent: Box<[AtomicU32]>,
     used: AtomicU32,
+    /// The workers' time, for who has no clock of theirs.
+    now: AtomicU32,
     capacity: u32,
     seed: HashSeed,
 }
@@ -137,7 +139,7 @@ impl Templates {
     pub fn cut(region: &mut Region, capacity: u32, slots: usize, seed: HashSeed) -> Option<Self> {
         let buckets = region.cut(bucket_count(capacity))?;
         let persistent = bytemuck::zeroed_slice_box(slots);
-        Some(Self { buckets, persistent, used: AtomicU32::new(0), capacity, seed })
+        Some(Self { buckets, persistent, used: AtomicU32::new(0), now: AtomicU32::new(0), capacity, seed })
     }
 
     /// Templates now.
@@ -148,6 +150,16 @@ impl Templates {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The time that a worker has told last.
+    pub fn now(&self) -> Tick {
+        Tick(self.now.load(Ordering::Relaxed))
+    }
+
+    /// A worker tells the time, once a tick or less.
+    pub fn tell_time(&self, now: Tick) {
+        self.now.store(now.0, Ordering::Relaxed);
     }
 
     /// Templates that it was made for; some more may fit.
@@ -164,12 +176,7 @@ impl Templates {
     ///
     /// # Errors
     /// [`TemplateError::Busy`]
-    pub fn find(
-        &self,
-        key: &TemplateKey,
-        timeout_seconds: u32,
-        now: Tick,
-    ) -> Result<Option<Template>, TemplateError> {
+    pub fn find(&self, key: &TemplateKey, timeout_seconds: u32, now: Tick) -> Result<Option<Template>, TemplateError> {
         let (number, tag) = self.home(key);
         let Some(bucket) = self.buckets.get(number) else { return Ok(None) };
         let bucket = bucket.claim().ok_or(TemplateError::Busy)?;

@@ -1,13 +1,14 @@
 //! Setting sessions up and ending them, in every forwarding mode.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::fullnat::{Answers, take_local_port};
 use super::nat::claim_answers;
+use super::persistent::Chosen;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now};
-use crate::balance::ForwardingMode;
 use crate::balance::scheduler::Arrival;
+use crate::balance::{ForwardingMode, TemplateError};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
@@ -31,33 +32,68 @@ impl Forwarder {
         now: Now,
     ) -> Result<SetUp, DropReason> {
         let table = &*self.services;
-        let chosen = table.services.get(service).ok_or(DropReason::NoRealServer)?;
+        let of_service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
         let client = key.source().into();
         let arrival =
             Arrival { client: (client, key.source_port()), destination: key.destination().into(), now: now.tick };
-        let server = self.balancer.choose(table, service, &arrival).ok_or(DropReason::NoRealServer)?;
-        let address = chosen.real_servers.get(server).ok_or(DropReason::NoRealServer)?.address;
-        if address.is_ipv4() == client.is_ipv4() {
-            return self.enter(service, server, key, hash, now).map(SetUp::Plain);
+        let server = match of_service.persistence {
+            None => self.balancer.choose(table, service, &arrival).map(Chosen::freely),
+            Some(persistence) => self.balancer.choose_persistent(table, service, persistence, &arrival),
+        };
+        let chosen = server.ok_or(DropReason::NoRealServer)?;
+        let address = of_service.real_servers.get(chosen.server).ok_or(DropReason::NoRealServer)?.address;
+        if of_service.persistence.is_none() {
+            return self.enter_in_table(service, &chosen, address, key, hash, now);
+        }
+        self.count_missed(&chosen);
+        let entered = self.enter_in_table(service, &chosen, address, key, hash, now);
+        if let (Err(_), Some(template)) = (&entered, chosen.template) {
+            self.services.templates.release(template);
+        }
+        entered
+    }
+
+    /// Counts a session that should have had a template and has none.
+    fn count_missed(&self, chosen: &Chosen) {
+        match chosen.missed {
+            None => {}
+            Some(TemplateError::Full) => self.counters.templates_full.add(1),
+            Some(TemplateError::Busy) => self.counters.templates_busy.add(1),
+        }
+    }
+
+    /// Enters a session with a real server of this address into the table that is for both families.
+    #[inline(always)]
+    fn enter_in_table<A: Plane>(
+        &mut self,
+        service: usize,
+        chosen: &Chosen,
+        address: IpAddr,
+        key: &FlowKey<A>,
+        hash: FlowHash,
+        now: Now,
+    ) -> Result<SetUp, DropReason> {
+        if address.is_ipv4() == key.source().into().is_ipv4() {
+            return self.enter(service, chosen, key, hash, now).map(SetUp::Plain);
         }
         let key = A::widened(*key);
-        let found = self.enter::<Ipv6Addr>(service, server, &key, self.sessions.ipv6.hash(&key), now)?;
+        let found = self.enter::<Ipv6Addr>(service, chosen, &key, self.sessions.ipv6.hash(&key), now)?;
         self.sessions.mixed += 1;
         Ok(SetUp::Mixed(found))
     }
 
-    /// Enters a session with a real server, by their indices, into the table of a family that can say both.
+    /// Enters a session with a real server of a service, by its index, into the table of a family that can say both.
     fn enter<A: Plane>(
         &mut self,
         service: usize,
-        server: usize,
+        chosen: &Chosen,
         key: &FlowKey<A>,
         hash: FlowHash,
         now: Now,
     ) -> Result<Found, DropReason> {
         let table = &*self.services;
         let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
-        let server = service.real_servers.get(server).ok_or(DropReason::NoRealServer)?;
+        let server = service.real_servers.get(chosen.server).ok_or(DropReason::NoRealServer)?;
         if A::table(&self.sessions).is_full() {
             return Err(DropReason::SessionTableFull);
         }
@@ -75,7 +111,7 @@ impl Forwarder {
             // No answer passes here.
             ForwardingMode::Dr | ForwardingMode::Tun => (client, FlowHash(0)),
         };
-        let session = Session::new(server.mode, key, local, real, server.slot);
+        let session = Session::new(server.mode, key, local, real, server.slot).with_template(chosen.template);
         if server.upper_threshold == 0 {
             return self.start(session, [hash, outbound], now);
         }
@@ -125,6 +161,9 @@ impl Forwarder {
             if session.is_active() { counters.active.subtract(1) } else { counters.inactive.subtract(1) }
         }
         self.count_local_port(session, |counter| counter.subtract(1));
+        if let Some(template) = session.template() {
+            self.services.templates.release(template);
+        }
     }
 
     fn count_local_port<A: Plane>(&self, session: &Session<A>, count: impl FnOnce(&Counter)) {

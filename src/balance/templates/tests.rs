@@ -207,7 +207,8 @@ fn workers_agree_on_one_real_server_for_each_client() {
                 };
                 chosen.push((client, template));
             }
-            let long_ago = round.checked_sub(4).map(|round| (round * CLIENTS) as usize..((round + 1) * CLIENTS) as usize);
+            let long_ago =
+                round.checked_sub(4).map(|round| (round * CLIENTS) as usize..((round + 1) * CLIENTS) as usize);
             chosen.get(long_ago.unwrap_or(0..0)).into_iter().flatten().for_each(|(_, template)| {
                 table.release(template.index);
             });
