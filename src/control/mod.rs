@@ -63,6 +63,7 @@ pub mod pump;
 pub mod session_memory;
 #[cfg(feature = "dpdk")]
 pub mod tap;
+#[cfg(feature = "dpdk")]
 mod templates;
 #[cfg(feature = "dpdk")]
 pub mod twin;

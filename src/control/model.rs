@@ -142,6 +142,11 @@ impl Model {
         Ok(model)
     }
 
+    /// The same with this table of templates: to be called first.
+    pub fn with_templates(self, templates: Arc<Templates>) -> Self {
+        Self { templates, ..self }
+    }
+
     /// What the model holds, in the words of the configuration.
     pub fn to_config(&self) -> BalanceConfig {
         BalanceConfig {

@@ -106,6 +106,11 @@ impl Model {
         LocalAddressRow { address, ports_used: totals::local_ports_used(&self.counters, slot), withdrawn }
     }
 
+    /// What there is of persistence besides what workers count.
+    pub fn persistence(&self, counted: Persistence) -> Persistence {
+        Persistence { templates: self.templates.len(), capacity: self.templates.capacity(), ..counted }
+    }
+
     /// How many services there are.
     pub fn service_count(&self) -> usize {
         self.services.len()

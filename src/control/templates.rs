@@ -1,35 +1,20 @@
-//! Templates of persistence as they are counted and listed.
+//! Templates of persistence as they are listed.
 //!
 //! A listing copies the table bucket by bucket, on the control thread but for a few hundred microseconds at a time, and
 //! claims nothing of what workers want.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::handle::ControlHandle;
-use super::model::Model;
-use super::protocol::{MAX_LINE, Persistence, Refusal, SessionFilter, TemplateRow, VERSION};
+use super::protocol::{MAX_LINE, Refusal, SessionFilter, TemplateRow, VERSION};
 use super::sessions::push_row;
-use crate::balance::{RealServer, ServiceTable, TemplateTarget, TemplateView, Templates};
+use crate::balance::{RealServer, ServiceTable, TemplateTarget, TemplateView};
 use crate::session::Tick;
 
 /// Buckets that are copied at once.
 const STEP: usize = 256;
-
-impl Model {
-    /// The same with a table of templates, which may hold those of slots that are not free: to be called first.
-    pub fn with_templates(mut self, templates: Arc<Templates>) -> Self {
-        self.templates = templates;
-        self
-    }
-
-    /// What there is of persistence besides what workers count.
-    pub fn persistence(&self, counted: Persistence) -> Persistence {
-        Persistence { templates: self.templates.len(), capacity: self.templates.capacity(), ..counted }
-    }
-}
 
 impl<F, E> ControlHandle<F, E> {
     /// Shows `visit` the row of every template that matches; the first error that it returns ends the walk.
