@@ -1,6 +1,6 @@
 //! Setting sessions up and ending them, in every forwarding mode.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use super::fullnat::{Answers, take_local_port};
 use super::nat::claim_answers;
@@ -8,7 +8,7 @@ use super::persistent::Chosen;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now};
 use crate::balance::scheduler::Arrival;
-use crate::balance::{ForwardingMode, TemplateError};
+use crate::balance::{ForwardingMode, Persistence, TemplateError, TemplateIndex};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
@@ -36,64 +36,76 @@ impl Forwarder {
         let client = key.source().into();
         let arrival =
             Arrival { client: (client, key.source_port()), destination: key.destination().into(), now: now.tick };
-        let server = match of_service.persistence {
-            None => self.balancer.choose(table, service, &arrival).map(Chosen::freely),
-            Some(persistence) => self.balancer.choose_persistent(table, service, persistence, &arrival),
-        };
-        let chosen = server.ok_or(DropReason::NoRealServer)?;
-        let address = of_service.real_servers.get(chosen.server).ok_or(DropReason::NoRealServer)?.address;
-        if of_service.persistence.is_none() {
-            return self.enter_in_table(service, &chosen, address, key, hash, now);
+        if let Some(persistence) = of_service.persistence {
+            return self.set_up_persistent((service, persistence), key, hash, &arrival, now);
         }
-        self.count_missed(&chosen);
-        let entered = self.enter_in_table(service, &chosen, address, key, hash, now);
-        if let (Err(_), Some(template)) = (&entered, chosen.template) {
+        let server = self.balancer.choose(table, service, &arrival).ok_or(DropReason::NoRealServer)?;
+        let address = of_service.real_servers.get(server).ok_or(DropReason::NoRealServer)?.address;
+        if address.is_ipv4() == client.is_ipv4() {
+            return self.enter((service, server), None, key, hash, now).map(SetUp::Plain);
+        }
+        self.enter_mixed((service, server), None, &A::widened(*key), now)
+    }
+
+    /// The same for a service with persistence.
+    #[inline(never)]
+    fn set_up_persistent<A: Plane>(
+        &mut self,
+        (service, persistence): (usize, Persistence),
+        key: &FlowKey<A>,
+        hash: FlowHash,
+        arrival: &Arrival,
+        now: Now,
+    ) -> Result<SetUp, DropReason> {
+        let table = &*self.services;
+        let chosen = self.balancer.choose_persistent(table, service, persistence, arrival);
+        let Chosen { server, template, missed } = chosen.ok_or(DropReason::NoRealServer)?;
+        let real_server = table.services.get(service).and_then(|service| service.real_servers.get(server));
+        let is_mixed = real_server.is_some_and(|real| real.address.is_ipv4() != arrival.client.0.is_ipv4());
+        match missed {
+            None => {}
+            Some(TemplateError::Full) => self.counters.templates_full.add(1),
+            Some(TemplateError::Busy) => self.counters.templates_busy.add(1),
+        }
+        let entered = match is_mixed {
+            false => self.enter((service, server), template, key, hash, now).map(SetUp::Plain),
+            true => self.enter_mixed((service, server), template, &A::widened(*key), now),
+        };
+        if let (Err(_), Some(template)) = (&entered, template) {
             self.services.templates.release(template);
         }
         entered
     }
 
-    /// Counts a session that should have had a template and has none.
-    fn count_missed(&self, chosen: &Chosen) {
-        match chosen.missed {
-            None => {}
-            Some(TemplateError::Full) => self.counters.templates_full.add(1),
-            Some(TemplateError::Busy) => self.counters.templates_busy.add(1),
-        }
-    }
-
-    /// Enters a session with a real server of this address into the table that is for both families.
-    #[inline(always)]
-    fn enter_in_table<A: Plane>(
+    /// Enters a session one side of which is of another family.
+    #[inline(never)]
+    fn enter_mixed(
         &mut self,
-        service: usize,
-        chosen: &Chosen,
-        address: IpAddr,
-        key: &FlowKey<A>,
-        hash: FlowHash,
+        place: (usize, usize),
+        template: Option<TemplateIndex>,
+        key: &FlowKey<Ipv6Addr>,
         now: Now,
     ) -> Result<SetUp, DropReason> {
-        if address.is_ipv4() == key.source().into().is_ipv4() {
-            return self.enter(service, chosen, key, hash, now).map(SetUp::Plain);
-        }
-        let key = A::widened(*key);
-        let found = self.enter::<Ipv6Addr>(service, chosen, &key, self.sessions.ipv6.hash(&key), now)?;
+        let found = self.enter(place, template, key, self.sessions.ipv6.hash(key), now)?;
         self.sessions.mixed += 1;
         Ok(SetUp::Mixed(found))
     }
 
-    /// Enters a session with a real server of a service, by its index, into the table of a family that can say both.
+    /// Enters a session with a real server of a service, by their indices, into the table of a family that can say both.
+    ///
+    /// Part of its callers, so that a session without a template costs what it would without templates.
+    #[inline(always)]
     fn enter<A: Plane>(
         &mut self,
-        service: usize,
-        chosen: &Chosen,
+        (service, server): (usize, usize),
+        template: Option<TemplateIndex>,
         key: &FlowKey<A>,
         hash: FlowHash,
         now: Now,
     ) -> Result<Found, DropReason> {
         let table = &*self.services;
         let service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
-        let server = service.real_servers.get(chosen.server).ok_or(DropReason::NoRealServer)?;
+        let server = service.real_servers.get(server).ok_or(DropReason::NoRealServer)?;
         if A::table(&self.sessions).is_full() {
             return Err(DropReason::SessionTableFull);
         }
@@ -111,7 +123,7 @@ impl Forwarder {
             // No answer passes here.
             ForwardingMode::Dr | ForwardingMode::Tun => (client, FlowHash(0)),
         };
-        let session = Session::new(server.mode, key, local, real, server.slot).with_template(chosen.template);
+        let session = Session::new(server.mode, key, local, real, server.slot).with_template(template);
         if server.upper_threshold == 0 {
             return self.start(session, [hash, outbound], now);
         }
