@@ -174,6 +174,7 @@ impl Gateway {
                     },
                     timeouts: Timeouts::default(),
                     scheduling: fullgate::balance::SchedulerSettings::default(),
+                    templates: Arc::default(),
                     balance,
                     store: Some(store),
                     routes,

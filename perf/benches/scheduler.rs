@@ -95,6 +95,7 @@ fn service(scheduler: SchedulerKind, count: u32) -> Service {
     Service {
         key: ServiceKey::new(Protocol::Tcp, SocketAddr::from(([10, 0, 0, 100], 80)).into()),
         scheduler: Scheduler::new(scheduler, SchedulerFlags::default(), &SchedulerSettings::default(), &candidates),
+        persistence: None,
         pool: Some(0),
         owned_by_client: false,
         cursor: 0,

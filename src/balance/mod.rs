@@ -5,10 +5,13 @@ mod mark;
 mod mode;
 mod mss_clamp;
 mod overload;
+mod persistence;
 pub mod scheduler;
 mod selector;
 pub mod service;
 mod snat;
+mod sysctls;
+mod templates;
 mod timeouts;
 mod virtual_address;
 
@@ -16,6 +19,7 @@ pub use mark::{Mark, MarkRule, Marks};
 pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use mss_clamp::{MssClamp, MssClampError};
 pub use overload::Overloads;
+pub use persistence::{ClientPrefix, Persistence, TemplateKey, TemplateTarget};
 pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
 pub use selector::{Network, NetworkError, Selector};
 pub use service::{
@@ -23,5 +27,7 @@ pub use service::{
     ServiceTable, Weight,
 };
 pub use snat::SnatRule;
+pub use sysctls::Sysctls;
+pub use templates::{Template, TemplateError, TemplateIndex, TemplateView, Templates};
 pub use timeouts::Timeouts;
 pub use virtual_address::{ServicePorts, VirtualAddress, VirtualAddressError, WideServices};

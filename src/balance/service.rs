@@ -17,8 +17,11 @@ use super::mark::{Mark, Marks};
 use super::mode::{ForwardingMode, Tunnel};
 use super::mss_clamp::MssClamp;
 use super::overload::Overloads;
+use super::persistence::Persistence;
 use super::scheduler::Scheduler;
 use super::snat::SnatRule;
+use super::sysctls::Sysctls;
+use super::templates::Templates;
 use super::timeouts::Timeouts;
 use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
 use crate::port::PortId;
@@ -257,6 +260,8 @@ pub struct Service {
     pub key: ServiceKey,
     /// How it chooses real servers.
     pub scheduler: Scheduler,
+    /// How it keeps clients with their real servers; none: it does not.
+    pub persistence: Option<Persistence>,
     /// Index into [`ServiceTable::pools`]: where real servers in FULLNAT mode get their local addresses from; none: it has
     /// no such real server.
     pub pool: Option<usize>,
@@ -387,6 +392,10 @@ pub struct ServiceTable {
     pub timeouts: Timeouts,
     /// Which real servers are held back by their upper thresholds; the same in every table of a gateway.
     pub overloads: Arc<Overloads>,
+    /// Which real servers clients stay with; the same in every table of a gateway.
+    pub templates: Arc<Templates>,
+    /// IPVS's switches.
+    pub sysctls: Sysctls,
 }
 
 impl ServiceTable {

@@ -9,7 +9,7 @@ use super::output::{print, print_json};
 use super::stats_table::traffic_cells;
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use crate::balance::{ForwardingMode, MssClamp, SchedulerFlag, SchedulerKind};
+use crate::balance::{ClientPrefix, ForwardingMode, MssClamp, SchedulerFlag, SchedulerKind};
 use crate::config::ServiceConfig;
 use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow};
 
@@ -34,7 +34,8 @@ Examples:
   fullgate service add -t 10.0.0.100:80 -s mh -b mh-fallback,mh-port
   fullgate service add -u 10.0.0.100:53 -s rr --local-pool lan
   fullgate service add -t 10.0.0.100:443 --mode dr
-  fullgate service add -f 1 -s rr --mode nat")]
+  fullgate service add -f 1 -s rr --mode nat
+  fullgate service add -t 10.0.0.100:443 -p 600 -M 255.255.255.0")]
 pub(super) struct Add {
     #[command(flatten)]
     service: ServiceArgument,
@@ -59,6 +60,18 @@ pub(super) struct Add {
     #[arg(long, value_name = "BYTES|mtu", default_value = "0", hide_default_value = true)]
     mss_clamp: MssClamp,
 
+    /// Clients stay with their real server so many seconds from the beginning of their last connection on [default: 300
+    /// where no number follows]
+    #[arg(
+        short = 'p', long = "persistent", value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300",
+        default_value = "0", hide_default_value = true
+    )]
+    persistence: u32,
+
+    /// Clients that agree in so many bits of their address, or in a netmask's, stay together
+    #[arg(short = 'M', long = "netmask", value_name = "BITS|NETMASK", requires = "persistence")]
+    persistence_prefix: Option<ClientPrefix>,
+
     #[command(flatten)]
     connection: Connection,
 }
@@ -69,7 +82,7 @@ pub(super) struct Add {
     override_usage = "fullgate service edit <--tcp <VIP:PORTS>|--udp <VIP:PORTS>|--sctp <VIP:PORTS>|--fwmark <MARK[/ipv6]>> <WHAT CHANGES>..."
 )]
 #[command(group = clap::ArgGroup::new("change").args([
-    "scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp",
+    "scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp", "persistence", "persistence_prefix",
 ]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
@@ -100,6 +113,16 @@ pub(super) struct Edit {
     /// Lower the MSS of its TCP connections to this: bytes, mtu for what the links take, 0 to leave it alone
     #[arg(long, value_name = "BYTES|mtu")]
     mss_clamp: Option<MssClamp>,
+
+    /// Clients stay with their real server so many seconds from the beginning of their last connection on; 0: no more
+    #[arg(
+        short = 'p', long = "persistent", value_name = "SECONDS", num_args = 0..=1, default_missing_value = "300"
+    )]
+    persistence: Option<u32>,
+
+    /// Clients that agree in so many bits of their address, or in a netmask's, stay together
+    #[arg(short = 'M', long = "netmask", value_name = "BITS|NETMASK")]
+    persistence_prefix: Option<ClientPrefix>,
 
     #[command(flatten)]
     connection: Connection,
@@ -151,6 +174,8 @@ impl Service {
                 mode: edit.mode,
                 local_pool: edit.local_pool,
                 mss_clamp: edit.mss_clamp,
+                persistence: edit.persistence,
+                persistence_prefix: edit.persistence_prefix.map(|ClientPrefix(bits)| bits),
             }),
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),
@@ -169,6 +194,8 @@ impl Add {
             mode: self.mode,
             local_pool: self.local_pool.unwrap_or_default(),
             mss_clamp: self.mss_clamp,
+            persistence: self.persistence,
+            persistence_prefix: self.persistence_prefix.map(|ClientPrefix(bits)| bits),
             real_servers: Vec::new(),
         };
         self.connection.change(&Request::ServiceAdd { service })
@@ -212,6 +239,7 @@ fn table(rows: &[ServiceRow]) -> Table {
         ("Weight", Right),
         ("ActiveConn", Right),
         ("InActConn", Right),
+        ("PersistConn", Right),
     ]);
     table.put_first("Prot LocalAddress:Port Scheduler LocalPool");
     for service in rows {
@@ -222,6 +250,10 @@ fn table(rows: &[ServiceRow]) -> Table {
         if !service.mss_clamp.is_off() {
             words.push(format!("mss-clamp {}", service.mss_clamp));
         }
+        if service.persistence > 0 {
+            words.push(format!("persistent {}", service.persistence));
+        }
+        words.extend(service.persistence_prefix.map(|bits| format!("mask /{bits}")));
         words.retain(|word| !word.is_empty());
         table.line(words.join(" "));
         for real in &service.real_servers {
@@ -231,6 +263,7 @@ fn table(rows: &[ServiceRow]) -> Table {
                 real.weight.0.to_string(),
                 real.active_connections.to_string(),
                 real.inactive_connections.to_string(),
+                real.persistent_connections.to_string(),
             ]);
         }
     }

@@ -10,7 +10,7 @@ use super::output::{complain, print, print_json};
 use super::table::Align::{Left, Right};
 use super::table::Table;
 use crate::balance::Protocol;
-use crate::control::protocol::{Reply, Request, SessionCount, SessionFilter, SessionRow};
+use crate::control::protocol::{Reply, Request, SessionCount, SessionFilter, SessionRow, TemplateRow};
 
 /// List and count sessions
 #[derive(Debug, Subcommand)]
@@ -21,6 +21,7 @@ Examples:
 pub(super) enum Session {
     List(List),
     Count(Count),
+    Templates(Templates),
 }
 
 /// List sessions: client, virtual address, local address, real server
@@ -31,6 +32,27 @@ Examples:
   fullgate session list --protocol tcp --vip 10.0.0.100:80
   fullgate session list --real-server 10.1.0.11 --json")]
 pub(super) struct List {
+    #[command(flatten)]
+    filter: Filter,
+
+    /// List at most this many [default: all]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// List templates of persistence: which real server clients stay with
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A template is for a client, or for a network of clients whose first address is shown. It ends when its
+time is over and it has no session.
+
+Examples:
+  fullgate session templates --client 192.0.2.7
+  fullgate session templates --real-server 10.1.0.11 --json")]
+pub(super) struct Templates {
     #[command(flatten)]
     filter: Filter,
 
@@ -94,6 +116,7 @@ impl Session {
         match self {
             Self::List(list) => list.execute(),
             Self::Count(count) => count.execute(),
+            Self::Templates(templates) => templates.execute(),
         }
     }
 }
@@ -141,6 +164,43 @@ fn table(rows: &[SessionRow]) -> Table {
             row.state.clone(),
             expiry(row.expires_seconds),
             row.worker.to_string(),
+        ]);
+    }
+    table
+}
+
+impl Templates {
+    fn execute(self) -> Result<(), CliError> {
+        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
+        let request = Request::TemplateList { filter: self.filter.into(), limit };
+        let rows = self.connection.ask(&request, |reply| match reply {
+            Reply::Templates(rows) => Some(rows),
+            _ => None,
+        })?;
+        if self.connection.json { print_json(&rows) } else { print(template_table(&rows)) }
+    }
+}
+
+fn template_table(rows: &[TemplateRow]) -> Table {
+    let mut table = Table::new(&[
+        ("Prot", Left),
+        ("Client", Left),
+        ("Virtual", Left),
+        ("Forward", Left),
+        ("RealServer", Left),
+        ("Sessions", Right),
+        ("Expires", Right),
+    ]);
+    for row in rows {
+        let mark = || row.mark.map_or_else(|| "-".to_owned(), |mark| format!("mark {mark}"));
+        table.row([
+            row.protocol.map_or_else(|| "IP".to_owned(), |protocol| protocol.name().to_uppercase()),
+            row.client.to_string(),
+            row.vip.map_or_else(mark, |vip| vip.to_string()),
+            row.mode.to_string(),
+            row.real_server.to_string(),
+            row.connections.to_string(),
+            expiry(row.expires_seconds),
         ]);
     }
     table

@@ -10,11 +10,12 @@ use std::str::FromStr;
 
 use super::model::{BalanceConfig, LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 use super::raw::{Document, Section, Value};
+use super::rules;
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
 use crate::balance::{
-    Encapsulation, ForwardingMode, Mark, MssClamp, Network, PortRange, Protocol, SchedulerFlag, SchedulerFlags,
-    SchedulerKind, Tunnel, VirtualAddress, Weight,
+    ClientPrefix, Encapsulation, ForwardingMode, Mark, MssClamp, Network, Persistence, PortRange, Protocol, SchedulerFlag,
+    SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress, Weight,
 };
 
 /// Ports that the kernel's own services do not use.
@@ -84,6 +85,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     let mode = section.get("mode").and_then(|value| word(ForwardingMode::NAMES, &value));
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
     let mss_clamp = mss_clamp(&mut section);
+    let (persistence, persistence_prefix) = persistence(&mut section);
     let real_servers = section.sections("real_server").into_iter();
     let real_servers = real_servers.map(|real| real_server(real, vip)).collect();
     section.finish();
@@ -95,6 +97,8 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         mode: mode.unwrap_or(ForwardingMode::Fullnat),
         local_pool: pool.unwrap_or_default(),
         mss_clamp,
+        persistence,
+        persistence_prefix: Persistence::prefix_kept(persistence_prefix, vip.address.is_ipv4()),
         real_servers,
     }
 }
@@ -140,6 +144,15 @@ fn is_ipv6(family: &str) -> Result<bool, String> {
 
 fn fwmark(value: &Value<'_>) -> Option<Mark> {
     value.integer(1..=u32::MAX, "").and_then(Mark::new)
+}
+
+/// `persistence` and `persistence_prefix`.
+fn persistence(section: &mut Section<'_>) -> (u32, Option<u8>) {
+    let seconds =
+        section.get("persistence").and_then(|value| value.integer(0..=*rules::TIMEOUT.end(), "seconds (31 days)"));
+    let prefix = section.get("persistence_prefix");
+    let prefix = prefix.and_then(|value| value.parsed_number_or_text(ClientPrefix::ALLOWED, ClientPrefix::from_str));
+    (seconds.unwrap_or(0), prefix.map(|ClientPrefix(bits)| bits))
 }
 
 fn scheduler_flags(value: &Value<'_>) -> SchedulerFlags {

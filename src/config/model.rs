@@ -115,6 +115,8 @@ pub struct SessionConfig {
     pub ipv6_capacity: u32,
     /// What their memory lies on.
     pub pages: SessionPages,
+    /// Templates that there is room for, for all workers together.
+    pub persistence_capacity: u32,
 }
 
 impl SessionConfig {
@@ -300,6 +302,12 @@ pub struct ServiceConfig {
     /// What the MSS options of its sessions' SYNs are lowered to.
     #[serde(default, skip_serializing_if = "MssClamp::is_off")]
     pub mss_clamp: MssClamp,
+    /// Seconds that clients stay with their real server from the beginning of their last connection on; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub persistence: u32,
+    /// How many bits of a client's address count for that, from the first on; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence_prefix: Option<u8>,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
     pub real_servers: Vec<RealServerConfig>,
@@ -374,6 +382,12 @@ pub struct MarkConfig {
     /// The name of the port that they enter by; none: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
+}
+
+/// Whether a number says nothing.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+pub(crate) fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl ServiceConfig {

@@ -86,6 +86,28 @@ pub fn scheduler_flags(scheduler: SchedulerKind, flags: SchedulerFlags) -> Optio
     Some(Fault::new("scheduler_flags", wrong, scheduler.flag_names()))
 }
 
+/// How a service at `vip` keeps its clients.
+pub fn persistence(vip: VirtualAddress, seconds: u32, prefix: Option<u8>) -> Option<Fault> {
+    let is_timeout = seconds == 0 || TIMEOUT.contains(&seconds);
+    let timeout = Fault::unless(is_timeout, || {
+        let allowed = format!("{}-{} seconds; 0: none", TIMEOUT.start(), TIMEOUT.end());
+        Fault::new("persistence", format!("{seconds} is no timeout"), allowed)
+    });
+    let bits = if vip.address.is_ipv4() { 0..=32 } else { 1..=128 };
+    let range = || {
+        Fault::unless(prefix.is_none_or(|prefix| bits.contains(&prefix)), || {
+            let wrong = format!("{} is no prefix of the service's family", prefix.unwrap_or_default());
+            Fault::new("persistence_prefix", wrong, format!("{}-{} bits", bits.start(), bits.end()))
+        })
+    };
+    let alone = || {
+        Fault::unless(prefix.is_none() || seconds > 0, || {
+            Fault::new("persistence_prefix", "the service has no persistence", "a prefix with persistence only")
+        })
+    };
+    timeout.or_else(range).or_else(alone)
+}
+
 /// A real server of the service at `vip`, whose own mode is `mode`.
 pub fn real_server(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
     let mut faults = Vec::from_iter(host("address", real.address.ip()));

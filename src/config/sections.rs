@@ -25,6 +25,12 @@ const MAX_CAPACITY: u32 = 1 << 27;
 const DEFAULT_CAPACITY: u32 = 1 << 20;
 /// There is room for one session of IPv6 to so many of IPv4, unless the file says otherwise.
 const IPV6_SHARE: u32 = 8;
+/// Fewer templates than this are no table, either.
+const MIN_PERSISTENCE_CAPACITY: u32 = 1 << 10;
+/// At 133 bytes a template this is 2 GB.
+const MAX_PERSISTENCE_CAPACITY: u32 = 1 << 24;
+/// 35 MB.
+const DEFAULT_PERSISTENCE_CAPACITY: u32 = 1 << 18;
 /// The highest CPU number that Linux's CPU sets hold.
 const MAX_CORE: u32 = 1023;
 /// A mempool smaller than this starves the rings of a single port.
@@ -102,10 +108,14 @@ pub(super) fn session(mut section: Section<'_>) -> SessionConfig {
         _ => Err(format!("{text:?} is no size of pages; allowed: {PAGES}")),
     };
     let pages = section.get("pages").and_then(|value| value.parsed(PAGES, parse)).unwrap_or_default();
+    let unit = "clients (133 bytes each: 2^24 take 2 GB)";
+    let range = MIN_PERSISTENCE_CAPACITY..=MAX_PERSISTENCE_CAPACITY;
+    let templates = section.get("persistence_capacity").and_then(|value| value.integer(range, unit));
     section.finish();
+    let persistence_capacity = templates.unwrap_or(DEFAULT_PERSISTENCE_CAPACITY);
     let capacity = capacity.unwrap_or(DEFAULT_CAPACITY);
     let ipv6_capacity = ipv6_capacity.unwrap_or((capacity / IPV6_SHARE).max(MIN_CAPACITY));
-    SessionConfig { capacity, ipv6_capacity, pages }
+    SessionConfig { capacity, ipv6_capacity, pages, persistence_capacity }
 }
 
 /// `[control]`

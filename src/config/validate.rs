@@ -226,6 +226,8 @@ impl Check<'_> {
             }
             let flags = rules::scheduler_flags(service.scheduler, service.scheduler_flags);
             self.faults(|key| Place::Service(index, key), flags);
+            let persistence = rules::persistence(service.vip, service.persistence, service.persistence_prefix);
+            self.faults(|key| Place::Service(index, key), persistence);
             self.service_pool(index, service);
             self.real_servers(index, service);
             let before = total;
@@ -350,6 +352,8 @@ mod tests {
             mode: ForwardingMode::Fullnat,
             local_pool: "lan".into(),
             mss_clamp: crate::balance::MssClamp::Off,
+            persistence: 0,
+            persistence_prefix: None,
             real_servers: vec![real],
         };
         let scope =

@@ -6,7 +6,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::rule_list::RuleChange;
-use crate::balance::{ForwardingMode, MssClamp, PortRange, Protocol, SchedulerFlags, SchedulerKind, ServiceKey};
+use crate::balance::{
+    ForwardingMode, MssClamp, Persistence, PortRange, Protocol, SchedulerFlags, SchedulerKind, ServiceKey,
+};
 use crate::config::{LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// What can be changed of a service without touching its real servers.
@@ -22,6 +24,10 @@ pub struct ServiceSettings {
     pub local_pool: String,
     /// What the MSS options of its sessions' SYNs are lowered to.
     pub mss_clamp: MssClamp,
+    /// Seconds that clients stay with their real server; 0: none.
+    pub persistence: u32,
+    /// How many bits of a client's address count for that; none: all.
+    pub persistence_prefix: Option<u8>,
 }
 
 impl From<&ServiceConfig> for ServiceSettings {
@@ -32,6 +38,8 @@ impl From<&ServiceConfig> for ServiceSettings {
             mode: config.mode,
             local_pool: config.local_pool.clone(),
             mss_clamp: config.mss_clamp,
+            persistence: config.persistence,
+            persistence_prefix: Persistence::prefix_kept(config.persistence_prefix, config.vip.address.is_ipv4()),
         }
     }
 }
@@ -106,7 +114,8 @@ impl fmt::Display for Change {
                 edits.show("scheduler flags", &from.scheduler_flags, &to.scheduler_flags)?;
                 edits.show("mode", &from.mode, &to.mode)?;
                 edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))?;
-                edits.show("MSS clamp", &from.mss_clamp, &to.mss_clamp)
+                edits.show("MSS clamp", &from.mss_clamp, &to.mss_clamp)?;
+                edits.show("persistence", &persistence_of(from), &persistence_of(to))
             }
             Self::ServiceRemove { key, real_servers } => {
                 write!(f, "service {key}: removed with its real servers ({real_servers})")
@@ -129,7 +138,7 @@ impl fmt::Display for Change {
 }
 
 fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSettings) -> fmt::Result {
-    let ServiceSettings { scheduler, scheduler_flags, mode, local_pool, mss_clamp } = added;
+    let ServiceSettings { scheduler, scheduler_flags, mode, local_pool, mss_clamp, .. } = added;
     write!(f, "service {key}: added, scheduler {scheduler}")?;
     if !scheduler_flags.is_empty() {
         write!(f, " ({scheduler_flags})")?;
@@ -138,7 +147,10 @@ fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSett
     if !local_pool.is_empty() {
         write!(f, ", local pool {local_pool}")?;
     }
-    if mss_clamp.is_off() { Ok(()) } else { write!(f, ", MSS clamp {mss_clamp}") }
+    if !mss_clamp.is_off() {
+        write!(f, ", MSS clamp {mss_clamp}")?;
+    }
+    if added.persistence > 0 { write!(f, ", persistence {}", persistence_of(added)) } else { Ok(()) }
 }
 
 /// What a rule says besides its networks.
@@ -173,6 +185,14 @@ fn show_real_server(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &RealSer
         write!(f, ", upper threshold {}, lower threshold {}", added.upper_threshold, added.lower_threshold)?;
     }
     Ok(())
+}
+
+fn persistence_of(settings: &ServiceSettings) -> String {
+    match (settings.persistence, settings.persistence_prefix) {
+        (0, _) => "none".to_owned(),
+        (seconds, None) => format!("{seconds} seconds"),
+        (seconds, Some(bits)) => format!("{seconds} seconds for clients of /{bits}"),
+    }
 }
 
 fn or_none(name: &str) -> &str {

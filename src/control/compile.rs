@@ -30,6 +30,7 @@ impl Model {
             .map(|(service, scheduler)| Service {
                 key: service.key,
                 scheduler,
+                persistence: service.persistence(),
                 pool: pool_index.get(service.settings.local_pool.as_str()).copied(),
                 owned_by_client: service.modes().any(|mode| mode == ForwardingMode::Nat),
                 cursor: service.cursor as usize,
@@ -60,6 +61,8 @@ impl Model {
             local_address_ports: self.local_address_ports(),
             timeouts,
             overloads: Arc::clone(&self.overloads),
+            templates: Arc::clone(&self.templates),
+            sysctls: self.sysctls,
         }
     }
 

@@ -175,6 +175,7 @@ fn parts(
         scope: config.balance_scope(),
         timeouts: config.timeouts,
         scheduling: config.ipvs,
+        templates: Arc::clone(data_plane.templates()),
         balance,
         store: Some(store),
         routes,

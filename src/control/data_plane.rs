@@ -13,8 +13,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::ports::{Ports, RunningPort};
-use super::session_memory::{Available, SessionPlace, Shortage};
+use super::session_memory::{self, Available, SessionPlace, Shortage};
 use super::wake::EventFd;
+use crate::balance::Templates;
 use crate::config::{Config, Device};
 use crate::dpdk::{
     Eal, EalError, Mbuf, MemPool, MemPoolError, Port, PortError, Queue, Steering, clock, register_current_thread,
@@ -115,6 +116,7 @@ pub struct DataPlane {
     queues: Vec<Vec<Queue>>,
     /// By worker.
     session_pages: Vec<SessionPlace>,
+    templates: Arc<Templates>,
     pool: MemPool,
     config: Arc<Config>,
     /// Last, so that it is the last to go.
@@ -145,10 +147,24 @@ impl DataPlane {
         }
         // Only now: sessions take what DPDK leaves.
         let session_pages = Available::now().plan(&config)?;
+        let slots = SlotLimits::default().real_servers as usize;
+        let templates = Arc::new(session_memory::take_templates(&config, slots, draw_seed())?);
         let (told, news) = mpsc::unbounded_channel();
         let links = make_links(workers)?;
         let ports = Arc::new(Ports::new(devices, Arc::clone(&config)));
-        Ok(Self { threads: Vec::new(), news, told, links, ports, queues, session_pages, pool, config, _eal: eal })
+        Ok(Self {
+            threads: Vec::new(),
+            news,
+            told,
+            links,
+            ports,
+            queues,
+            session_pages,
+            templates,
+            pool,
+            config,
+            _eal: eal,
+        })
     }
 
     /// The links to the workers, in their order.
@@ -161,6 +177,11 @@ impl DataPlane {
         &self.ports
     }
 
+    /// Which real servers clients stay with.
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.templates
+    }
+
     /// The packet pool.
     pub fn pool(&self) -> &MemPool {
         &self.pool
@@ -169,8 +190,7 @@ impl DataPlane {
     /// Starts all workers with their first tables.
     pub fn start(&mut self, first: &Arc<Snapshot>) -> Result<(), DataPlaneError> {
         let rings = hand_over_rings(self.links.len());
-        let state = RandomState::new();
-        let seed = HashSeed([state.hash_one(1u8), state.hash_one(2u8)]);
+        let seed = draw_seed();
         let counters: Arc<[_]> = self.links.iter().map(|link| Arc::clone(&link.counters)).collect();
         for (link, queues) in self.links.iter().zip(std::mem::take(&mut self.queues)) {
             let core = self.config.worker.cores[link.worker.index()];
@@ -262,6 +282,12 @@ impl Drop for DataPlane {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A secret of hashes.
+fn draw_seed() -> HashSeed {
+    let state = RandomState::new();
+    HashSeed([state.hash_one(1u8), state.hash_one(2u8)])
 }
 
 /// A key that nobody outside knows.

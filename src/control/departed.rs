@@ -99,10 +99,12 @@ impl Model {
     fn reclaim_real_servers(&mut self, adopted: u64) -> usize {
         let mut count = 0;
         let (counters, services, slots) = (&self.counters, &mut self.services, &mut self.real_slots);
+        let templates = &self.templates;
         self.departed_real_servers.retain(|_, list| {
             list.retain(|departed| {
                 let now = totals::real_server_connections(counters, departed.slot);
-                let used = adopted < departed.since || now.active != 0 || now.inactive != 0;
+                let has_sessions = now.active != 0 || now.inactive != 0;
+                let used = adopted < departed.since || has_sessions || templates.of_real_server(departed.slot) > 0;
                 if !used {
                     if let Some(service) = services.get_mut(&departed.service) {
                         service.retired += totals::real_server_traffic(counters, departed.slot) - departed.baseline;

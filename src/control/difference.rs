@@ -170,6 +170,8 @@ mod tests {
                 mode: crate::balance::ForwardingMode::Fullnat,
                 local_pool: "lan".to_owned(),
                 mss_clamp: crate::balance::MssClamp::Off,
+                persistence: 0,
+                persistence_prefix: None,
                 real_servers: (0..real_servers).map(real_server).collect(),
             }
         };

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::protocol::{ErrorKind, LocalPoolRow, Outcome, Refusal, Reply, Request, Stats};
 use super::sessions::SessionWalks;
+use crate::balance::ServiceTable;
 
 /// Asks a running control plane; ends with [`ErrorKind::Internal`] once that has ended.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ impl<F, E> ControlHandle<F, E> {
         Self { jobs, walks }
     }
 
-    /// Does a request. `session.list` is refused: its reply is a line only, see [`ControlHandle::walks`].
+    /// Does a request. `session.list` and `template.list` are refused: their replies are lines only, see
+    /// [`ControlHandle::walks`] and [`ControlHandle::template_line`].
     pub async fn request(&self, request: Request) -> Outcome {
         if let Request::SessionCount { filter } = &request {
             return self
@@ -43,6 +45,14 @@ impl<F, E> ControlHandle<F, E> {
     /// Walks through the sessions.
     pub fn walks(&self) -> &SessionWalks<F, E> {
         &self.walks
+    }
+
+    /// The services that workers have, or are about to.
+    pub async fn services(&self) -> Result<Arc<ServiceTable>, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        // Either error means that the plane has ended.
+        let _ = self.jobs.send(Job::Services(answer)).await;
+        answered.await.map_err(|_| Refusal::new(ErrorKind::Internal, "the gateway is stopping"))
     }
 
     /// What `/metrics` is made of; none when the plane has ended.
@@ -77,4 +87,5 @@ pub struct Measurements {
 pub(super) enum Job {
     Request(Box<Request>, oneshot::Sender<Outcome>),
     Measure(oneshot::Sender<Measurements>),
+    Services(oneshot::Sender<Arc<ServiceTable>>),
 }

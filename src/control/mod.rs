@@ -66,6 +66,8 @@ pub mod session_memory;
 #[cfg(feature = "dpdk")]
 pub mod tap;
 #[cfg(feature = "dpdk")]
+mod templates;
+#[cfg(feature = "dpdk")]
 pub mod twin;
 #[cfg(feature = "dpdk")]
 pub mod wake;

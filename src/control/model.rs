@@ -23,7 +23,8 @@ use super::slots::Slots;
 use super::snat::{DepartedSnat, SnatEntry};
 use super::totals;
 use crate::balance::{
-    ForwardingMode, LocalAddress, LocalAddressSlot, Overloads, RealServerSlot, SchedulerSettings, ServiceKey, Weight,
+    ForwardingMode, LocalAddress, LocalAddressSlot, Overloads, Persistence, RealServerSlot, SchedulerSettings,
+    ServiceKey, Sysctls, Templates, Weight,
 };
 use crate::config::{BalanceConfig, BalanceScope, LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig};
 use crate::port::PortId;
@@ -37,6 +38,9 @@ pub struct Model {
     pub(super) scheduling: SchedulerSettings,
     /// What workers tell each other of real servers that are full.
     pub(super) overloads: Arc<Overloads>,
+    /// Which real servers clients stay with.
+    pub(super) templates: Arc<Templates>,
+    pub(super) sysctls: Sysctls,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) pools: Vec<Pool>,
     /// By order of addition, which is also what tells a service from a later one of the same key.
@@ -114,6 +118,8 @@ impl Model {
             scope,
             scheduling: SchedulerSettings::default(),
             overloads: Arc::new(Overloads::new(limits.real_servers as usize)),
+            templates: Arc::default(),
+            sysctls: Sysctls::default(),
             counters,
             pools: Vec::new(),
             services: BTreeMap::new(),
@@ -137,6 +143,11 @@ impl Model {
         let changes = model.plan_apply(balance)?;
         model.commit(changes);
         Ok(model)
+    }
+
+    /// The same with this table of templates: to be called first.
+    pub fn with_templates(self, templates: Arc<Templates>) -> Self {
+        Self { templates, ..self }
     }
 
     /// What the model holds, in the words of the configuration.
@@ -347,8 +358,16 @@ impl ServiceEntry {
         self.real_servers.iter().map(|entry| entry.config.mode.unwrap_or(self.settings.mode))
     }
 
+    /// How it keeps its clients with their real servers.
+    pub fn persistence(&self) -> Option<Persistence> {
+        let longest = Persistence::longest_prefix(self.key.address.is_ipv4());
+        let ServiceSettings { persistence: timeout_seconds, persistence_prefix, .. } = self.settings;
+        let prefix_len = persistence_prefix.unwrap_or(longest);
+        (timeout_seconds > 0).then_some(Persistence { timeout_seconds, prefix_len })
+    }
+
     pub fn to_config(&self) -> ServiceConfig {
-        let ServiceSettings { scheduler, scheduler_flags, mode, ref local_pool, mss_clamp } = self.settings;
+        let ServiceSettings { scheduler, scheduler_flags, mode, ref local_pool, mss_clamp, .. } = self.settings;
         ServiceConfig {
             vip: self.key.vip(),
             protocol: self.key.protocol,
@@ -357,6 +376,8 @@ impl ServiceEntry {
             mode,
             local_pool: local_pool.clone(),
             mss_clamp,
+            persistence: self.settings.persistence,
+            persistence_prefix: self.settings.persistence_prefix,
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
         }
     }

@@ -15,7 +15,7 @@ use super::model::{Model, Pool, ServiceEntry};
 use super::protocol::{ErrorKind, RealServerEdit, Refusal, Request};
 use super::refusal::{broken, check, list, refuse};
 use super::rule_list::RuleChange;
-use crate::balance::{ForwardingMode, SchedulerFlags, ServiceKey};
+use crate::balance::{ForwardingMode, Persistence, SchedulerFlags, ServiceKey};
 use crate::config::{RealServerConfig, ServiceConfig, rules};
 use crate::port::PortId;
 
@@ -26,7 +26,16 @@ impl Model {
         Some(match request {
             Request::Apply { balance, .. } => self.plan_apply(balance),
             Request::ServiceAdd { service } => self.plan_service_add(service),
-            Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool, mss_clamp } => {
+            Request::ServiceEdit {
+                service,
+                scheduler,
+                scheduler_flags,
+                mode,
+                local_pool,
+                mss_clamp,
+                persistence,
+                persistence_prefix,
+            } => {
                 let key = ServiceKey::from(*service);
                 self.known_service(&key).and_then(|entry| {
                     let mut settings = entry.settings.clone();
@@ -38,6 +47,10 @@ impl Model {
                     settings.scheduler_flags = scheduler_flags.unwrap_or(settings.scheduler_flags);
                     settings.mss_clamp = mss_clamp.unwrap_or(settings.mss_clamp);
                     settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
+                    settings.persistence = persistence.unwrap_or(settings.persistence);
+                    let kept = settings.persistence_prefix.filter(|_| settings.persistence > 0);
+                    settings.persistence_prefix =
+                        Persistence::prefix_kept(persistence_prefix.or(kept), entry.key.address.is_ipv4());
                     self.plan_service_edit(entry, settings)
                 })
             }
@@ -68,6 +81,7 @@ impl Model {
             | Request::TimeoutsShow {}
             | Request::SessionList { .. }
             | Request::SessionCount { .. }
+            | Request::TemplateList { .. }
             | Request::PortShow {}
             | Request::WorkerShow {}
             | Request::Stats {} => return None,
@@ -105,6 +119,8 @@ impl Model {
         check(ErrorKind::Invalid, format_args!("service {key}"), rules::service_name(config.vip, key.protocol))?;
         let flags = rules::scheduler_flags(config.scheduler, config.scheduler_flags);
         check(ErrorKind::Invalid, format_args!("service {key}"), flags)?;
+        let persistence = rules::persistence(config.vip, config.persistence, config.persistence_prefix);
+        check(ErrorKind::Invalid, format_args!("service {key}"), persistence)?;
         self.ports_are_free(key)?;
         self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;
@@ -148,6 +164,8 @@ impl Model {
         self.real_servers_allow(entry, &to)?;
         let flags = rules::scheduler_flags(to.scheduler, to.scheduler_flags);
         check(ErrorKind::Invalid, format_args!("service {}", entry.key), flags)?;
+        let persistence = rules::persistence(entry.key.vip(), to.persistence, to.persistence_prefix);
+        check(ErrorKind::Invalid, format_args!("service {}", entry.key), persistence)?;
         if let Some(pool) = self.pools.iter().find(|pool| pool.name == to.local_pool) {
             self.pool_serves(entry, &pool.name, || pool.addresses.iter().map(|local| local.address))?;
         }

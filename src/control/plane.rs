@@ -26,7 +26,7 @@ use super::publish::Publisher;
 use super::report;
 use super::saving::Saving;
 use super::sessions::SessionWalks;
-use crate::balance::{SchedulerSettings, Timeouts};
+use crate::balance::{SchedulerSettings, Templates, Timeouts};
 use crate::config::{BalanceConfig, BalanceScope, rules};
 use crate::port::PortId;
 use crate::route::RouteTable;
@@ -65,6 +65,8 @@ pub struct Parts<F, E, P, H> {
     pub timeouts: Timeouts,
     /// Settings for schedulers.
     pub scheduling: SchedulerSettings,
+    /// Which real servers clients stay with.
+    pub templates: Arc<Templates>,
     /// What to begin with (see [`super::persistence::restore`]).
     pub balance: BalanceConfig,
     /// Where changes are kept; none: nowhere.
@@ -132,7 +134,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     pub fn new(parts: Parts<F, E, P, H>) -> Result<Self, Refusal> {
         let counters: Vec<_> = parts.links.iter().map(|link| link.counters.clone()).collect();
         let model = Model::new(parts.scope, counters.clone(), slot_limits(&counters), &parts.balance)?;
-        let mut model = model.with_schedulers(parts.scheduling);
+        let mut model = model.with_schedulers(parts.scheduling).with_templates(parts.templates);
         let mut routes = parts.routes;
         let services = Arc::new(model.compile(parts.timeouts));
         let first = Arc::new(Snapshot { services, routes: routes.borrow_and_update().clone() });
@@ -208,6 +210,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
                 let outcome = self.request(*request).await.map_or_else(Outcome::Error, Outcome::Ok);
                 // Who asked may have gone.
                 let _ = answer.send(outcome);
+            }
+            Job::Services(answer) => {
+                let _ = answer.send(Arc::clone(&self.publisher.current().services));
             }
             Job::Measure(answer) => {
                 let _ = answer.send(self.measure());
@@ -385,13 +390,15 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     fn stats(&self) -> Stats {
         let nanoseconds = self.started.elapsed().as_nanos();
+        let counters = report::gateway_counters(self.counters.iter().chain(&self.other_counters));
         Stats {
             at_nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX),
             ports: self.ports.rows(),
             workers: report::worker_rows(&self.counters, &self.cores, self.session_capacity),
             services: self.model.service_rows(None).unwrap_or_default(),
             snat: self.model.snat_rows(),
-            ..report::gateway_counters(self.counters.iter().chain(&self.other_counters))
+            persistence: self.model.persistence(counters.persistence),
+            ..counters
         }
     }
 

@@ -79,6 +79,10 @@ pub enum Request {
         local_pool: Option<String>,
         /// What the MSS options of its sessions' SYNs are lowered to from now on.
         mss_clamp: Option<MssClamp>,
+        /// Seconds that clients stay with their real server; 0: none.
+        persistence: Option<u32>,
+        /// How many bits of a client's address count for that.
+        persistence_prefix: Option<u8>,
     },
     /// Delete a service with its real servers.
     #[serde(rename = "service.del")]
@@ -200,6 +204,15 @@ pub enum Request {
         #[serde(default)]
         filter: SessionFilter,
     },
+    /// Templates of persistence that match.
+    #[serde(rename = "template.list")]
+    TemplateList {
+        /// Which.
+        #[serde(default)]
+        filter: SessionFilter,
+        /// The most to list; none: all.
+        limit: Option<usize>,
+    },
     /// Ports, their devices, links and counters.
     #[serde(rename = "port.show")]
     PortShow {},
@@ -307,6 +320,8 @@ pub enum Reply {
     Timeouts(Timeouts),
     /// To `session.list`.
     Sessions(Vec<SessionRow>),
+    /// To `template.list`.
+    Templates(Vec<TemplateRow>),
     /// To `session.count`.
     SessionCount(SessionCount),
     /// To `port.show`.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use super::protocol::{
-    ErrorKind, Fragments, LocalAddressRow, LocalPoolRow, RealServerRow, Refusal, ServiceName, ServiceRow, Stats,
-    WorkerRow,
+    ErrorKind, Fragments, LocalAddressRow, LocalPoolRow, Persistence, RealServerRow, Refusal, ServiceName, ServiceRow,
+    Stats, WorkerRow,
 };
 use super::refusal::list;
 use super::totals;
@@ -44,6 +44,8 @@ impl Model {
             mode: service.settings.mode,
             local_pool: service.settings.local_pool.clone(),
             mss_clamp: service.settings.mss_clamp,
+            persistence: service.settings.persistence,
+            persistence_prefix: service.settings.persistence_prefix,
             traffic: self.service_traffic(number, service),
             real_servers: service
                 .real_servers
@@ -64,6 +66,7 @@ impl Model {
             lower_threshold: entry.config.lower_threshold,
             active_connections: connections.active,
             inactive_connections: connections.inactive,
+            persistent_connections: self.templates.of_real_server(entry.slot),
             traffic: totals::real_server_traffic(&self.counters, entry.slot) - entry.baseline,
         }
     }
@@ -101,6 +104,11 @@ impl Model {
 
     fn local_address_row(&self, address: std::net::IpAddr, slot: LocalAddressSlot, withdrawn: bool) -> LocalAddressRow {
         LocalAddressRow { address, ports_used: totals::local_ports_used(&self.counters, slot), withdrawn }
+    }
+
+    /// What there is of persistence besides what workers count.
+    pub fn persistence(&self, counted: Persistence) -> Persistence {
+        Persistence { templates: self.templates.len(), capacity: self.templates.capacity(), ..counted }
     }
 
     /// How many services there are.
@@ -153,6 +161,11 @@ pub fn gateway_counters<'a>(counters: impl Iterator<Item = &'a Arc<WorkerCounter
             created: sum(&|own| &own.fragments_created),
             waiting: sum(&|own| &own.fragments_waiting),
             datagrams_forgotten: sum(&|own| &own.datagrams_forgotten),
+        },
+        persistence: Persistence {
+            missed_full: sum(&|own| &own.templates_full),
+            missed_busy: sum(&|own| &own.templates_busy),
+            ..Persistence::default()
         },
         ..Stats::default()
     }

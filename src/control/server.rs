@@ -139,6 +139,10 @@ async fn answer<F, E>(line: Vec<u8>, handle: &ControlHandle<F, E>) -> String {
             Ok(line) => line,
             Err(refusal) => encode(Outcome::Error(refusal)).await,
         },
+        Ok(Request::TemplateList { filter, limit }) => match handle.template_line(&filter, limit).await {
+            Ok(line) => line,
+            Err(refusal) => encode(Outcome::Error(refusal)).await,
+        },
         Ok(request) => encode(handle.request(request).await).await,
         Err(refusal) => encode(Outcome::Error(refusal)).await,
     }

@@ -1,4 +1,5 @@
-//! Which pages each worker's session memory lies on, and taking them.
+//! Which pages each worker's session memory lies on, and taking them; and memory for templates of persistence, which is
+//! all workers' and lies on ordinary pages: it is looked at when a session is set up only.
 //!
 //! The plan is made once DPDK has its memory and before a worker begins, from what the kernel says is free: so DPDK comes
 //! first, workers do not race each other for the last pages, and what does not fit is an error with its reason. Each
@@ -10,7 +11,9 @@ use std::time::Instant;
 
 use pages::{PageSize, Region};
 
+use crate::balance::Templates;
 use crate::config::{Config, SessionPages};
+use crate::flow::HashSeed;
 use crate::port::WorkerId;
 use crate::session::Capacity;
 
@@ -35,6 +38,19 @@ pub enum Shortage {
         /// Sessions a worker that would fit.
         most: u64,
     },
+    /// Too little ordinary memory for templates of persistence.
+    #[error(
+        "[session].persistence_capacity: {capacity} templates take {needed_mb} MB of memory on ordinary pages, \
+         {available_mb} MB are available"
+    )]
+    Templates {
+        /// As configured.
+        capacity: u32,
+        /// What they need.
+        needed_mb: u64,
+        /// What there is.
+        available_mb: u64,
+    },
     /// Too few hugepages of the size that was asked for.
     #[error(
         "[session].pages: worker {worker} needs {needed} hugepages of {size} on NUMA node {node}, {free} are free there: \
@@ -54,6 +70,21 @@ pub enum Shortage {
         /// What it lacks.
         missing: u64,
     },
+}
+
+/// Takes memory for a table of templates, and tells the log.
+pub fn take_templates(config: &Config, slots: usize, seed: HashSeed) -> Result<Templates, Shortage> {
+    let capacity = config.session.persistence_capacity;
+    let bytes = Templates::memory_bytes(capacity);
+    let available = Available::now().ordinary;
+    let shortage = || Shortage::Templates { capacity, needed_mb: bytes >> 20, available_mb: available >> 20 };
+    if available < bytes {
+        return Err(shortage());
+    }
+    let mut region = Region::map(bytes, PageSize::Ordinary, "fullgate-templates").map_err(|_| shortage())?;
+    let templates = Templates::cut(&mut region, capacity, slots, seed).ok_or_else(shortage)?;
+    tracing::info!("{} MB for {capacity} templates of persistence", bytes >> 20);
+    Ok(templates)
 }
 
 /// Where one worker's session memory is to be.
@@ -185,6 +216,7 @@ impl Available {
             }
             places.push(SessionPlace { size, node, lenient: wanted == SessionPages::Auto });
         }
+        self.ordinary = self.ordinary.saturating_sub(Templates::memory_bytes(config.session.persistence_capacity));
         let ordinary = places.iter().filter(|place| place.size == PageSize::Ordinary).count();
         self.check_ordinary(config.session.capacity, bytes, ordinary as u64)?;
         Ok(places)
@@ -342,7 +374,8 @@ mod tests {
     #[test]
     fn too_many_sessions_are_refused_with_what_would_fit() {
         let capacity = |text: &str| config(&TWO.replace("pages", &format!("capacity = {text}\npages")));
-        let available = available([0, 0], [0, 0], 100 << 20);
+        let templates = Templates::memory_bytes(1 << 18);
+        let available = available([0, 0], [0, 0], templates + (100 << 20));
         let error = available.clone().plan(&capacity("1_048_576")).unwrap_err();
         let Shortage::Ordinary { most, needed_mb, available_mb, workers, .. } = error else { unreachable!() };
         assert_eq!(

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -200,12 +201,12 @@ fn row(view: &SessionView, worker: usize) -> SessionRow {
 }
 
 /// Adds the row that is the `number`th in its list.
-fn push_row(line: &mut String, row: &SessionRow, number: usize) -> Result<(), Refusal> {
+pub(super) fn push_row(line: &mut String, row: &impl Serialize, number: usize) -> Result<(), Refusal> {
     let text = serde_json::to_string(row).map_err(|error| Refusal::new(ErrorKind::Internal, error.to_string()))?;
     // Room for the separator and the closing brackets.
     if line.len() + text.len() + 8 > MAX_LINE {
         let message = format!(
-            "more sessions match than fit in a reply of {MAX_LINE} bytes: give a limit of at most {}, or a filter",
+            "more match than fit in a reply of {MAX_LINE} bytes: give a limit of at most {}, or a filter",
             number - 1
         );
         return Err(Refusal::new(ErrorKind::Limit, message));

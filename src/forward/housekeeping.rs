@@ -1,4 +1,4 @@
-//! What a forwarder is asked for between bursts: to end sessions whose time is over, and to show those that it has. Each step is
+//! What a forwarder is asked for between bursts: to end sessions and templates whose time is over, and to show sessions. Each step is
 //! bounded, so that no burst waits long for it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,6 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::plane::Plane;
 use super::{Forwarder, Now};
 use crate::session::{SessionView, Tables};
+
+/// All templates are swept within so many ticks, two seconds,
+const TICKS_TO_SWEEP_TEMPLATES: usize = 20;
+/// ... unless that were more buckets a tick for each worker: a hundred microseconds where none of them is in a cache.
+const TEMPLATE_BUCKETS_A_TICK: usize = 1024;
 
 /// What [`Forwarder::expire`] has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,26 @@ impl Forwarder {
             self.ended(&session);
         }
         step
+    }
+
+    /// Buckets of templates that this worker is to sweep in the tick that begins: with those of the other workers, all within two seconds,
+    /// or as soon as a bounded part of its time allows.
+    pub fn begin_sweep(&self, now: Now) -> usize {
+        self.services.templates.tell_time(now.tick);
+        let own = self.services.templates.buckets().div_ceil(usize::from(self.workers));
+        own.div_ceil(TICKS_TO_SWEEP_TEMPLATES).min(TEMPLATE_BUCKETS_A_TICK)
+    }
+
+    /// Frees templates whose time is over in so many of the buckets that are this worker's to sweep.
+    pub fn sweep_templates(&mut self, buckets: usize, now: Now) {
+        let templates = &self.services.templates;
+        for _bucket in 0..buckets {
+            if self.swept >= templates.buckets() {
+                self.swept = self.worker.index();
+            }
+            templates.sweep(self.swept, now.tick);
+            self.swept += usize::from(self.workers);
+        }
     }
 
     /// Copies sessions for showing, those of IPv4 first. Looks at up to `steps` records from `next` on; gives where to go

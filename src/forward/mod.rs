@@ -32,6 +32,7 @@ mod mss;
 mod nat;
 pub mod parse;
 pub mod pending;
+mod persistent;
 mod plane;
 pub mod rewrite;
 mod sctp_fragment;
@@ -132,6 +133,8 @@ pub struct Forwarder {
     has_exact_only: bool,
     /// Whether any SYN's MSS option may have to be lowered.
     clamps_mss: bool,
+    /// The bucket of templates that is swept next.
+    swept: usize,
     datagrams: Datagrams,
     /// Whose first fragments have come since that was last asked: one at most for each frame of a burst.
     arrived: Vec<DatagramTag>,
@@ -168,6 +171,7 @@ impl Forwarder {
             seed: config.seed,
             has_exact_only: true,
             clamps_mss: false,
+            swept: usize::MAX,
             datagrams: Datagrams::default(),
             arrived: Vec::with_capacity(BURST_SIZE),
         })

@@ -4,10 +4,11 @@ use std::net::Ipv6Addr;
 
 use super::fullnat::{Answers, take_local_port};
 use super::nat::claim_answers;
+use super::persistent::Chosen;
 use super::plane::{Plane, routed};
 use super::{DropReason, Forwarder, Now};
-use crate::balance::ForwardingMode;
 use crate::balance::scheduler::Arrival;
+use crate::balance::{ForwardingMode, Persistence, TemplateError, TemplateIndex};
 use crate::flow::{Direction, FlowHash, FlowKey};
 use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
@@ -31,26 +32,73 @@ impl Forwarder {
         now: Now,
     ) -> Result<SetUp, DropReason> {
         let table = &*self.services;
-        let chosen = table.services.get(service).ok_or(DropReason::NoRealServer)?;
+        let of_service = table.services.get(service).ok_or(DropReason::NoRealServer)?;
         let client = key.source().into();
         let arrival =
             Arrival { client: (client, key.source_port()), destination: key.destination().into(), now: now.tick };
-        let server = self.balancer.choose(table, service, &arrival).ok_or(DropReason::NoRealServer)?;
-        let address = chosen.real_servers.get(server).ok_or(DropReason::NoRealServer)?.address;
-        if address.is_ipv4() == client.is_ipv4() {
-            return self.enter(service, server, key, hash, now).map(SetUp::Plain);
+        if let Some(persistence) = of_service.persistence {
+            return self.set_up_persistent((service, persistence), key, hash, &arrival, now);
         }
-        let key = A::widened(*key);
-        let found = self.enter::<Ipv6Addr>(service, server, &key, self.sessions.ipv6.hash(&key), now)?;
+        let server = self.balancer.choose(table, service, &arrival).ok_or(DropReason::NoRealServer)?;
+        let address = of_service.real_servers.get(server).ok_or(DropReason::NoRealServer)?.address;
+        if address.is_ipv4() == client.is_ipv4() {
+            return self.enter((service, server), None, key, hash, now).map(SetUp::Plain);
+        }
+        self.enter_mixed((service, server), None, &A::widened(*key), now)
+    }
+
+    /// The same for a service with persistence.
+    #[inline(never)]
+    fn set_up_persistent<A: Plane>(
+        &mut self,
+        (service, persistence): (usize, Persistence),
+        key: &FlowKey<A>,
+        hash: FlowHash,
+        arrival: &Arrival,
+        now: Now,
+    ) -> Result<SetUp, DropReason> {
+        let table = &*self.services;
+        let chosen = self.balancer.choose_persistent(table, service, persistence, arrival);
+        let Chosen { server, template, missed } = chosen.ok_or(DropReason::NoRealServer)?;
+        let real_server = table.services.get(service).and_then(|service| service.real_servers.get(server));
+        let is_mixed = real_server.is_some_and(|real| real.address.is_ipv4() != arrival.client.0.is_ipv4());
+        match missed {
+            None => {}
+            Some(TemplateError::Full) => self.counters.templates_full.add(1),
+            Some(TemplateError::Busy) => self.counters.templates_busy.add(1),
+        }
+        let entered = match is_mixed {
+            false => self.enter((service, server), template, key, hash, now).map(SetUp::Plain),
+            true => self.enter_mixed((service, server), template, &A::widened(*key), now),
+        };
+        if let (Err(_), Some(template)) = (&entered, template) {
+            self.services.templates.release(template);
+        }
+        entered
+    }
+
+    /// Enters a session one side of which is of another family.
+    #[inline(never)]
+    fn enter_mixed(
+        &mut self,
+        place: (usize, usize),
+        template: Option<TemplateIndex>,
+        key: &FlowKey<Ipv6Addr>,
+        now: Now,
+    ) -> Result<SetUp, DropReason> {
+        let found = self.enter(place, template, key, self.sessions.ipv6.hash(key), now)?;
         self.sessions.mixed += 1;
         Ok(SetUp::Mixed(found))
     }
 
-    /// Enters a session with a real server, by their indices, into the table of a family that can say both.
+    /// Enters a session with a real server of a service, by their indices, into the table of a family that can say both.
+    ///
+    /// Part of its callers, so that a session without a template costs what it would without templates.
+    #[inline(always)]
     fn enter<A: Plane>(
         &mut self,
-        service: usize,
-        server: usize,
+        (service, server): (usize, usize),
+        template: Option<TemplateIndex>,
         key: &FlowKey<A>,
         hash: FlowHash,
         now: Now,
@@ -75,7 +123,7 @@ impl Forwarder {
             // No answer passes here.
             ForwardingMode::Dr | ForwardingMode::Tun => (client, FlowHash(0)),
         };
-        let session = Session::new(server.mode, key, local, real, server.slot);
+        let session = Session::new(server.mode, key, local, real, server.slot).with_template(template);
         if server.upper_threshold == 0 {
             return self.start(session, [hash, outbound], now);
         }
@@ -125,6 +173,9 @@ impl Forwarder {
             if session.is_active() { counters.active.subtract(1) } else { counters.inactive.subtract(1) }
         }
         self.count_local_port(session, |counter| counter.subtract(1));
+        if let Some(template) = session.template() {
+            self.services.templates.release(template);
+        }
     }
 
     fn count_local_port<A: Plane>(&self, session: &Session<A>, count: impl FnOnce(&Counter)) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Tick;
 use super::tcp_state::State;
-use crate::balance::{ForwardingMode, Protocol, RealServerSlot};
+use crate::balance::{ForwardingMode, Protocol, RealServerSlot, TemplateIndex};
 use crate::flow::{Address, Direction, FlowKey};
 use crate::route::HopIndex;
 use crate::wire::checksum::{Delta, TTL_DECREMENT};
@@ -38,6 +38,8 @@ pub struct Session<A: Address> {
     /// Where packets go each way, as last resolved in routes of this generation.
     route_generation: u32,
     hops: [u16; 2],
+    /// The template that it was set up by; 0: none.
+    template: u32,
     /// By direction, what rewriting does to the checksum of the IPv4 header, whose TTL falls by one, and to that of
     /// TCP, UDP or SCTP.
     deltas: [[Delta; 2]; 2],
@@ -82,6 +84,7 @@ impl<A: Address> Session<A> {
             previous: 0,
             route_generation: 0,
             hops: [NO_HOP; 2],
+            template: 0,
             deltas: if mode.is_one_way() {
                 [[TTL_DECREMENT, Delta::NONE]; 2]
             } else {
@@ -97,6 +100,18 @@ impl<A: Address> Session<A> {
     /// real server are both the destination.
     pub fn with_snat(self) -> Self {
         Self { flags: self.flags | SNAT, ..self }
+    }
+
+    /// Says which template it was set up by.
+    #[inline]
+    pub fn with_template(self, template: Option<TemplateIndex>) -> Self {
+        Self { template: template.map_or(0, |index| index.0), ..self }
+    }
+
+    /// The template that it was set up by.
+    #[inline]
+    pub fn template(&self) -> Option<TemplateIndex> {
+        (self.template != 0).then_some(TemplateIndex(self.template))
     }
 
     /// Whether it is one of source NAT.

@@ -136,6 +136,10 @@ pub struct WorkerCounters {
     pub fragments_waiting: Counter,
     /// Datagrams that were forgotten before all their fragments had come, for want of room.
     pub datagrams_forgotten: Counter,
+    /// Sessions set up without persistence that should have had it, since there was no room for a template.
+    pub templates_full: Counter,
+    /// The same, since another worker was at its templates.
+    pub templates_busy: Counter,
     /// Bursts that held at least one packet.
     pub bursts: Counter,
     /// Packets given to another worker.
@@ -177,6 +181,8 @@ impl WorkerCounters {
             fragments_created: Counter::default(),
             fragments_waiting: Counter::default(),
             datagrams_forgotten: Counter::default(),
+            templates_full: Counter::default(),
+            templates_busy: Counter::default(),
             bursts: Counter::default(),
             handovers: Counter::default(),
             handovers_received: Counter::default(),

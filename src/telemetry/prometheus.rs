@@ -15,7 +15,7 @@ use super::worker_times;
 use crate::balance::PortRange;
 use crate::control::Measurements;
 use crate::control::protocol::{
-    LocalPoolRow, PortRow, RealServerRow, ServiceRow, SnatRow, Stats, TrafficTotals, WorkerRow,
+    LocalPoolRow, Persistence, PortRow, RealServerRow, ServiceRow, SnatRow, Stats, TrafficTotals, WorkerRow,
 };
 
 /// The text that `/metrics` answers with. Takes a few microseconds a series: not for the control thread where there
@@ -67,6 +67,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("fullgate_fragments_forwarded_total", "Fragments forwarded."),
     ("fullgate_fragments_created_total", "Fragments made of packets larger than the link that they went to."),
     ("fullgate_fragment_datagrams_forgotten_total", "Datagrams forgotten before all their fragments had come."),
+    ("fullgate_persistence_missed_total", "Sessions set up without the persistence that they should have had."),
     ("fullgate_state_write_failures_total", "Failed attempts to write the state file."),
     ("fullgate_port_packets_total", "Packets received or sent by the workers, by port."),
     ("fullgate_port_bytes_total", "Bytes of IP packets received or sent by the workers, by port."),
@@ -104,6 +105,9 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_real_server_inactive_connections", "Sessions that IPVS would call inactive."),
     ("fullgate_snat_active_connections", "Sessions of a rule for source NAT that IPVS would call active."),
     ("fullgate_snat_inactive_connections", "Sessions of a rule for source NAT that IPVS would call inactive."),
+    ("fullgate_real_server_persistent_connections", "Clients, or networks of them, that stay with it."),
+    ("fullgate_persistence_templates", "Templates of persistence now."),
+    ("fullgate_persistence_capacity", "Templates of persistence that there is room for."),
     ("fullgate_real_server_weight", "Weight; 0 takes no new sessions."),
     ("fullgate_local_ports_used", "Local ports in use, over all addresses of the pool and all real servers."),
     ("fullgate_local_ports_capacity", "Local ports of the pool towards one real server, over all addresses."),
@@ -152,6 +156,12 @@ fn record_gateway(stats: &Stats) {
     count("fullgate_fragments_created_total", &[], fragments.created);
     count("fullgate_fragment_datagrams_forgotten_total", &[], fragments.datagrams_forgotten);
     show("fullgate_fragments_waiting", &[], fragments.waiting);
+    let Persistence { templates, capacity, missed_full, missed_busy } = stats.persistence;
+    show("fullgate_persistence_templates", &[], templates.into());
+    show("fullgate_persistence_capacity", &[], capacity.into());
+    for (reason, value) in [("full", missed_full), ("busy", missed_busy)] {
+        count("fullgate_persistence_missed_total", &[label("reason", reason)], value);
+    }
 }
 
 fn record_port(row: &PortRow) {
@@ -233,6 +243,7 @@ fn record_real_server(service: &[Label], row: &RealServerRow) {
     record_traffic(&REAL_SERVER, &labels, &row.traffic);
     show("fullgate_real_server_active_connections", &labels, row.active_connections);
     show("fullgate_real_server_inactive_connections", &labels, row.inactive_connections);
+    show("fullgate_real_server_persistent_connections", &labels, row.persistent_connections.into());
     show("fullgate_real_server_weight", &labels, row.weight.0.into());
 }
 
@@ -362,6 +373,7 @@ mod tests {
             lower_threshold: 0,
             active_connections: 4,
             inactive_connections: 2,
+            persistent_connections: 3,
             traffic: TrafficTotals { connections: 7, ..TrafficTotals::default() },
         });
         let stats = Stats { services: vec![service], ..Stats::default() };
@@ -373,6 +385,7 @@ mod tests {
             format!("fullgate_service_bytes_total{{{of_service},direction=\"out\"}} 18446744073709551615\n"),
             format!("fullgate_real_server_connections_total{{{of_service},real_server=\"10.1.0.1:8080\"}} 7\n"),
             format!("fullgate_real_server_active_connections{{{of_service},real_server=\"10.1.0.1:8080\"}} 4\n"),
+            format!("fullgate_real_server_persistent_connections{{{of_service},real_server=\"10.1.0.1:8080\"}} 3\n"),
             format!("fullgate_real_server_weight{{{of_service},real_server=\"10.1.0.1:8080\"}} 5\n"),
         ] {
             assert!(text.contains(&line), "{line} in {text}");

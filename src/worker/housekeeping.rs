@@ -22,6 +22,8 @@ const EXPIRY_MOST: u64 = 128;
 const WALK_STEPS: u32 = 128;
 /// ... and one that is late.
 const LATE_WALK_STEPS: u32 = 32;
+/// Buckets of templates that one turn sweeps.
+const SWEEP_STEPS: usize = 8;
 /// Waiting packets that one turn looks at.
 pub(super) const SETTLE_STEPS: usize = 32;
 
@@ -34,9 +36,15 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             self.last_tick = now.tick;
             self.settling = Some(0);
             self.expiring_early = true;
+            self.sweeping = self.forwarder.begin_sweep(now);
             if new_second {
                 self.ask_again();
             }
+        }
+        if self.sweeping > 0 && !self.is_late() {
+            let buckets = self.sweeping.min(SWEEP_STEPS);
+            self.forwarder.sweep_templates(buckets, now);
+            self.sweeping -= buckets;
         }
         self.settle_pending(now);
         if self.expiring_early {

@@ -120,6 +120,8 @@ pub struct Worker<Q: PortQueue, E, C> {
     pending: Pending<Q::Frame>,
     /// Where the look through the waiting packets goes on; none: all have been looked at.
     settling: Option<usize>,
+    /// Buckets of templates to be swept in this tick yet.
+    sweeping: usize,
     /// Fragments that wait for their first one.
     early: Early<Q::Frame>,
     /// Whether the time of some of these may be over.
@@ -164,6 +166,7 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
             snapshot: parts.first,
             pending: Pending::default(),
             settling: None,
+            sweeping: 0,
             early: Early::default(),
             expiring_early: false,
             again: Vec::with_capacity(fragments::AGAIN),

@@ -39,6 +39,7 @@ pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
     Service {
         key: ServiceKey::new(protocol, SocketAddr::new(VIP.into(), 80).into()),
         scheduler: scheduler(SchedulerKind::Rr, SchedulerFlags::default(), &servers),
+        persistence: None,
         pool: Some(0),
         owned_by_client: false,
         cursor: protocol as usize,
@@ -247,6 +248,7 @@ impl Gateway {
     pub fn pass_seconds(&mut self, seconds: u64) {
         self.now = Now::from_nanoseconds(self.now.nanoseconds + seconds * 1_000_000_000);
         while self.forwarder.expire(self.now).more {}
+        self.forwarder.sweep_templates(1000, self.now);
     }
 }
 

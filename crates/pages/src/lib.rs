@@ -62,8 +62,9 @@ impl Region {
     }
 
     /// Cuts off an array of `len` zeroed elements, which takes [`bytes_for`] of them; none if less is left.
-    pub fn cut<T: Zeroable + Copy>(&mut self, len: usize) -> Option<Pages<T>> {
-        const { assert!(align_of::<T>() <= ALIGN) };
+    /// Elements are never dropped, so they must be of a type that needs no dropping.
+    pub fn cut<T: Zeroable>(&mut self, len: usize) -> Option<Pages<T>> {
+        const { assert!(align_of::<T>() <= ALIGN && !std::mem::needs_drop::<T>()) };
         let end = usize::try_from(bytes_for::<T>(len)).ok()?.checked_add(self.used)?;
         if end > self.memory.len {
             return None;
@@ -125,7 +126,7 @@ unsafe impl<T: Send> Send for Pages<T> {}
 // SAFETY: a shared reference to it gives shared references to its elements only.
 unsafe impl<T: Sync> Sync for Pages<T> {}
 
-impl<T: Zeroable + Copy> Pages<T> {
+impl<T: Zeroable> Pages<T> {
     /// An array of `len` zeroed elements with memory of its own, of the heap.
     pub fn on_heap(len: usize) -> Self {
         let mut region = Region::on_heap(bytes_for::<T>(len));

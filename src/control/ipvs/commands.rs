@@ -146,6 +146,7 @@ impl<F, E> Director<F, E> {
         let scheduler = scheduler_of(service)?;
         let flags = service.flags & service.flags_mask;
         let mode = entries::masquerading(flags);
+        let (persistence, persistence_prefix) = entries::persistence(service, flags)?;
         let config = ServiceConfig {
             vip: name.vip,
             protocol: name.protocol,
@@ -153,6 +154,8 @@ impl<F, E> Director<F, E> {
             scheduler_flags: entries::scheduler_flags(scheduler, flags)?,
             mode,
             mss_clamp: MssClamp::default(),
+            persistence,
+            persistence_prefix,
             local_pool: String::new(),
             real_servers: Vec::new(),
         };
@@ -167,11 +170,20 @@ impl<F, E> Director<F, E> {
         let before = entries::flags(&row);
         let after = (before & !service.flags_mask) | (service.flags & service.flags_mask);
         let mode = ((before ^ after) & service_flags::SCHEDULER_3 != 0).then(|| entries::masquerading(after));
+        let (persistence, persistence_prefix) = entries::persistence(service, after)?;
         let service = name(&row);
         let scheduler_flags = Some(entries::scheduler_flags(scheduler, after)?);
         let scheduler = Some(scheduler);
-        let edit =
-            Request::ServiceEdit { service, scheduler, scheduler_flags, mode, local_pool: None, mss_clamp: None };
+        let edit = Request::ServiceEdit {
+            service,
+            scheduler,
+            scheduler_flags,
+            mode,
+            local_pool: None,
+            mss_clamp: None,
+            persistence: Some(persistence),
+            persistence_prefix,
+        };
         self.change(edit, Errno::NoService).await?;
         let Some(mode) = mode else { return Ok(Answer::Done) };
         // What masquerades does so in the new way.
@@ -304,6 +316,9 @@ impl<F, E> Director<F, E> {
             Some(connection) => file.write_all(proc_net::connection(&connection).as_bytes()),
         };
         let walked = self.handle.walks().each(&SessionFilter::default(), visit).await;
+        walked.map_err(|refusal| errno(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
+        let visit = |row| file.write_all(proc_net::connection(&entries::template(&row)).as_bytes());
+        let walked = self.handle.each_template(&SessionFilter::default(), visit).await;
         walked.map_err(|refusal| errno(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
         file.flush().map_err(|_| Errno::Failed)
     }

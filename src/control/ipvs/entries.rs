@@ -2,19 +2,21 @@
 //!
 //! FULLNAT has no name in IPVS: there a service has `flag-3`, and its real servers are masquerading ones.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::balance::{
-    Encapsulation, ForwardingMode, Mark, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress,
+    ClientPrefix, Encapsulation, ForwardingMode, Mark, Persistence, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind,
+    Tunnel, VirtualAddress,
 };
-use crate::control::protocol::{RealServerRow, ServiceName, ServiceRow, SessionRow, TrafficTotals};
+use crate::control::protocol::{RealServerRow, ServiceName, ServiceRow, SessionRow, TemplateRow, TrafficTotals};
 use crate::ipvs::{
     Connection, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats, TunnelKind,
     service_flags,
 };
 
 /// The flags that a service can have here, besides the one that the kernel sets by itself.
-const KNOWN_FLAGS: u32 = service_flags::SCHEDULER_1 | service_flags::SCHEDULER_2 | service_flags::SCHEDULER_3;
+const KNOWN_FLAGS: u32 =
+    service_flags::PERSISTENT | service_flags::SCHEDULER_1 | service_flags::SCHEDULER_2 | service_flags::SCHEDULER_3;
 
 /// What the first and the second flag of a scheduler are called.
 const SCHEDULER_FLAGS: [(SchedulerKind, u32, SchedulerFlag); 4] = [
@@ -49,10 +51,27 @@ pub(super) fn name_of(id: &ServiceId) -> Result<ServiceName, Errno> {
 /// Whether a service asks only for what there is.
 pub(super) fn check(service: &Service) -> Result<(), Errno> {
     let flags = service.flags & service.flags_mask & !service_flags::HASHED;
-    if flags & !KNOWN_FLAGS != 0 || service.persistence_engine.is_some() {
+    if flags & !KNOWN_FLAGS != 0 {
         return Err(Errno::NotSupported);
     }
-    Ok(())
+    // What the kernel says of one that is not there.
+    if service.persistence_engine.is_some() { Err(Errno::NoEntry) } else { Ok(()) }
+}
+
+/// Seconds and prefix of a service's persistence, by the flags that it is to have; 0 without. A netmask other than of the first bits is refused.
+pub(super) fn persistence(service: &Service, flags: u32) -> Result<(u32, Option<u8>), Errno> {
+    if flags & service_flags::PERSISTENT == 0 {
+        return Ok((0, None));
+    }
+    let is_ipv4 = !service.id.is_ipv6();
+    let prefix = if is_ipv4 {
+        ClientPrefix::of_netmask(service.netmask)
+    } else {
+        u8::try_from(service.netmask).ok().filter(|bits| (1..=128).contains(bits)).map(ClientPrefix)
+    };
+    let ClientPrefix(bits) = prefix.ok_or(Errno::Invalid)?;
+    let timeout = if service.timeout == 0 { Err(Errno::Invalid) } else { Ok(service.timeout) };
+    Ok((timeout?, Some(bits)))
 }
 
 /// A scheduler's flags. The kernel takes and ignores them with schedulers that have none; here they are refused.
@@ -82,7 +101,8 @@ pub(super) fn flags(row: &ServiceRow) -> u32 {
     let named =
         row.scheduler_flags.iter().filter_map(|flag| SCHEDULER_FLAGS.iter().find(|(_, _, named)| *named == flag));
     let scheduler = named.fold(0, |bits, (_, bit, _)| bits | bit);
-    scheduler | flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
+    let persistent = if row.persistence > 0 { service_flags::PERSISTENT } else { 0 };
+    persistent | scheduler | flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
 }
 
 /// How packets reach a real server, and what wraps them.
@@ -123,8 +143,8 @@ pub(super) fn service(row: &ServiceRow, stats: Stats) -> Option<ServiceEntry> {
             scheduler: row.scheduler.name().to_owned(),
             flags: flags(row),
             flags_mask: u32::MAX,
-            timeout: 0,
-            netmask: if address.is_ipv4() { u32::MAX } else { 128 },
+            timeout: row.persistence,
+            netmask: netmask(address.is_ipv4(), row.persistence_prefix),
             persistence_engine: None,
         },
         destinations: u32::try_from(row.real_servers.len()).unwrap_or(u32::MAX),
@@ -140,6 +160,11 @@ fn id_of(row: &ServiceRow) -> Option<ServiceId> {
     }
     let port = if ports.is_all() { 0 } else { ports.one()? };
     Some(ServiceId::Address { protocol: u16::from(row.protocol as u8), address, port })
+}
+
+fn netmask(is_ipv4: bool, prefix: Option<u8>) -> u32 {
+    let prefix = prefix.unwrap_or(Persistence::longest_prefix(is_ipv4));
+    if is_ipv4 { ClientPrefix(prefix).netmask() } else { prefix.into() }
 }
 
 /// A real server as IPVS lists it.
@@ -162,7 +187,7 @@ pub(super) fn destination(row: &RealServerRow, stats: Stats) -> DestinationEntry
         },
         active: count(row.active_connections),
         inactive: count(row.inactive_connections),
-        persistent: 0,
+        persistent: row.persistent_connections,
         stats,
     }
 }
@@ -187,6 +212,26 @@ pub(super) fn connection(row: SessionRow) -> Option<Connection> {
         state: row.state,
         expires_seconds: row.expires_seconds,
     })
+}
+
+/// A template as IPVS lists it, among the connections: without a client's port. A mark stands for the virtual address.
+pub(super) fn template(row: &TemplateRow) -> Connection {
+    let of_mark = |mark: u32| match row.client {
+        IpAddr::V4(_) => IpAddr::V4(mark.into()),
+        IpAddr::V6(_) => {
+            let [a, b, c, d] = mark.to_be_bytes();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        }
+    };
+    let marked = || SocketAddr::new(of_mark(row.mark.unwrap_or_default()), 0);
+    Connection {
+        protocol: row.protocol.map_or(0, |protocol| u16::from(protocol as u8)),
+        client: SocketAddr::new(row.client, 0),
+        virtual_address: row.vip.map_or_else(marked, |vip| SocketAddr::new(vip.address, vip.default_port())),
+        destination: row.real_server,
+        state: "NONE".to_owned(),
+        expires_seconds: row.expires_seconds,
+    }
 }
 
 /// Counters without rates.

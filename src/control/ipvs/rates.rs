@@ -129,6 +129,8 @@ mod tests {
             scheduler_flags: SchedulerFlags::default(),
             mode: ForwardingMode::Nat,
             mss_clamp: MssClamp::default(),
+            persistence: 0,
+            persistence_prefix: None,
             local_pool: String::new(),
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },
             real_servers: Vec::new(),

@@ -8,6 +8,7 @@ use crate::balance::{
     ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress,
     Weight,
 };
+use crate::config::is_zero;
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -63,6 +64,12 @@ pub struct ServiceRow {
     /// What the MSS options of its sessions' SYNs are lowered to.
     #[serde(default, skip_serializing_if = "MssClamp::is_off")]
     pub mss_clamp: MssClamp,
+    /// Seconds that clients stay with their real server; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub persistence: u32,
+    /// How many bits of a client's address count for that; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence_prefix: Option<u8>,
     /// Its traffic, real servers since removed included.
     pub traffic: TrafficTotals,
     /// Its real servers, in the order added.
@@ -91,6 +98,9 @@ pub struct RealServerRow {
     pub active_connections: u64,
     /// Sessions that IPVS would call inactive.
     pub inactive_connections: u64,
+    /// Clients that stay with it, or networks of them.
+    #[serde(default)]
+    pub persistent_connections: u32,
     /// Its traffic.
     pub traffic: TrafficTotals,
 }
@@ -169,6 +179,28 @@ pub struct SessionRow {
     pub expires_seconds: u32,
     /// The worker that owns it.
     pub worker: usize,
+}
+
+/// A template of persistence in `template.list`: clients that stay with a real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateRow {
+    /// TCP, UDP or SCTP; none: any, for a mark.
+    pub protocol: Option<Protocol>,
+    /// The client, or the first address of a network of clients.
+    pub client: IpAddr,
+    /// What they speak to; none: packets with a mark.
+    pub vip: Option<VirtualAddress>,
+    /// The mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<u32>,
+    /// How packets reach the real server.
+    pub mode: ForwardingMode,
+    /// The real server; port 0: whatever port it is.
+    pub real_server: SocketAddr,
+    /// Its sessions, which keep it.
+    pub connections: u32,
+    /// Seconds until it ends if it is not used and has no session.
+    pub expires_seconds: u32,
 }
 
 /// To `session.count`.
@@ -306,6 +338,19 @@ pub struct Fragments {
     pub datagrams_forgotten: u64,
 }
 
+/// Templates of persistence: which real server clients stay with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Templates now.
+    pub templates: u32,
+    /// Templates that there is room for.
+    pub capacity: u32,
+    /// Sessions set up without one that should have had one: there was no room.
+    pub missed_full: u64,
+    /// The same: another worker was at the place.
+    pub missed_busy: u64,
+}
+
 /// All counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -333,4 +378,7 @@ pub struct Stats {
     /// Fragments.
     #[serde(default)]
     pub fragments: Fragments,
+    /// Persistence.
+    #[serde(default)]
+    pub persistence: Persistence,
 }
