@@ -9,8 +9,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use fullgate::balance::{
-    ForwardingMode, Overloads, Persistence, Protocol, RealServer, RealServerSlot, Scheduler, SchedulerFlags,
-    SchedulerKind, Service, ServicePorts, ServiceTable, Sysctls, TemplateView, Templates, Weight,
+    ForwardingMode, Mark, MarkRule, Marks, Overloads, Persistence, Protocol, RealServer, RealServerSlot, Scheduler,
+    SchedulerFlags, SchedulerKind, Selector, Service, ServiceKey, ServicePorts, ServiceTable, Sysctls, TemplateTarget,
+    TemplateView, Templates, VirtualAddress, Weight,
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{DropReason, Verdict};
@@ -328,4 +329,29 @@ proptest! {
             prop_assert_eq!(setting.templates.of_real_server(RealServerSlot(slot)), 0);
         }
     }
+}
+
+/// As with shops that are one service on ports 80 and 443: one template for all that has the mark, over TCP and UDP alike.
+#[test]
+fn a_mark_keeps_a_client_for_all_that_has_it() {
+    let setting = Setting::new(&[1, 1, 1]);
+    let mut table = setting.table();
+    let mark = Mark::new(7).unwrap();
+    let service = &mut table.services[0];
+    service.key = ServiceKey::new(Protocol::Any, VirtualAddress::marked(mark, false));
+    table.by_key = [(service.key, 0)].into_iter().collect();
+    table.virtual_addresses.clear();
+    let selector = Selector { port: Some(WAN), ..Selector::default() };
+    table.marks = Marks::of(vec![MarkRule { selector, mark }], &table.services);
+    let mut gateways = Gateway::workers(table, 2, 10_000);
+    for number in 0..30 {
+        let at = |port: u16, from: u16| Spec { destination: (lab::VIP, port), ..client(number, from) };
+        let first = open(&mut gateways[0], &at(80, 1000));
+        assert_eq!(open(&mut gateways[1], &at(443, 1001)), first);
+        let (_, bytes) = gateways[1].send(WAN, &at(443, 1002).udp());
+        assert_eq!(u32::from(lab::see(&bytes).destination.1 - 8080), first, "over UDP");
+    }
+    let views = setting.views(&gateways[0]);
+    assert_eq!(views.len(), 30);
+    assert!(views.iter().all(|view| view.key.target() == Some(TemplateTarget::Mark(mark))));
 }

@@ -14,8 +14,8 @@ use super::rules;
 use super::syntax;
 use super::validate::{BalanceScope, Place, Violation};
 use crate::balance::{
-    ClientPrefix, Encapsulation, ForwardingMode, Mark, MssClamp, Network, Persistence, PortRange, Protocol, SchedulerFlag,
-    SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress, Weight,
+    ClientPrefix, Encapsulation, ForwardingMode, Mark, MssClamp, Network, Persistence, PortRange, Protocol,
+    SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress, Weight,
 };
 
 /// Ports that the kernel's own services do not use.

@@ -6,9 +6,7 @@
 
 use super::balancer::Balancer;
 use crate::balance::scheduler::Arrival;
-use crate::balance::{
-    Persistence, Service, ServiceTable, Template, TemplateError, TemplateIndex, TemplateKey,
-};
+use crate::balance::{Persistence, Service, ServiceTable, Template, TemplateError, TemplateIndex, TemplateKey};
 
 /// Who serves a new session.
 pub(super) struct Chosen {

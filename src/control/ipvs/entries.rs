@@ -5,8 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::balance::{
-    ClientPrefix, Encapsulation, ForwardingMode, Mark, Persistence, Protocol, SchedulerFlag, SchedulerFlags, SchedulerKind,
-    Tunnel, VirtualAddress,
+    ClientPrefix, Encapsulation, ForwardingMode, Mark, Persistence, Protocol, SchedulerFlag, SchedulerFlags,
+    SchedulerKind, Tunnel, VirtualAddress,
 };
 use crate::control::protocol::{RealServerRow, ServiceName, ServiceRow, SessionRow, TemplateRow, TrafficTotals};
 use crate::ipvs::{
