@@ -15,7 +15,7 @@ use fullgate::balance::{
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{DropReason, Verdict};
-use lab::{CLIENT, Gateway, LAN, PORTS, SERVER, Spec, WAN, from_client, server, service, table};
+use lab::{Gateway, LAN, PORTS, SERVER, Spec, WAN, from_client, server, service, table};
 use proptest::prelude::*;
 
 const SLOTS: usize = 16;
@@ -94,7 +94,7 @@ impl Setting {
 }
 
 fn client(number: u32, port: u16) -> Spec<'static> {
-    Spec { source: (Ipv4Addr::from_bits(CLIENT.to_bits() + number), port), ..from_client(b"") }
+    Spec { source: (Ipv4Addr::from_bits(0xc612_0002 + number), port), ..from_client(b"") }
 }
 
 /// A client opens a connection from this port; the slot of the real server that it gets.
