@@ -152,7 +152,7 @@ fn clients_of_one_network_stay_together() {
         assert!(network.iter().all(|server| *server == network[0]), "{chosen:?}");
     }
     assert_eq!(setting.templates.len(), 4);
-    assert!(setting.views(&gateways[0]).iter().any(|view| view.key.network() == Ipv4Addr::new(10, 0, 0, 4)));
+    assert!(setting.views(&gateways[0]).iter().any(|view| view.key.network() == Ipv4Addr::new(198, 18, 0, 4)));
 }
 
 #[test]
