@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::{
     ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings,
-    ServiceKey, Timeouts, Tunnel, VirtualAddress, Weight,
+    ServiceKey, Sysctls, Timeouts, Tunnel, VirtualAddress, Weight,
 };
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
@@ -33,6 +33,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[ipvs]`
     pub ipvs: SchedulerSettings,
+    /// ... and its switches.
+    pub sysctls: Sysctls,
     /// `[[port]]`
     pub ports: Vec<PortConfig>,
     /// Local pools, services and rules for source NAT: what run-time commands can change.
@@ -49,7 +51,7 @@ impl Config {
             ("[control]", self.control == other.control),
             ("[punt]", self.punt == other.punt),
             ("[timeouts]", self.timeouts == other.timeouts),
-            ("[ipvs]", self.ipvs == other.ipvs),
+            ("[ipvs]", self.ipvs == other.ipvs && self.sysctls == other.sysctls),
             ("[[port]]", self.ports == other.ports),
         ];
         sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()

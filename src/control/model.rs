@@ -142,6 +142,11 @@ impl Model {
         Ok(model)
     }
 
+    /// The same with these switches: to be called first.
+    pub fn with_sysctls(self, sysctls: Sysctls) -> Self {
+        Self { sysctls, ..self }
+    }
+
     /// The same with this table of templates: to be called first.
     pub fn with_templates(self, templates: Arc<Templates>) -> Self {
         Self { templates, ..self }

@@ -158,7 +158,7 @@ pub enum Request {
     /// Rules for source NAT with their counters, in the order in which they are looked at.
     #[serde(rename = "snat.list")]
     SnatList {},
-    /// Change those session timeouts that are given, in seconds, until the gateway ends.
+    /// Change those session timeouts that are given, in seconds; that is kept over restarts.
     #[serde(rename = "timeouts.set")]
     TimeoutsSet {
         /// TCP ESTABLISHED.

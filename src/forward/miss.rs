@@ -12,6 +12,8 @@ use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
+use crate::wire::sctp::Event;
+use crate::wire::tcp::Flags;
 
 impl Forwarder {
     /// A packet that the look-up of its burst has found no session for: a plain one, with the hash of its flow, or one that has
@@ -79,7 +81,7 @@ impl Forwarder {
         {
             return verdict;
         }
-        if has_opening(protocol) && !is_opening(packet.flags) {
+        if has_opening(protocol) && !is_opening(packet.flags) && !self.is_sloppy(protocol, packet.flags) {
             if self.workers > 1 && is_fragment() && !by_software() {
                 // Another worker may well have its session.
                 return Verdict::Drop(DropReason::NoSession);
@@ -154,6 +156,17 @@ impl Forwarder {
             return Some(self.forward_mixed::<false, A, F>(port, frame, packet, found, now));
         }
         None
+    }
+
+    /// Whether a packet may begin a session although it does not open a connection: any but those that end one.
+    #[cold]
+    fn is_sloppy(&self, protocol: Protocol, flags: Flags) -> bool {
+        let sysctls = self.services.sysctls;
+        match protocol {
+            Protocol::Tcp => sysctls.sloppy_tcp && !flags.has(Flags::RST),
+            Protocol::Sctp => sysctls.sloppy_sctp && Event::from_flags(flags) != Event::Abort,
+            Protocol::Udp | Protocol::Icmp => false,
+        }
     }
 
     /// Ends a session that gives way to the packet that belongs to it, and says whether it did.
