@@ -48,11 +48,11 @@ pub(super) fn name_of(id: &ServiceId) -> Result<ServiceName, Errno> {
 /// Whether a service asks only for what there is.
 pub(super) fn check(service: &Service) -> Result<(), Errno> {
     let flags = service.flags & service.flags_mask & !service_flags::HASHED;
-    if flags & !KNOWN_FLAGS != 0 {
-        return Err(Errno::NotSupported);
-    }
     // What the kernel says of one that is not there.
-    if service.persistence_engine.is_some() { Err(Errno::NoEntry) } else { Ok(()) }
+    if service.persistence_engine.is_some() {
+        return Err(Errno::NoEntry);
+    }
+    if flags & !KNOWN_FLAGS != 0 { Err(Errno::NotSupported) } else { Ok(()) }
 }
 
 /// Seconds and prefix of a service's persistence, by the flags that it is to have; 0 without. A netmask other than of the first bits is refused.
