@@ -307,6 +307,12 @@ pub struct ServiceConfig {
     /// How many bits of a client's address count for that, from the first on; none: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence_prefix: Option<u8>,
+    /// Whether each packet is scheduled on its own and leaves no session.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub one_packet: bool,
+    /// Sessions that it may have; 0: as many as there is room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_connections: u32,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
     pub real_servers: Vec<RealServerConfig>,
@@ -362,6 +368,12 @@ pub struct SnatConfig {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
 pub(crate) fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// Whether a switch says nothing.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+pub(crate) fn is_false(switch: &bool) -> bool {
+    !*switch
 }
 
 impl ServiceConfig {

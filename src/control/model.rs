@@ -375,6 +375,8 @@ impl ServiceEntry {
             mss_clamp,
             persistence: self.settings.persistence,
             persistence_prefix: self.settings.persistence_prefix,
+            one_packet: self.settings.one_packet,
+            max_connections: self.settings.max_connections,
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
         }
     }

@@ -83,6 +83,10 @@ pub enum Request {
         persistence: Option<u32>,
         /// How many bits of a client's address count for that.
         persistence_prefix: Option<u8>,
+        /// Whether each packet is scheduled on its own.
+        one_packet: Option<bool>,
+        /// Sessions that it may have; 0: as many as there is room for.
+        max_connections: Option<u32>,
     },
     /// Delete a service with its real servers.
     #[serde(rename = "service.del")]

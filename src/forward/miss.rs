@@ -88,7 +88,25 @@ impl Forwarder {
             }
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up(service, &packet.key, hash, now) {
+        let of_service = &self.services.services[service];
+        if of_service.one_packet || of_service.max_connections > 0 {
+            return self.begin_bounded(port, frame, packet, (service, hash), now);
+        }
+        self.begin(port, frame, packet, (service, hash), now).0
+    }
+
+    /// Sets a session up and forwards its first packet. Gives the verdict, and the session if there is one.
+    #[inline(always)]
+    fn begin<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        (service, hash): (usize, FlowHash),
+        now: Now,
+    ) -> (Verdict, Option<SetUp>) {
+        let set_up = self.set_up(service, &packet.key, hash, now);
+        let verdict = match set_up {
             Ok(SetUp::Plain(found)) => {
                 // Now and not on the way, which is for sessions that know their hop. What comes of it is seen there.
                 let _ = self.find_hop::<A>(found);
@@ -100,7 +118,34 @@ impl Forwarder {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
             }
             Err(reason) => Verdict::Drop(reason),
+        };
+        (verdict, set_up.ok())
+    }
+
+    /// The same for a service whose packets leave no session, or whose sessions are limited in number. A first fragment leaves
+    /// one all the same, by which the others follow it.
+    #[inline(never)]
+    fn begin_bounded<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        (service, hash): (usize, FlowHash),
+        now: Now,
+    ) -> Verdict {
+        let of_service = &self.services.services[service];
+        let one_packet = of_service.one_packet && !self.leads_fragments;
+        if of_service.max_connections > 0 && self.balancer.connections(of_service) >= of_service.max_connections.into()
+        {
+            return Verdict::Drop(DropReason::ConnectionLimit);
         }
+        let (verdict, session) = self.begin(port, frame, packet, (service, hash), now);
+        match session {
+            Some(SetUp::Plain(found)) if one_packet => self.end::<A>(found.index),
+            Some(SetUp::Mixed(found)) if one_packet => self.end::<Ipv6Addr>(found.index),
+            _ => {}
+        }
+        verdict
     }
 
     /// The service of several ports that is for a packet which no service of just its port is for.

@@ -133,6 +133,8 @@ pub struct Forwarder {
     has_exact_only: bool,
     /// Whether any SYN's MSS option may have to be lowered.
     clamps_mss: bool,
+    /// Whether the packet that is seen to is the first fragment of a datagram.
+    leads_fragments: bool,
     /// Whether a packet of this burst was of a session that ends for want of its real server.
     met_removed: bool,
     /// The bucket of templates that is swept next.
@@ -173,6 +175,7 @@ impl Forwarder {
             seed: config.seed,
             has_exact_only: true,
             clamps_mss: false,
+            leads_fragments: false,
             met_removed: false,
             swept: usize::MAX,
             datagrams: Datagrams::default(),
