@@ -149,6 +149,7 @@ impl Gateway {
     fn try_start(directory: &Path, file: BalanceConfig, discard: bool) -> Result<Self, String> {
         let store = StateStore::open(&directory.join("state")).map_err(|error| error.to_string())?;
         let balance = restore(&store, file, discard).map_err(|error| error.to_string())?;
+        let kept_timeouts = store.timeouts().map_err(|error| error.to_string())?;
         let socket = ControlSocket::bind(&directory.join("control.sock"), None).map_err(|error| error.to_string())?;
         let waker = Arc::new(Waker::new(NoEvent));
         let link =
@@ -173,7 +174,9 @@ impl Gateway {
                         workers: 2,
                     },
                     timeouts: Timeouts::default(),
+                    kept_timeouts,
                     scheduling: fullgate::balance::SchedulerSettings::default(),
+                    sysctls: fullgate::balance::Sysctls::default(),
                     templates: Arc::default(),
                     balance,
                     store: Some(store),

@@ -96,6 +96,8 @@ fn service(scheduler: SchedulerKind, count: u32) -> Service {
         key: ServiceKey::new(Protocol::Tcp, SocketAddr::from(([10, 0, 0, 100], 80)).into()),
         scheduler: Scheduler::new(scheduler, SchedulerFlags::default(), &SchedulerSettings::default(), &candidates),
         persistence: None,
+        one_packet: false,
+        max_connections: 0,
         pool: Some(0),
         owned_by_client: false,
         cursor: 0,

@@ -262,6 +262,10 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// How it keeps clients with their real servers; none: it does not.
     pub persistence: Option<Persistence>,
+    /// Whether each packet is scheduled on its own and leaves no session.
+    pub one_packet: bool,
+    /// Sessions that it may have over all workers; 0: as many as there is room for.
+    pub max_connections: u32,
     /// Index into [`ServiceTable::pools`]: where real servers in FULLNAT mode get their local addresses from; none: it has
     /// no such real server.
     pub pool: Option<usize>,

@@ -72,6 +72,14 @@ pub(super) struct Add {
     #[arg(short = 'M', long = "netmask", value_name = "BITS|NETMASK", requires = "persistence")]
     persistence_prefix: Option<ClientPrefix>,
 
+    /// Schedule each packet on its own, without a session: UDP in modes nat, dr and tun
+    #[arg(short = 'o', long = "ops")]
+    one_packet: bool,
+
+    /// Sessions that it may have, over all workers; what would begin more is dropped [default: no limit]
+    #[arg(long, value_name = "COUNT", default_value = "0", hide_default_value = true)]
+    max_connections: u32,
+
     #[command(flatten)]
     connection: Connection,
 }
@@ -83,6 +91,7 @@ pub(super) struct Add {
 )]
 #[command(group = clap::ArgGroup::new("change").args([
     "scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp", "persistence", "persistence_prefix",
+    "one_packet", "max_connections",
 ]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
@@ -123,6 +132,14 @@ pub(super) struct Edit {
     /// Clients that agree in so many bits of their address, or in a netmask's, stay together
     #[arg(short = 'M', long = "netmask", value_name = "BITS|NETMASK")]
     persistence_prefix: Option<ClientPrefix>,
+
+    /// Whether each packet is scheduled on its own, without a session
+    #[arg(short = 'o', long = "ops", value_name = "true|false", num_args = 0..=1, default_missing_value = "true")]
+    one_packet: Option<bool>,
+
+    /// Sessions that it may have, over all workers; 0: no limit
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<u32>,
 
     #[command(flatten)]
     connection: Connection,
@@ -176,6 +193,8 @@ impl Service {
                 mss_clamp: edit.mss_clamp,
                 persistence: edit.persistence,
                 persistence_prefix: edit.persistence_prefix.map(|ClientPrefix(bits)| bits),
+                one_packet: edit.one_packet,
+                max_connections: edit.max_connections,
             }),
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),
@@ -196,6 +215,8 @@ impl Add {
             mss_clamp: self.mss_clamp,
             persistence: self.persistence,
             persistence_prefix: self.persistence_prefix.map(|ClientPrefix(bits)| bits),
+            one_packet: self.one_packet,
+            max_connections: self.max_connections,
             real_servers: Vec::new(),
         };
         self.connection.change(&Request::ServiceAdd { service })
@@ -254,6 +275,8 @@ fn table(rows: &[ServiceRow]) -> Table {
             words.push(format!("persistent {}", service.persistence));
         }
         words.extend(service.persistence_prefix.map(|bits| format!("mask /{bits}")));
+        words.extend(service.one_packet.then(|| "ops".to_owned()));
+        words.extend((service.max_connections > 0).then(|| format!("max-connections {}", service.max_connections)));
         words.retain(|word| !word.is_empty());
         table.line(words.join(" "));
         for real in &service.real_servers {

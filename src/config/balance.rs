@@ -86,6 +86,8 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     let pool = section.get("local_pool").and_then(|value| pool_name(&value));
     let mss_clamp = mss_clamp(&mut section);
     let (persistence, persistence_prefix) = persistence(&mut section);
+    let one_packet = section.get("one_packet").and_then(|value| value.boolean()).unwrap_or(false);
+    let max_connections = section.get("max_connections").and_then(|value| value.integer(0..=u32::MAX, "sessions"));
     let real_servers = section.sections("real_server").into_iter();
     let real_servers = real_servers.map(|real| real_server(real, vip)).collect();
     section.finish();
@@ -99,6 +101,8 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         mss_clamp,
         persistence,
         persistence_prefix: Persistence::prefix_kept(persistence_prefix, vip.address.is_ipv4()),
+        one_packet,
+        max_connections: max_connections.unwrap_or(0),
         real_servers,
     }
 }

@@ -116,9 +116,9 @@ fn read(document: &Document<'_>, root: &DeTable<'_>) -> Config {
     let control = sections::control(root.section("control"));
     let punt = sections::punt(root.section("punt"));
     let timeouts = sections::timeouts(root.section("timeouts"));
-    let ipvs = sections::ipvs(root.section("ipvs"));
+    let (ipvs, sysctls) = sections::ipvs(root.section("ipvs"));
     let ports = ports::ports(&mut root, worker.cores.len());
     let balance = balance::balance(&mut root, &ports::balance_scope(&ports, worker.cores.len()));
     root.finish();
-    Config { dpdk, worker, session, control, punt, timeouts, ipvs, ports, balance }
+    Config { dpdk, worker, session, control, punt, timeouts, ipvs, sysctls, ports, balance }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::{
     ForwardingMode, Mark, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, SchedulerSettings,
-    ServiceKey, Timeouts, Tunnel, VirtualAddress, Weight,
+    ServiceKey, Sysctls, Timeouts, Tunnel, VirtualAddress, Weight,
 };
 use crate::forward::PuntClass;
 use crate::port::{MacAddress, PortId, VlanId};
@@ -33,6 +33,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[ipvs]`
     pub ipvs: SchedulerSettings,
+    /// ... and its switches.
+    pub sysctls: Sysctls,
     /// `[[port]]`
     pub ports: Vec<PortConfig>,
     /// Local pools, services and rules for source NAT: what run-time commands can change.
@@ -49,7 +51,7 @@ impl Config {
             ("[control]", self.control == other.control),
             ("[punt]", self.punt == other.punt),
             ("[timeouts]", self.timeouts == other.timeouts),
-            ("[ipvs]", self.ipvs == other.ipvs),
+            ("[ipvs]", self.ipvs == other.ipvs && self.sysctls == other.sysctls),
             ("[[port]]", self.ports == other.ports),
         ];
         sections.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect()
@@ -308,6 +310,12 @@ pub struct ServiceConfig {
     /// How many bits of a client's address count for that, from the first on; none: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence_prefix: Option<u8>,
+    /// Whether each packet is scheduled on its own and leaves no session.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub one_packet: bool,
+    /// Sessions that it may have; 0: as many as there is room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_connections: u32,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
     pub real_servers: Vec<RealServerConfig>,
@@ -388,6 +396,12 @@ pub struct MarkConfig {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
 pub(crate) fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// Whether a switch says nothing.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+pub(crate) fn is_false(switch: &bool) -> bool {
+    !*switch
 }
 
 impl ServiceConfig {

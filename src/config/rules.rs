@@ -108,6 +108,21 @@ pub fn persistence(vip: VirtualAddress, seconds: u32, prefix: Option<u8>) -> Opt
     timeout.or_else(range).or_else(alone)
 }
 
+/// A service that schedules each packet on its own, or a real server of one: what comes of this protocol in this mode.
+pub fn one_packet(one_packet: bool, protocol: Protocol, mode: ForwardingMode) -> Option<Fault> {
+    // Of what has a mark, it is for UDP alone.
+    let fits = !one_packet || matches!(protocol, Protocol::Udp | Protocol::Any);
+    let protocol =
+        Fault::unless(fits, || Fault::new("one_packet", format!("the service is of {protocol}"), "true with udp, or a fwmark, only"));
+    let is_answered = one_packet && mode == ForwardingMode::Fullnat;
+    protocol.or_else(|| {
+        Fault::unless(!is_answered, || {
+            let wrong = "in mode fullnat answers come to a local port that only a session remembers";
+            Fault::new("one_packet", wrong, "true in modes nat, dr and tun")
+        })
+    })
+}
+
 /// A real server of the service at `vip`, whose own mode is `mode`.
 pub fn real_server(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
     let mut faults = Vec::from_iter(host("address", real.address.ip()));

@@ -228,6 +228,7 @@ impl Check<'_> {
             self.faults(|key| Place::Service(index, key), flags);
             let persistence = rules::persistence(service.vip, service.persistence, service.persistence_prefix);
             self.faults(|key| Place::Service(index, key), persistence);
+            self.one_packet(index, service);
             self.service_pool(index, service);
             self.real_servers(index, service);
             let before = total;
@@ -238,6 +239,15 @@ impl Check<'_> {
                 self.wrong(Place::Service(index, "real_server"), wrong, allowed);
             }
         }
+    }
+
+    /// Each real server's mode goes with packets that are scheduled on their own, and that which others will have.
+    fn one_packet(&mut self, index: usize, service: &ServiceConfig) {
+        let own = service.real_servers.iter().map(|real| real.mode.unwrap_or(service.mode));
+        let mut faults =
+            own.chain([service.mode]).map(|mode| rules::one_packet(service.one_packet, service.protocol, mode));
+        let fault = faults.find_map(|fault| fault);
+        self.faults(|key| Place::Service(index, key), fault);
     }
 
     /// Ranges of a protocol and VIP have no port in common.
@@ -354,6 +364,8 @@ mod tests {
             mss_clamp: crate::balance::MssClamp::Off,
             persistence: 0,
             persistence_prefix: None,
+            one_packet: false,
+            max_connections: 0,
             real_servers: vec![real],
         };
         let scope =

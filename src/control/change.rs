@@ -28,6 +28,10 @@ pub struct ServiceSettings {
     pub persistence: u32,
     /// How many bits of a client's address count for that; none: all.
     pub persistence_prefix: Option<u8>,
+    /// Whether each packet is scheduled on its own and leaves no session.
+    pub one_packet: bool,
+    /// Sessions that it may have; 0: as many as there is room for.
+    pub max_connections: u32,
 }
 
 impl From<&ServiceConfig> for ServiceSettings {
@@ -40,6 +44,8 @@ impl From<&ServiceConfig> for ServiceSettings {
             mss_clamp: config.mss_clamp,
             persistence: config.persistence,
             persistence_prefix: Persistence::prefix_kept(config.persistence_prefix, config.vip.address.is_ipv4()),
+            one_packet: config.one_packet,
+            max_connections: config.max_connections,
         }
     }
 }
@@ -115,7 +121,9 @@ impl fmt::Display for Change {
                 edits.show("mode", &from.mode, &to.mode)?;
                 edits.show("local pool", &or_none(&from.local_pool), &or_none(&to.local_pool))?;
                 edits.show("MSS clamp", &from.mss_clamp, &to.mss_clamp)?;
-                edits.show("persistence", &persistence_of(from), &persistence_of(to))
+                edits.show("persistence", &persistence_of(from), &persistence_of(to))?;
+                edits.show("one packet", &from.one_packet, &to.one_packet)?;
+                edits.show("most connections", &most(from), &most(to))
             }
             Self::ServiceRemove { key, real_servers } => {
                 write!(f, "service {key}: removed with its real servers ({real_servers})")
@@ -150,7 +158,13 @@ fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSett
     if !mss_clamp.is_off() {
         write!(f, ", MSS clamp {mss_clamp}")?;
     }
-    if added.persistence > 0 { write!(f, ", persistence {}", persistence_of(added)) } else { Ok(()) }
+    if added.persistence > 0 {
+        write!(f, ", persistence {}", persistence_of(added))?;
+    }
+    if added.one_packet {
+        write!(f, ", each packet on its own")?;
+    }
+    if added.max_connections > 0 { write!(f, ", at most {} connections", added.max_connections) } else { Ok(()) }
 }
 
 /// What a rule says besides its networks.
@@ -185,6 +199,11 @@ fn show_real_server(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &RealSer
         write!(f, ", upper threshold {}, lower threshold {}", added.upper_threshold, added.lower_threshold)?;
     }
     Ok(())
+}
+
+fn most(settings: &ServiceSettings) -> String {
+    let most = settings.max_connections;
+    if most == 0 { "any".to_owned() } else { most.to_string() }
 }
 
 fn persistence_of(settings: &ServiceSettings) -> String {

@@ -31,6 +31,8 @@ impl Model {
                 key: service.key,
                 scheduler,
                 persistence: service.persistence(),
+                one_packet: service.settings.one_packet,
+                max_connections: service.settings.max_connections,
                 pool: pool_index.get(service.settings.local_pool.as_str()).copied(),
                 owned_by_client: service.modes().any(|mode| mode == ForwardingMode::Nat),
                 cursor: service.cursor as usize,

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::data_plane::{DataPlane, DataPlaneError};
 use super::ipvs;
 use super::kernel_side::{KernelSide, KernelSideError, TapAddresses};
-use super::persistence::{self, StateError, StateStore};
+use super::persistence::{self, KeptTimeouts, StateError, StateStore};
 use super::plane::{ControlHandle, ControlPlane, Parts};
 use super::port_report::OpenPorts;
 use super::protocol::{Outcome, Refusal, Reply, Request};
@@ -104,6 +104,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     let mut signals = Signals::new()?;
     let store = StateStore::open(&config.control.state_dir)?;
     let balance = persistence::restore(&store, config.balance.clone(), options.discard_state)?;
+    let kept_timeouts = persistence::restore_timeouts(&store, config.timeouts)?;
     let (socket, ipvs_socket) = sockets(&config.control)?;
     let metrics = match config.control.metrics {
         Some(address) => Some(http::listen(address).await?),
@@ -114,7 +115,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     // Dropped, and so ended, before what it uses.
     let mut tasks = JoinSet::new();
     let routes = kernel_side.routes(&mut tasks);
-    let plane = Plane::new(parts(&config, balance, store, &data_plane, &kernel_side, routes))?;
+    let plane = Plane::new(parts(&config, (balance, kept_timeouts), store, &data_plane, &kernel_side, routes))?;
     plane.put_local_addresses().await.map_err(DaemonError::LocalAddress)?;
     data_plane.start(&plane.first_snapshot())?;
     if let Some(listener) = metrics {
@@ -159,7 +160,7 @@ fn sockets(config: &ControlConfig) -> Result<(ControlSocket, ControlSocket), Soc
 /// What the control plane is made of.
 fn parts(
     config: &Arc<Config>,
-    balance: BalanceConfig,
+    (balance, kept_timeouts): (BalanceConfig, KeptTimeouts),
     store: StateStore,
     data_plane: &DataPlane,
     kernel_side: &KernelSide,
@@ -174,7 +175,9 @@ fn parts(
         session_capacity: config.session.capacity(),
         scope: config.balance_scope(),
         timeouts: config.timeouts,
+        kept_timeouts,
         scheduling: config.ipvs,
+        sysctls: config.sysctls,
         templates: Arc::clone(data_plane.templates()),
         balance,
         store: Some(store),

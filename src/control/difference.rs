@@ -172,6 +172,8 @@ mod tests {
                 mss_clamp: crate::balance::MssClamp::Off,
                 persistence: 0,
                 persistence_prefix: None,
+                one_packet: false,
+                max_connections: 0,
                 real_servers: (0..real_servers).map(real_server).collect(),
             }
         };

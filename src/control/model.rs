@@ -145,6 +145,11 @@ impl Model {
         Ok(model)
     }
 
+    /// The same with these switches: to be called first.
+    pub fn with_sysctls(self, sysctls: Sysctls) -> Self {
+        Self { sysctls, ..self }
+    }
+
     /// The same with this table of templates: to be called first.
     pub fn with_templates(self, templates: Arc<Templates>) -> Self {
         Self { templates, ..self }
@@ -378,6 +383,8 @@ impl ServiceEntry {
             mss_clamp,
             persistence: self.settings.persistence,
             persistence_prefix: self.settings.persistence_prefix,
+            one_packet: self.settings.one_packet,
+            max_connections: self.settings.max_connections,
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
         }
     }

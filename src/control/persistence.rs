@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BalanceConfig, LocalPoolConfig, MarkConfig, ServiceConfig, SnatConfig};
+use crate::balance::Timeouts;
+use crate::config::{BalanceConfig, LocalPoolConfig, MarkConfig, ServiceConfig, SnatConfig, rules};
 
 /// The version of the file's form.
 pub const STATE_VERSION: u32 = 1;
@@ -54,6 +55,50 @@ pub struct StateStore {
 struct StateFile<B> {
     version: u32,
     balance: B,
+    #[serde(default, skip_serializing_if = "KeptTimeouts::is_empty")]
+    timeouts: KeptTimeouts,
+}
+
+/// Session timeouts that were changed at run time, in seconds: they win over the configuration file's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are called as in [timeouts]")]
+pub struct KeptTimeouts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_fin: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<u32>,
+}
+
+impl KeptTimeouts {
+    /// Whether none was changed.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These, and over them later changes.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        Self { tcp: later.tcp.or(self.tcp), tcp_fin: later.tcp_fin.or(self.tcp_fin), udp: later.udp.or(self.udp) }
+    }
+
+    /// All timeouts, with these in place of the file's.
+    pub fn over(self, file: Timeouts) -> Timeouts {
+        Timeouts {
+            tcp: self.tcp.unwrap_or(file.tcp),
+            tcp_fin: self.tcp_fin.unwrap_or(file.tcp_fin),
+            udp: self.udp.unwrap_or(file.udp),
+            ..file
+        }
+    }
+
+    /// Whether each of them is one that can be set.
+    fn are_valid(&self) -> bool {
+        [self.tcp, self.tcp_fin, self.udp].into_iter().flatten().all(|seconds| rules::TIMEOUT.contains(&seconds))
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,8 +136,17 @@ impl StateStore {
         &self.file
     }
 
-    /// The state, if there is one.
+    /// The services, pools and rules of the state, if there is one.
     pub fn load(&self) -> Result<Option<BalanceConfig>, StateError> {
+        Ok(self.read()?.map(|state| state.balance))
+    }
+
+    /// The timeouts of the state.
+    pub fn timeouts(&self) -> Result<KeptTimeouts, StateError> {
+        Ok(self.read()?.map(|state| state.timeouts).unwrap_or_default())
+    }
+
+    fn read(&self) -> Result<Option<StateFile<BalanceConfig>>, StateError> {
         let text = match fs::read(&self.file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -107,7 +161,11 @@ impl StateStore {
             return Err(StateError::Version { path: self.file.clone(), found: version });
         }
         let state: StateFile<BalanceConfig> = serde_json::from_slice(&text).map_err(corrupt)?;
-        Ok(Some(state.balance))
+        if !state.timeouts.are_valid() {
+            let reason = format!("{:?} has what is no timeout", state.timeouts);
+            return Err(StateError::Corrupt { path: self.file.clone(), reason });
+        }
+        Ok(Some(state))
     }
 
     /// Moves the state aside, as `services.json.bad` or that with a number. Returns where it went, if there was one.
@@ -146,19 +204,19 @@ pub struct StateWriter {
 
 impl StateWriter {
     /// Replaces the state. It is on the disk when this returns.
-    pub fn save(&self, balance: &BalanceConfig) -> Result<(), StateError> {
+    pub fn save(&self, balance: &BalanceConfig, timeouts: KeptTimeouts) -> Result<(), StateError> {
         let temporary = self.directory.join("services.json.new");
-        write_synced(&temporary, balance).map_err(io_error(&temporary, "cannot be written"))?;
+        write_synced(&temporary, balance, timeouts).map_err(io_error(&temporary, "cannot be written"))?;
         fs::rename(&temporary, &self.file).map_err(io_error(&self.file, "cannot be replaced"))?;
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
         synced.map_err(io_error(&self.directory, "cannot be synced"))
     }
 }
 
-fn write_synced(path: &Path, balance: &BalanceConfig) -> io::Result<()> {
+fn write_synced(path: &Path, balance: &BalanceConfig, timeouts: KeptTimeouts) -> io::Result<()> {
     let file = File::create(path)?;
     let mut buffer = io::BufWriter::with_capacity(1 << 16, file);
-    serde_json::to_writer_pretty(&mut buffer, &StateFile { version: STATE_VERSION, balance })?;
+    serde_json::to_writer_pretty(&mut buffer, &StateFile { version: STATE_VERSION, balance, timeouts })?;
     buffer.write_all(b"\n")?;
     buffer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
@@ -228,6 +286,16 @@ pub fn restore(store: &StateStore, file: BalanceConfig, discard: bool) -> Result
     Ok(balance)
 }
 
+/// Reads the timeouts that were changed at run time; says in the log where they are others than the file's.
+pub fn restore_timeouts(store: &StateStore, file: Timeouts) -> Result<KeptTimeouts, StateError> {
+    let kept = store.timeouts()?;
+    if kept.over(file) != file {
+        let Timeouts { tcp, tcp_fin, udp, .. } = kept.over(file);
+        tracing::warn!(tcp, tcp_fin, udp, "timeouts kept from run time differ from the configuration file's and win");
+    }
+    Ok(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,13 +318,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = StateStore::open(&directory.path().join("a/b")).unwrap();
         assert_eq!(store.load().unwrap(), None);
-        store.writer().save(&balance(&[80])).unwrap();
-        store.writer().save(&balance(&[80, 81])).unwrap();
+        store.writer().save(&balance(&[80]), KeptTimeouts::default()).unwrap();
+        store.writer().save(&balance(&[80, 81]), KeptTimeouts::default()).unwrap();
         assert_eq!(store.load().unwrap(), Some(balance(&[80, 81])));
         let mut names: Vec<_> =
             fs::read_dir(directory.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["lock", "services.json"]);
+    }
+
+    #[test]
+    fn timeouts_that_were_changed_are_kept_and_win() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = StateStore::open(directory.path()).unwrap();
+        assert_eq!(store.timeouts().unwrap(), KeptTimeouts::default());
+        let kept = KeptTimeouts { tcp: Some(600), ..KeptTimeouts::default() };
+        let kept = kept.and(KeptTimeouts { tcp: Some(700), udp: Some(60), tcp_fin: None });
+        store.writer().save(&balance(&[80]), kept).unwrap();
+        assert_eq!(store.timeouts().unwrap(), kept);
+        let all = kept.over(Timeouts { tcp: 5, tcp_fin: 6, udp: 7, icmp: 8, ..Timeouts::default() });
+        assert_eq!((all.tcp, all.tcp_fin, all.udp, all.icmp), (700, 6, 60, 8));
+        store.writer().save(&balance(&[80]), KeptTimeouts { udp: Some(0), ..kept }).unwrap();
+        assert!(store.timeouts().unwrap_err().to_string().contains("no timeout"));
     }
 
     #[test]
@@ -307,9 +390,9 @@ mod tests {
     fn a_failed_write_leaves_the_old_state() {
         let directory = tempfile::tempdir().unwrap();
         let store = StateStore::open(directory.path()).unwrap();
-        store.writer().save(&balance(&[80])).unwrap();
+        store.writer().save(&balance(&[80]), KeptTimeouts::default()).unwrap();
         fs::create_dir(directory.path().join("services.json.new")).unwrap();
-        let error = store.writer().save(&balance(&[81])).unwrap_err().to_string();
+        let error = store.writer().save(&balance(&[81]), KeptTimeouts::default()).unwrap_err().to_string();
         assert!(error.contains("services.json.new: cannot be written"), "{error}");
         assert_eq!(store.load().unwrap(), Some(balance(&[80])));
     }

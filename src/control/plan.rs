@@ -35,6 +35,8 @@ impl Model {
                 mss_clamp,
                 persistence,
                 persistence_prefix,
+                one_packet,
+                max_connections,
             } => {
                 let key = ServiceKey::from(*service);
                 self.known_service(&key).and_then(|entry| {
@@ -47,6 +49,8 @@ impl Model {
                     settings.scheduler_flags = scheduler_flags.unwrap_or(settings.scheduler_flags);
                     settings.mss_clamp = mss_clamp.unwrap_or(settings.mss_clamp);
                     settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
+                    settings.one_packet = one_packet.unwrap_or(settings.one_packet);
+                    settings.max_connections = max_connections.unwrap_or(settings.max_connections);
                     settings.persistence = persistence.unwrap_or(settings.persistence);
                     let kept = settings.persistence_prefix.filter(|_| settings.persistence > 0);
                     settings.persistence_prefix =
@@ -121,6 +125,8 @@ impl Model {
         check(ErrorKind::Invalid, format_args!("service {key}"), flags)?;
         let persistence = rules::persistence(config.vip, config.persistence, config.persistence_prefix);
         check(ErrorKind::Invalid, format_args!("service {key}"), persistence)?;
+        let one_packet = |mode| rules::one_packet(config.one_packet, key.protocol, mode);
+        check(ErrorKind::Invalid, format_args!("service {key}"), one_packet(config.mode))?;
         self.ports_are_free(key)?;
         self.known_pool_of(key, &config.local_pool, config.needs_local_pool())?;
         self.vip_not_local(key)?;
@@ -128,6 +134,7 @@ impl Model {
         for real_server in &config.real_servers {
             let subject = format_args!("service {key}: real server {}", real_server.address);
             check(ErrorKind::Invalid, subject, rules::real_server(config.vip, config.mode, real_server))?;
+            check(ErrorKind::Invalid, subject, one_packet(real_server.mode.unwrap_or(config.mode)))?;
             check(ErrorKind::Invalid, subject, self.pool_speaks_to(real_server, config.mode, &config.local_pool))?;
             if !seen.insert(real_server.address) {
                 return real_server_twice(ErrorKind::Invalid, key, real_server.address);
@@ -166,6 +173,9 @@ impl Model {
         check(ErrorKind::Invalid, format_args!("service {}", entry.key), flags)?;
         let persistence = rules::persistence(entry.key.vip(), to.persistence, to.persistence_prefix);
         check(ErrorKind::Invalid, format_args!("service {}", entry.key), persistence)?;
+        let modes = entry.real_servers.iter().map(|real| real.config.mode.unwrap_or(to.mode)).chain([to.mode]);
+        let one_packet = modes.filter_map(|mode| rules::one_packet(to.one_packet, entry.key.protocol, mode)).next();
+        check(ErrorKind::Invalid, format_args!("service {}", entry.key), one_packet)?;
         if let Some(pool) = self.pools.iter().find(|pool| pool.name == to.local_pool) {
             self.pool_serves(entry, &pool.name, || pool.addresses.iter().map(|local| local.address))?;
         }
@@ -282,7 +292,9 @@ impl Model {
         let (key, settings) = (service.key, &service.settings);
         let subject = format_args!("service {key}: real server {}", config.address);
         check(ErrorKind::Invalid, subject, rules::real_server(key.vip(), settings.mode, config))?;
-        let is_fullnat = config.mode.unwrap_or(settings.mode) == ForwardingMode::Fullnat;
+        let mode = config.mode.unwrap_or(settings.mode);
+        check(ErrorKind::Invalid, subject, rules::one_packet(settings.one_packet, key.protocol, mode))?;
+        let is_fullnat = mode == ForwardingMode::Fullnat;
         let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
         check(ErrorKind::Invalid, subject, lacks_pool)?;
         check(ErrorKind::Invalid, subject, self.pool_speaks_to(config, settings.mode, &settings.local_pool))

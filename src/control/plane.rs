@@ -20,13 +20,13 @@ use super::fullness::Fullness;
 use super::handle::Job;
 pub use super::handle::{ControlHandle, Measurements};
 use super::model::Model;
-use super::persistence::StateStore;
+use super::persistence::{KeptTimeouts, StateStore};
 use super::protocol::{ErrorKind, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
 use super::publish::Publisher;
 use super::report;
 use super::saving::Saving;
 use super::sessions::SessionWalks;
-use crate::balance::{SchedulerSettings, Templates, Timeouts};
+use crate::balance::{SchedulerSettings, Sysctls, Templates, Timeouts};
 use crate::config::{BalanceConfig, BalanceScope, rules};
 use crate::port::PortId;
 use crate::route::RouteTable;
@@ -61,10 +61,14 @@ pub struct Parts<F, E, P, H> {
     pub session_capacity: Capacity,
     /// What of the gateway the rules for services and pools need to know; its ports are in the order of [`PortId`].
     pub scope: BalanceScope,
-    /// Session timeouts.
+    /// Session timeouts, by the configuration file.
     pub timeouts: Timeouts,
+    /// Those of them that were changed at run time.
+    pub kept_timeouts: KeptTimeouts,
     /// Settings for schedulers.
     pub scheduling: SchedulerSettings,
+    /// IPVS's switches.
+    pub sysctls: Sysctls,
     /// Which real servers clients stay with.
     pub templates: Arc<Templates>,
     /// What to begin with (see [`super::persistence::restore`]).
@@ -112,6 +116,8 @@ pub struct ControlPlane<F, E, P, H> {
     cores: Vec<u16>,
     session_capacity: Capacity,
     timeouts: Timeouts,
+    /// What was changed of them.
+    kept_timeouts: KeptTimeouts,
     routes: watch::Receiver<Arc<RouteTable>>,
     ports: P,
     host: H,
@@ -134,9 +140,11 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     pub fn new(parts: Parts<F, E, P, H>) -> Result<Self, Refusal> {
         let counters: Vec<_> = parts.links.iter().map(|link| link.counters.clone()).collect();
         let model = Model::new(parts.scope, counters.clone(), slot_limits(&counters), &parts.balance)?;
-        let mut model = model.with_schedulers(parts.scheduling).with_templates(parts.templates);
+        let model = model.with_schedulers(parts.scheduling).with_sysctls(parts.sysctls);
+        let mut model = model.with_templates(parts.templates);
         let mut routes = parts.routes;
-        let services = Arc::new(model.compile(parts.timeouts));
+        let timeouts = parts.kept_timeouts.over(parts.timeouts);
+        let services = Arc::new(model.compile(timeouts));
         let first = Arc::new(Snapshot { services, routes: routes.borrow_and_update().clone() });
         let (jobs_sender, jobs) = mpsc::channel(JOBS);
         let now = Instant::now();
@@ -150,7 +158,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             other_counters: parts.other_counters,
             cores: parts.cores,
             session_capacity: parts.session_capacity,
-            timeouts: parts.timeouts,
+            timeouts,
+            kept_timeouts: parts.kept_timeouts,
             routes,
             ports: parts.ports,
             host: parts.host,
@@ -201,7 +210,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
                 () = sleep_until(deadline) => self.tick().await,
             }
         }
-        self.saving.end(|| self.model.to_config()).await;
+        self.saving.end(|| (self.model.to_config(), self.kept_timeouts)).await;
     }
 
     async fn answer(&mut self, job: Job) {
@@ -271,6 +280,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             return Ok(vec!["no difference".to_owned()]);
         }
         self.timeouts = wanted;
+        self.kept_timeouts = self.kept_timeouts.and(KeptTimeouts { tcp, tcp_fin, udp });
+        self.saving.changed();
         lines.iter().for_each(|line| tracing::info!("{line}"));
         self.pace.due = true;
         self.publish_if_due();
@@ -355,7 +366,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             self.reclaim().await;
         }
         if self.saving.due().is_some_and(|at| now >= at) {
-            self.saving.start(self.model.to_config());
+            self.saving.start(self.model.to_config(), self.kept_timeouts);
         }
         if self.busy.sample(&self.counters, now) {
             self.fullness.look(&self.counters);

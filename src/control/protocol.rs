@@ -83,6 +83,10 @@ pub enum Request {
         persistence: Option<u32>,
         /// How many bits of a client's address count for that.
         persistence_prefix: Option<u8>,
+        /// Whether each packet is scheduled on its own.
+        one_packet: Option<bool>,
+        /// Sessions that it may have; 0: as many as there is room for.
+        max_connections: Option<u32>,
     },
     /// Delete a service with its real servers.
     #[serde(rename = "service.del")]
@@ -175,7 +179,7 @@ pub enum Request {
     /// Rules for marks in the order in which they are looked at.
     #[serde(rename = "mark.list")]
     MarkList {},
-    /// Change those session timeouts that are given, in seconds, until the gateway ends.
+    /// Change those session timeouts that are given, in seconds; that is kept over restarts.
     #[serde(rename = "timeouts.set")]
     TimeoutsSet {
         /// TCP ESTABLISHED.

@@ -46,6 +46,8 @@ impl Model {
             mss_clamp: service.settings.mss_clamp,
             persistence: service.settings.persistence,
             persistence_prefix: service.settings.persistence_prefix,
+            one_packet: service.settings.one_packet,
+            max_connections: service.settings.max_connections,
             traffic: self.service_traffic(number, service),
             real_servers: service
                 .real_servers

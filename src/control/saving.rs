@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::persistence::{StateError, StateStore};
+use super::persistence::{KeptTimeouts, StateError, StateStore};
 use crate::config::BalanceConfig;
 
 /// From a change to its being written.
@@ -53,10 +53,10 @@ impl Saving {
     }
 
     /// Begins to write this, if none is under way.
-    pub fn start(&mut self, balance: BalanceConfig) {
+    pub fn start(&mut self, balance: BalanceConfig, timeouts: KeptTimeouts) {
         self.due = None;
         if let Some(writer) = self.store.as_ref().map(StateStore::writer) {
-            self.writing = Some(tokio::task::spawn_blocking(move || writer.save(&balance)));
+            self.writing = Some(tokio::task::spawn_blocking(move || writer.save(&balance, timeouts)));
         }
     }
 
@@ -83,15 +83,17 @@ impl Saving {
     }
 
     /// Waits for the write under way, and writes what it did not hold.
-    pub async fn end(&mut self, balance: impl FnOnce() -> BalanceConfig) {
+    pub async fn end(&mut self, state: impl FnOnce() -> (BalanceConfig, KeptTimeouts)) {
         if let Some(writing) = self.writing.take() {
             self.finish(writing.await);
         }
         if self.due.take().is_some()
             && let Some(store) = &self.store
-            && let Err(error) = store.writer().save(&balance())
         {
-            tracing::error!(%error, "the last changes are not kept for the next start");
+            let (balance, timeouts) = state();
+            if let Err(error) = store.writer().save(&balance, timeouts) {
+                tracing::error!(%error, "the last changes are not kept for the next start");
+            }
         }
     }
 }
@@ -109,14 +111,14 @@ mod tests {
         let mut saving = Saving::new(Some(store));
         saving.changed();
         assert!(saving.due().is_some_and(|due| due <= Instant::now() + SAVE_DELAY));
-        saving.start(BalanceConfig::default());
+        saving.start(BalanceConfig::default(), KeptTimeouts::default());
         assert_eq!(saving.due(), None, "one write at a time");
         let result = saving.written().await;
         saving.finish(result);
         assert_eq!(saving.failures(), 1);
         assert!(saving.due().is_some_and(|due| due > Instant::now() + SAVE_DELAY));
         std::fs::remove_dir(&obstacle).unwrap();
-        saving.end(BalanceConfig::default).await;
+        saving.end(|| (BalanceConfig::default(), KeptTimeouts::default())).await;
         assert!(directory.path().join("services.json").exists());
     }
 }

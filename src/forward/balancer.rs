@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::balance::scheduler::{Arrival, Cursor, Load, Loads};
-use crate::balance::{Overloads, RealServer, RealServerSlot, ServiceTable};
+use crate::balance::{Overloads, RealServer, RealServerSlot, Service, ServiceTable};
 use crate::flow::HashSeed;
 use crate::port::WorkerId;
 use crate::telemetry::counters::WorkerCounters;
@@ -44,6 +44,14 @@ impl Balancer {
         let cursor = self.cursors.get_mut(service.cursor)?;
         let loads = View { overloads: &table.overloads, counters: &self.counters };
         cursor.schedule(service, table.generation, arrival, &loads)
+    }
+
+    /// Sessions of a service's real servers now, over all workers. Each of the others may be setting one up.
+    pub fn connections(&self, service: &Service) -> u64 {
+        let counters = service.real_servers.iter().flat_map(|server| {
+            self.counters.iter().filter_map(|worker| worker.real_servers.get(server.slot.0 as usize))
+        });
+        counters.map(|own| own.active.get().wrapping_add(own.inactive.get())).fold(0, u64::wrapping_add)
     }
 
     /// A real server has got a session: looks whether that has brought it to its upper threshold.

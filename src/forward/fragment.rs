@@ -87,7 +87,10 @@ impl Forwarder {
         let verdict = match self.sctp_correction(fragment, end) {
             Correction::None => {
                 let whole = (A::parsed(fragment.packet), self.sessions.hash(&fragment.packet.key));
-                self.miss(port, frame, Some(whole), origin, now)
+                self.leads_fragments = true;
+                let verdict = self.miss(port, frame, Some(whole), origin, now);
+                self.leads_fragments = false;
+                verdict
             }
             Correction::Checksum(bits) => self.lead_corrected(port, frame, &fragment.packet, bits, origin, now),
             Correction::EndUnknown => return Verdict::AwaitFragment(tag(hash)),

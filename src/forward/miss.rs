@@ -12,6 +12,8 @@ use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::session::Found;
 use crate::wire::icmp;
+use crate::wire::sctp::Event;
+use crate::wire::tcp::Flags;
 
 impl Forwarder {
     /// A packet that the look-up of its burst has found no session for: a plain one, with the hash of its flow, or one that has
@@ -82,14 +84,32 @@ impl Forwarder {
         {
             return verdict;
         }
-        if has_opening(protocol) && !is_opening(packet.flags) {
+        if has_opening(protocol) && !is_opening(packet.flags) && !self.is_sloppy(protocol, packet.flags) {
             if self.workers > 1 && is_fragment() && !by_software() {
                 // Another worker may well have its session.
                 return Verdict::Drop(DropReason::NoSession);
             }
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        match self.set_up(service, &packet.key, hash, now) {
+        let of_service = &self.services.services[service];
+        if of_service.one_packet || of_service.max_connections > 0 {
+            return self.begin_bounded(port, frame, packet, (service, hash), now);
+        }
+        self.begin(port, frame, packet, (service, hash), now).0
+    }
+
+    /// Sets a session up and forwards its first packet. Gives the verdict, and the session if there is one.
+    #[inline(always)]
+    fn begin<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        (service, hash): (usize, FlowHash),
+        now: Now,
+    ) -> (Verdict, Option<SetUp>) {
+        let set_up = self.set_up(service, &packet.key, hash, now);
+        let verdict = match set_up {
             Ok(SetUp::Plain(found)) => {
                 // Now and not on the way, which is for sessions that know their hop. What comes of it is seen there.
                 let _ = self.find_hop::<A>(found);
@@ -101,7 +121,34 @@ impl Forwarder {
                 self.answer_icmp(port, frame, packet, icmp::Error::PortUnreachable, DropReason::NoRealServer, now)
             }
             Err(reason) => Verdict::Drop(reason),
+        };
+        (verdict, set_up.ok())
+    }
+
+    /// The same for a service whose packets leave no session, or whose sessions are limited in number. A first fragment leaves
+    /// one all the same, by which the others follow it.
+    #[inline(never)]
+    fn begin_bounded<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        (service, hash): (usize, FlowHash),
+        now: Now,
+    ) -> Verdict {
+        let of_service = &self.services.services[service];
+        let one_packet = of_service.one_packet && !self.leads_fragments;
+        if of_service.max_connections > 0 && self.balancer.connections(of_service) >= of_service.max_connections.into()
+        {
+            return Verdict::Drop(DropReason::ConnectionLimit);
         }
+        let (verdict, session) = self.begin(port, frame, packet, (service, hash), now);
+        match session {
+            Some(SetUp::Plain(found)) if one_packet => self.end::<A>(found.index),
+            Some(SetUp::Mixed(found)) if one_packet => self.end::<Ipv6Addr>(found.index),
+            _ => {}
+        }
+        verdict
     }
 
     /// The service that is for a flow whose packets enter by `port`: that of its mark before that of its address, as in IPVS.
@@ -162,6 +209,17 @@ impl Forwarder {
             return Some(self.forward_mixed::<false, A, F>(port, frame, packet, found, now));
         }
         None
+    }
+
+    /// Whether a packet may begin a session although it does not open a connection: any but those that end one.
+    #[cold]
+    fn is_sloppy(&self, protocol: Protocol, flags: Flags) -> bool {
+        let sysctls = self.services.sysctls;
+        match protocol {
+            Protocol::Tcp => sysctls.sloppy_tcp && !flags.has(Flags::RST),
+            Protocol::Sctp => sysctls.sloppy_sctp && Event::from_flags(flags) != Event::Abort,
+            Protocol::Udp | Protocol::Icmp | Protocol::Any => false,
+        }
     }
 
     /// Ends a session that gives way to the packet that belongs to it, and says whether it did.

@@ -14,6 +14,7 @@ use crate::session::{Found, Session, SessionIndex, TableFull};
 use crate::telemetry::counters::Counter;
 
 /// A new session.
+#[derive(Clone, Copy)]
 pub(super) enum SetUp {
     /// In the table of its client's family.
     Plain(Found),

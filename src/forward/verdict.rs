@@ -117,6 +117,8 @@ named_enum! {
         LocalAddressNoSession = "local_address_no_session",
         /// The service has no real server that takes new sessions.
         NoRealServer = "no_real_server",
+        /// The service has as many sessions as it may have.
+        ConnectionLimit = "connection_limit",
         /// The session's real server was removed.
         RealServerRemoved = "real_server_removed",
         /// In NAT mode: another session of this client and port with this real server, by another service, has the same

@@ -40,6 +40,8 @@ pub fn service(protocol: Protocol, servers: Vec<RealServer>) -> Service {
         key: ServiceKey::new(protocol, SocketAddr::new(VIP.into(), 80).into()),
         scheduler: scheduler(SchedulerKind::Rr, SchedulerFlags::default(), &servers),
         persistence: None,
+        one_packet: false,
+        max_connections: 0,
         pool: Some(0),
         owned_by_client: false,
         cursor: protocol as usize,

@@ -25,6 +25,7 @@ mod modes;
 mod packets;
 mod path_mtu;
 mod path_mtu_probes;
+mod persistence;
 mod ports;
 mod restart;
 mod routing;

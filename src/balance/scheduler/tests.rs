@@ -54,7 +54,17 @@ fn service_with(kind: SchedulerKind, flags: SchedulerFlags, real_servers: Vec<Re
     let candidates: Vec<_> = real_servers.iter().map(Candidate::from).collect();
     let scheduler = Scheduler::new(kind, flags, &SchedulerSettings::default(), &candidates);
     let key = ServiceKey::new(Protocol::Tcp, SocketAddr::from(([10, 0, 0, 100], 80)).into());
-    Service { key, scheduler, persistence: None, pool: None, owned_by_client: false, cursor: 0, real_servers }
+    Service {
+        key,
+        scheduler,
+        persistence: None,
+        one_packet: false,
+        max_connections: 0,
+        pool: None,
+        owned_by_client: false,
+        cursor: 0,
+        real_servers,
+    }
 }
 
 fn service(kind: SchedulerKind, list: &[(u32, u32)]) -> Service {

@@ -156,6 +156,8 @@ impl<F, E> Director<F, E> {
             mss_clamp: MssClamp::default(),
             persistence,
             persistence_prefix,
+            one_packet: entries::one_packet(flags),
+            max_connections: 0,
             local_pool: String::new(),
             real_servers: Vec::new(),
         };
@@ -183,6 +185,8 @@ impl<F, E> Director<F, E> {
             mss_clamp: None,
             persistence: Some(persistence),
             persistence_prefix,
+            one_packet: Some(entries::one_packet(after)),
+            max_connections: None,
         };
         self.change(edit, Errno::NoService).await?;
         let Some(mode) = mode else { return Ok(Answer::Done) };

@@ -15,8 +15,11 @@ use crate::ipvs::{
 };
 
 /// The flags that a service can have here, besides the one that the kernel sets by itself.
-const KNOWN_FLAGS: u32 =
-    service_flags::PERSISTENT | service_flags::SCHEDULER_1 | service_flags::SCHEDULER_2 | service_flags::SCHEDULER_3;
+const KNOWN_FLAGS: u32 = service_flags::PERSISTENT
+    | service_flags::ONE_PACKET
+    | service_flags::SCHEDULER_1
+    | service_flags::SCHEDULER_2
+    | service_flags::SCHEDULER_3;
 
 /// What the first and the second flag of a scheduler are called.
 const SCHEDULER_FLAGS: [(SchedulerKind, u32, SchedulerFlag); 4] = [
@@ -51,11 +54,16 @@ pub(super) fn name_of(id: &ServiceId) -> Result<ServiceName, Errno> {
 /// Whether a service asks only for what there is.
 pub(super) fn check(service: &Service) -> Result<(), Errno> {
     let flags = service.flags & service.flags_mask & !service_flags::HASHED;
-    if flags & !KNOWN_FLAGS != 0 {
-        return Err(Errno::NotSupported);
-    }
     // What the kernel says of one that is not there.
-    if service.persistence_engine.is_some() { Err(Errno::NoEntry) } else { Ok(()) }
+    if service.persistence_engine.is_some() {
+        return Err(Errno::NoEntry);
+    }
+    if flags & !KNOWN_FLAGS != 0 { Err(Errno::NotSupported) } else { Ok(()) }
+}
+
+/// Whether a service schedules each packet on its own, by its flags.
+pub(super) fn one_packet(flags: u32) -> bool {
+    flags & service_flags::ONE_PACKET != 0
 }
 
 /// Seconds and prefix of a service's persistence, by the flags that it is to have; 0 without. A netmask other than of the first bits is refused.
@@ -102,7 +110,8 @@ pub(super) fn flags(row: &ServiceRow) -> u32 {
         row.scheduler_flags.iter().filter_map(|flag| SCHEDULER_FLAGS.iter().find(|(_, _, named)| *named == flag));
     let scheduler = named.fold(0, |bits, (_, bit, _)| bits | bit);
     let persistent = if row.persistence > 0 { service_flags::PERSISTENT } else { 0 };
-    persistent | scheduler | flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
+    let one_packet = if row.one_packet { service_flags::ONE_PACKET } else { 0 };
+    persistent | one_packet | scheduler | flags_of(if has_fullnat { ForwardingMode::Fullnat } else { row.mode })
 }
 
 /// How packets reach a real server, and what wraps them.

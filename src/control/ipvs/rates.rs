@@ -131,6 +131,8 @@ mod tests {
             mss_clamp: MssClamp::default(),
             persistence: 0,
             persistence_prefix: None,
+            one_packet: false,
+            max_connections: 0,
             local_pool: String::new(),
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },
             real_servers: Vec::new(),

@@ -8,7 +8,7 @@ use crate::balance::{
     ForwardingMode, MssClamp, Network, PortRange, Protocol, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress,
     Weight,
 };
-use crate::config::is_zero;
+use crate::config::{is_false, is_zero};
 use crate::telemetry::histogram::Durations;
 
 /// The gateway as a whole.
@@ -70,6 +70,12 @@ pub struct ServiceRow {
     /// How many bits of a client's address count for that; none: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence_prefix: Option<u8>,
+    /// Whether each packet is scheduled on its own and leaves no session.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub one_packet: bool,
+    /// Sessions that it may have; 0: as many as there is room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_connections: u32,
     /// Its traffic, real servers since removed included.
     pub traffic: TrafficTotals,
     /// Its real servers, in the order added.
