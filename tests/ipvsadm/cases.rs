@@ -440,7 +440,12 @@ pub const COMMANDS: [&str; 435] = [
 ];
 
 /// Listings, names only where both are sure to know them.
-pub const LISTINGS: [&str; 95] = [
+pub const LISTINGS: [&str; 100] = [
+    "-L -f 6",
+    "-L -f 6 --stats",
+    "-L -n -c --persistent-conn",
+    "-L -n -c --tun-info",
+    "-L -n --tun-info --nosort",
     "-L -n",
     "-L -n --stats",
     "-L -n --rate",

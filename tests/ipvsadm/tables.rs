@@ -96,6 +96,7 @@ pub fn rich() -> Table {
     services.push((service(at(6, "::1", 443), "rr", 0), vec![real("::1", 443, Forwarding::Masquerade, TunnelKind::default())]));
     services.push((service(at(6, "2001:db8:1111:2222:3333:4444:5555:6666", 65_535), "wrr", 1), ways()));
     services.push((service(ServiceId::Mark { is_ipv6: false, mark: 7 }, "wlc", 0x25), ways()));
+    services.push((service(ServiceId::Mark { is_ipv6: false, mark: 6 }, "wlc", 1), vec![real("127.0.0.1", 443, Forwarding::Masquerade, TunnelKind::default())]));
     services.push((service(ServiceId::Mark { is_ipv6: true, mark: 8 }, "wlc", 1), ways()));
     services.push((service(ServiceId::Mark { is_ipv6: false, mark: u32::MAX }, "wlc", 0), Vec::new()));
     for (number, (netmask, engine)) in (0..).zip([(0xffff_ff00, None), (u32::MAX, Some("sip")), (0, Some("sip"))]) {

@@ -262,6 +262,8 @@ impl<'a> Draft<'a> {
     fn mark(&mut self, text: &str) -> Result<(), Wrong> {
         self.say(Said::Service)?;
         self.is_ipv6 = false;
+        // Names of ports are TCP's.
+        self.protocol = TCP;
         match number(text, 1, u32::MAX) {
             Some(mark) => self.mark = mark,
             None => return Wrong::usage(format!("invalid fwmark value `{text}' specified")),

@@ -11,11 +11,11 @@ pub(super) const CONNECTIONS: &str = "/proc/net/ip_vs_conn";
 /// Prints all lines of the file behind its first.
 pub(super) fn print(file: impl BufRead, out: &mut impl Write, format: &Format<'_>) -> io::Result<()> {
     writeln!(out, "IPVS connection entries")?;
-    writeln!(
-        out,
-        "pro expire {:<11} {:<18} {:<18} {:<18} {:<16} {}",
-        "state", "source", "virtual", "destination", "pe name", "pe_data"
-    )?;
+    write!(out, "pro expire {:<11} {:<18} {:<18} ", "state", "source", "virtual")?;
+    match format.shows_engines() {
+        true => writeln!(out, "{:<18} {:<16} {}", "destination", "pe name", "pe_data")?,
+        false => writeln!(out, "destination")?,
+    }
     for line in file.lines().skip(1) {
         if let Some(line) = connection(&line?, format) {
             writeln!(out, "{line}")?;
@@ -50,7 +50,7 @@ fn connection(line: &str, format: &Format<'_>) -> Option<String> {
     );
     let destination = endpoint(real, real_port)?;
     match engine {
-        [engine, data, ..] => text += &format!("{destination:<16} {engine:<18} {data}"),
+        [engine, data, ..] if format.shows_engines() => text += &format!("{destination:<16} {engine:<18} {data}"),
         _ => text += &destination,
     }
     Some(text)

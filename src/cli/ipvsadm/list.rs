@@ -44,39 +44,51 @@ impl<'a> Format<'a> {
         Self { view, is_numeric: options.has(Said::Numeric), is_exact: options.has(Said::Exact), names }
     }
 
+    /// Whether connections are shown with what persistence engines know of them.
+    pub(super) fn shows_engines(&self) -> bool {
+        self.view == View::PersistentConnections
+    }
+
     /// As commands.
     pub(super) fn of_commands(options: Options, names: &'a dyn Names) -> Self {
         Self { view: View::Commands, is_numeric: options.has(Said::Numeric), is_exact: false, names }
     }
 
-    /// The first lines of a listing.
-    pub(super) fn title(&self, table_size: u32) -> String {
+    /// The first line of a listing.
+    pub(super) fn version(&self, table_size: u32) -> String {
         let [_, major, minor, patch] = VERSION.to_be_bytes();
-        let version = format!("IP Virtual Server version {major}.{minor}.{patch} (size={table_size})\n");
-        let columns = |columns: [&str; 5], width: usize| {
-            let columns = columns.map(|column| format!(" {column:>width$}")).concat();
+        match self.view {
+            View::Commands => String::new(),
+            _ => format!("IP Virtual Server version {major}.{minor}.{patch} (size={table_size})\n"),
+        }
+    }
+
+    /// The names of its columns.
+    pub(super) fn columns(&self) -> String {
+        let of_numbers = |columns: [&str; 5]| {
+            let columns = columns.map(|column| format!(" {column:>8}")).concat();
             format!("{:<33}{columns}\n  -> RemoteAddress:Port\n", "Prot LocalAddress:Port")
         };
-        version
-            + &match self.view {
-                View::Commands => return String::new(),
-                View::Stats => columns(["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"], 8),
-                View::Rates => columns(["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"], 8),
-                View::Thresholds => format!(
-                    "{:<33} {:<10} {:<10} {:<10} {:<10}\n  -> RemoteAddress:Port\n",
-                    "Prot LocalAddress:Port", "Uthreshold", "Lthreshold", "ActiveConn", "InActConn"
-                ),
-                View::PersistentConnections => format!(
-                    "{:<33} {:<9} {:<11} {:<10} {:<10}\n  -> RemoteAddress:Port\n",
-                    "Prot LocalAddress:Port", "Weight", "PersistConn", "ActiveConn", "InActConn"
-                ),
-                View::Tunnels => "Prot LocalAddress:Port Scheduler Flags\n  \
-                     -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn\n"
-                    .to_owned(),
-                View::Plain => "Prot LocalAddress:Port Scheduler Flags\n  \
-                     -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
-                    .to_owned(),
-            }
+        let plain = |tunnel| {
+            "Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port           Forward ".to_owned()
+                + tunnel
+                + "Weight ActiveConn InActConn\n"
+        };
+        match self.view {
+            View::Commands => String::new(),
+            View::Stats => of_numbers(["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"]),
+            View::Rates => of_numbers(["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"]),
+            View::Thresholds => format!(
+                "{:<33} {:<10} {:<10} {:<10} {:<10}\n  -> RemoteAddress:Port\n",
+                "Prot LocalAddress:Port", "Uthreshold", "Lthreshold", "ActiveConn", "InActConn"
+            ),
+            View::PersistentConnections => format!(
+                "{:<33} {:<9} {:<11} {:<10} {:<10}\n  -> RemoteAddress:Port\n",
+                "Prot LocalAddress:Port", "Weight", "PersistConn", "ActiveConn", "InActConn"
+            ),
+            View::Tunnels => plain("TunnelInfo    "),
+            View::Plain => plain(""),
+        }
     }
 
     /// A service with its real servers.

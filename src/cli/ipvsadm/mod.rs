@@ -43,6 +43,7 @@ const IGNORED: &str = "ipvsadm";
 
 const WRONG_USAGE: u8 = 2;
 const NOT_UNDERSTOOD: u8 = 255;
+const REFUSED: u8 = 255;
 const FAILED: u8 = 1;
 
 /// The command line of this process without its beginning, if it is one of ipvsadm's: `fullgate ipvsadm ...`, or the
@@ -97,6 +98,8 @@ enum Failure {
     Client(#[from] ClientError),
     #[error("{0}")]
     Fork(String),
+    #[error("cannot open file {0}")]
+    File(&'static str),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
 }
@@ -159,16 +162,23 @@ impl Run<'_> {
     fn failed(&mut self, asked: &Asked, failure: &Failure) -> Result<u8, u8> {
         match failure {
             Failure::Output(_) => return Err(0),
+            // ipvsadm says nothing of these.
+            Failure::Director(DirectorError::Refused(_)) if asked.options.has_any(&[Said::Timeout, Said::Daemon]) => {}
             Failure::Director(DirectorError::Refused(number)) => {
                 self.complain(&refusal::text(asked.action, *number));
             }
+            Failure::File(_) => self.complain(&failure.to_string()),
             Failure::Director(error @ DirectorError::Away { .. }) => {
                 self.complain(&format!("Can't initialize ipvs: {error}"));
                 return Err(WRONG_USAGE);
             }
             _ => self.complain(&format!("{}: {failure}", self.program)),
         }
-        Ok(FAILED)
+        // What is refused to one line of several is no reason to stop, as long as it only changes something.
+        match asked.action {
+            Action::List | Action::Save | Action::GetLocal => Err(FAILED),
+            _ => Ok(REFUSED),
+        }
     }
 
     /// Commands from standard input, one a line.
@@ -187,7 +197,7 @@ impl Run<'_> {
                 }
             }
             let text = String::from_utf8_lossy(&line);
-            let words = text.split_ascii_whitespace().filter(|word| *word != IGNORED).map(str::to_owned);
+            let words = text.split([' ', '\t', '\r', '\n']).filter(|word| !word.is_empty()).filter(|word| *word != IGNORED).map(str::to_owned);
             let words = words.collect::<Vec<_>>();
             if !words.is_empty() {
                 self.line = Some(number);
@@ -214,7 +224,7 @@ impl Run<'_> {
             Action::StopDaemon => Command::StopDaemon(asked.daemon.clone()),
             Action::Zero => Command::Zero(asked.options.has(Said::Service).then_some(id)),
             Action::List => return self.list(asked),
-            Action::Save => return self.services(&Format::of_commands(asked.options, &SystemNames::default()), false),
+            Action::Save => return self.services(&Format::of_commands(asked.options, &SystemNames::default()), true),
             Action::AddLocal | Action::DeleteLocal => return local::change(&self.socket, asked),
             Action::GetLocal => {
                 let text = local::list(&self.socket, asked)?;
@@ -249,7 +259,7 @@ impl Run<'_> {
         let path = connections::CONNECTIONS;
         match self.director.file(path) {
             Ok(file) => Ok(connections::print(BufReader::new(file), &mut self.out, format)?),
-            Err(DirectorError::Refused(_)) => Err(Failure::Fork(format!("cannot open file {path}"))),
+            Err(DirectorError::Refused(_)) => Err(Failure::File(path)),
             Err(error) => Err(error.into()),
         }
     }
@@ -290,17 +300,19 @@ impl Run<'_> {
         let Answer::Service(entry) = self.director.ask(&Command::GetService(asked.service_id()))? else {
             return Ok(());
         };
-        self.print(&format.title(size))?;
+        self.print(&format.version(size))?;
+        self.print(&format.columns())?;
         self.service(&entry, format, is_sorted)
     }
 
     fn services(&mut self, format: &Format<'_>, is_sorted: bool) -> Result<(), Failure> {
         let size = self.table_size()?;
+        self.print(&format.version(size))?;
         let Answer::Services(mut entries) = self.director.ask(&Command::ListServices)? else { return Ok(()) };
         if is_sorted {
             sort::merge_sort(&mut entries, &sort::services);
         }
-        self.print(&format.title(size))?;
+        self.print(&format.columns())?;
         for entry in &entries {
             self.service(entry, format, is_sorted)?;
         }

@@ -1,4 +1,4 @@
-//! The order of ipvsadm's listings: services by mark, family, protocol, address and port, real servers by family,
+//! The order of ipvsadm's listings: services by mark, family, protocol, address and port, real servers by
 //! address and port.
 //!
 //! ipvsadm compares addresses by the sign of a difference of 32 bits, so that addresses further apart than half of all
@@ -37,18 +37,22 @@ fn signed(a: u32, b: u32) -> Ordering {
     a.wrapping_sub(b).cast_signed().cmp(&0)
 }
 
-fn addresses(a: IpAddr, b: IpAddr) -> Ordering {
-    match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => signed(a.to_bits(), b.to_bits()),
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let word = |bits: u128, index: u32| u32::try_from(bits >> (96 - 32 * index) & 0xffff_ffff).unwrap_or(0);
-            let words = (0..4).map(|index| signed(word(a.to_bits(), index), word(b.to_bits(), index)));
-            words.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+/// An address as ipvsadm keeps it: one of IPv4 in the first of four words.
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(address) => [address.to_bits(), 0, 0, 0],
+        IpAddr::V6(address) => {
+            let [a, b, c, d, e, f, g, h] = address.segments().map(u32::from);
+            [a << 16 | b, c << 16 | d, e << 16 | f, g << 16 | h]
         }
-        // By the families' numbers.
-        (IpAddr::V4(_), IpAddr::V6(_)) => Ordering::Less,
-        (IpAddr::V6(_), IpAddr::V4(_)) => Ordering::Greater,
     }
+}
+
+/// The first address says how many words count: real servers of both families are compared as if they were of one.
+fn addresses(a: IpAddr, b: IpAddr) -> Ordering {
+    let count = if a.is_ipv6() { 4 } else { 1 };
+    let orders = words(a).into_iter().zip(words(b)).take(count).map(|(a, b)| signed(a, b));
+    orders.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 pub(super) fn services(a: &ServiceEntry, b: &ServiceEntry) -> Ordering {
@@ -87,6 +91,7 @@ mod tests {
         assert_eq!(order("192.168.0.1", "10.0.0.1"), Ordering::Less);
         assert_eq!(order("2001:db8::1", "2001:db8::2"), Ordering::Less);
         assert_eq!(order("fe80::1", "2001:db8::1"), Ordering::Less);
-        assert_eq!(order("10.0.0.1", "::1"), Ordering::Less);
+        assert_eq!(order("2001:db8::1", "64.0.0.1"), Ordering::Less);
+        assert_eq!(order("10.0.0.1", "::1"), Ordering::Greater);
     }
 }

@@ -291,7 +291,7 @@ pub(super) const TUNNELS: [&str; 3] = ["ipip", "gue", "gre"];
 
 /// What options on its own say of a listing, which some others contradict.
 pub(super) fn check_list(options: Options) -> Result<(), Wrong> {
-    let of_services = [Stats, PersistentConn, Rate, Thresholds];
+    let of_services = [Stats, Rate, Thresholds];
     if options.has_any(&[Connection, Timeout, Daemon]) && options.has_any(&of_services) {
         return Wrong::usage("options conflicts in the list command".to_owned());
     }
