@@ -12,7 +12,7 @@ use std::num::NonZeroI32;
 
 use netlink_packet_core::{ErrorMessage, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 
-pub use self::tool::{Hearing, Heard, NotUnderstood, question};
+pub use self::tool::{Heard, Hearing, NotUnderstood, question};
 use self::write::{Generic, datagrams};
 use super::attributes::{Attributes, Builder};
 use super::command::{Answer, Command, Errno};

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use fullgate::ipvs::netlink::{self, Asked};
-use fullgate::ipvs::{
-    Answer, Command, Connection, Daemon, DestinationEntry, Errno, ServiceEntry, Timeouts, proc_net,
-};
+use fullgate::ipvs::{Answer, Command, Connection, Daemon, DestinationEntry, Errno, ServiceEntry, Timeouts, proc_net};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, accept, bind, listen, recv, sendmsg, socket_with,
@@ -24,7 +22,7 @@ pub struct Table {
     pub daemons: Vec<Daemon>,
     pub timeouts: Timeouts,
     pub connections: Vec<Connection>,
-    /// Whether the file of connections has lines with a persistence engine's data too.
+    /// Lines of the file of connections behind these.
     pub connection_lines: String,
     /// The error that every command is refused with.
     pub refusal: Option<Errno>,
@@ -45,11 +43,11 @@ impl Director {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         bind(&socket, &SocketAddrUnix::new(directory.path().join("control.ipvs.sock")).unwrap()).unwrap();
         listen(&socket, 16).unwrap();
-        let remembered = Arc::clone(&asked);
+        let (remembered, table) = (Arc::clone(&asked), Arc::new(table));
         // It ends with the test's process, which has one of them a command.
         std::thread::spawn(move || {
             while let Ok(connection) = accept(&socket) {
-                let (table, asked) = (table.clone(), Arc::clone(&remembered));
+                let (table, asked) = (Arc::clone(&table), Arc::clone(&remembered));
                 std::thread::spawn(move || converse(&connection, &table, &asked));
             }
         });

@@ -228,12 +228,9 @@ impl<'a> Draft<'a> {
             | Opt::TunnelNoChecksum
             | Opt::TunnelChecksum
             | Opt::TunnelRemoteChecksum => self.option_of_real_server(option, argument),
-            Opt::SyncId
-            | Opt::SyncMaxlen
-            | Opt::McastInterface
-            | Opt::McastGroup
-            | Opt::McastPort
-            | Opt::McastTtl => self.option_of_daemon(option, argument),
+            Opt::SyncId | Opt::SyncMaxlen | Opt::McastInterface | Opt::McastGroup | Opt::McastPort | Opt::McastTtl => {
+                self.option_of_daemon(option, argument)
+            }
             Opt::LocalAddress => self.local_address(argument),
             // It may be said more than once, and says nothing.
             Opt::Sort => Ok(()),

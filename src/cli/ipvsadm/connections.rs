@@ -27,7 +27,7 @@ pub(super) fn print(file: impl BufRead, out: &mut impl Write, format: &Format<'_
 /// A line of the file as ipvsadm shows it. None: it is none of the kernel's.
 fn connection(line: &str, format: &Format<'_>) -> Option<String> {
     let words = line.split_whitespace().collect::<Vec<_>>();
-    let &[name, client, client_port, to, to_port, real, real_port, state, expires, ref engine @ ..] = words.as_slice()
+    let &[name, client, client_port, to, to_port, real, real_port, state, seconds, ref engine @ ..] = words.as_slice()
     else {
         return None;
     };
@@ -37,14 +37,12 @@ fn connection(line: &str, format: &Format<'_>) -> Option<String> {
         "SCTP" => 132,
         _ => 0,
     };
-    let endpoint = |address, port| {
-        Some(format.endpoint(self::address(address)?, u16::from_str_radix(port, 16).ok()?, protocol))
-    };
-    let seconds: u32 = expires.parse().ok()?;
+    let endpoint =
+        |address, port| Some(format.endpoint(self::address(address)?, u16::from_str_radix(port, 16).ok()?, protocol));
+    let seconds: u32 = seconds.parse().ok()?;
+    let expires = format!("{:02}:{:02}", seconds / 60, seconds % 60);
     let mut text = format!(
-        "{name:<3} {:02}:{:02}  {state:<11} {:<18} {:<18} ",
-        seconds / 60,
-        seconds % 60,
+        "{name:<3} {expires:<6} {state:<11} {:<18} {:<18} ",
         endpoint(client, client_port)?,
         endpoint(to, to_port)?
     );

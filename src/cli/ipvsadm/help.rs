@@ -79,7 +79,8 @@ mod tests {
     fn every_option_has_its_line() {
         let text = help("ipvsadm");
         for entry in &OPTIONS {
-            let lines = text.lines().filter(|line| line.split_whitespace().next() == Some(&format!("--{}", entry.long)));
+            let lines =
+                text.lines().filter(|line| line.split_whitespace().next() == Some(&format!("--{}", entry.long)));
             assert_eq!(lines.count(), 1, "{}\n{text}", entry.long);
         }
         assert!(text.starts_with("ipvsadm v1.31 "), "{text}");

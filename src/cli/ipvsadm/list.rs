@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::names::Names;
 use super::validity::{Options, Said, TUNNELS};
-use crate::ipvs::{
-    DestinationEntry, Forwarding, ServiceEntry, ServiceId, Stats, TunnelKind, VERSION, service_flags,
-};
+use crate::ipvs::{DestinationEntry, Forwarding, ServiceEntry, ServiceId, Stats, TunnelKind, VERSION, service_flags};
 
 /// What lines are to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,36 +104,14 @@ impl<'a> Format<'a> {
         match self.view {
             View::Commands => write!(text, "-A {name} -s {}", service.scheduler)?,
             View::Stats | View::Rates => write!(text, "{name:<33}{}", self.numbers(&entry.stats))?,
-            View::Thresholds | View::PersistentConnections => write!(text, "{name:<33}")?,
-            View::Tunnels | View::Plain => write!(text, "{name} {}", service.scheduler)?,
+            _ => write!(text, "{name} {}", service.scheduler)?,
         }
         match self.view {
-            View::Commands => self.options_of_service(text, entry)?,
-            View::Tunnels | View::Plain => flags_of_service(text, entry)?,
-            _ => {}
+            View::Commands => options_of_service(text, entry)?,
+            View::Stats | View::Rates => {}
+            _ => flags_of_service(text, entry)?,
         }
         text.push('\n');
-        Ok(())
-    }
-
-    fn options_of_service(&self, text: &mut String, entry: &ServiceEntry) -> fmt::Result {
-        let service = &entry.service;
-        if service.flags & service_flags::PERSISTENT != 0 {
-            write!(text, " -p {}", service.timeout)?;
-            if let Some(netmask) = netmask(entry) {
-                write!(text, " -M {netmask}")?;
-            }
-        }
-        if let Some(engine) = &service.persistence_engine {
-            write!(text, " --pe {engine}")?;
-        }
-        if service.flags & service_flags::ONE_PACKET != 0 {
-            text.push_str(" -o");
-        }
-        let flags = scheduler_flags(entry);
-        if !flags.is_empty() {
-            write!(text, " -b {flags}")?;
-        }
         Ok(())
     }
 
@@ -153,7 +129,6 @@ impl<'a> Format<'a> {
             text.push('\n');
             return Ok(());
         }
-        let name = cut(&name, 28);
         let (way, weight) = (named.forwarding.name(), named.weight);
         match self.view {
             View::Commands => Ok(()),
@@ -195,7 +170,7 @@ impl<'a> Format<'a> {
                     132 => ("--sctp-service", "SCTP"),
                     _ => ("--xxx-service", "?"),
                 };
-                if is_command { format!("{option} {endpoint}") } else { cut(&format!("{name:<4} {endpoint}"), 33).to_owned() }
+                if is_command { format!("{option} {endpoint}") } else { format!("{name:<4} {endpoint}") }
             }
         }
     }
@@ -230,9 +205,9 @@ impl<'a> Format<'a> {
             return format!("{digits:>width$}");
         }
         const UNITS: [(u64, u64, &str); 4] = [
-            (100_000_000_000, 1_000, "K"),
-            (100_000_000_000_000, 1_000_000, "M"),
-            (100_000_000_000_000_000, 1_000_000_000, "G"),
+            (1_000_000_000, 1_000, "K"),
+            (100_000_000_000, 1_000_000, "M"),
+            (100_000_000_000_000, 1_000_000_000, "G"),
             (u64::MAX, 1_000_000_000_000, "T"),
         ];
         if number < 100_000_000 {
@@ -243,9 +218,26 @@ impl<'a> Format<'a> {
     }
 }
 
-/// The first bytes of a text.
-fn cut(text: &str, longest: usize) -> &str {
-    &text[..text.floor_char_boundary(longest)]
+/// What stands behind a service's scheduler in a command.
+fn options_of_service(text: &mut String, entry: &ServiceEntry) -> fmt::Result {
+    let service = &entry.service;
+    if service.flags & service_flags::PERSISTENT != 0 {
+        write!(text, " -p {}", service.timeout)?;
+        if let Some(netmask) = netmask(entry) {
+            write!(text, " -M {netmask}")?;
+        }
+    }
+    if let Some(engine) = &service.persistence_engine {
+        write!(text, " --pe {engine}")?;
+    }
+    if service.flags & service_flags::ONE_PACKET != 0 {
+        text.push_str(" -o");
+    }
+    let flags = scheduler_flags(entry);
+    if !flags.is_empty() {
+        write!(text, " -b {flags}")?;
+    }
+    Ok(())
 }
 
 /// What stands behind a service's scheduler in a listing.
@@ -323,7 +315,7 @@ fn options_of_tunnel(text: &mut String, tunnel: TunnelKind) -> fmt::Result {
 
 fn tunnel_info(forwarding: Forwarding, tunnel: TunnelKind) -> String {
     if forwarding != Forwarding::Tunnel {
-        return "-".to_owned();
+        return "n/a".to_owned();
     }
     let checksum = match tunnel.flags & 3 {
         0 => "-c",

@@ -18,9 +18,7 @@ use super::validity::{Action, Said};
 use crate::balance::{ForwardingMode, Protocol, Weight};
 use crate::cli::client::Client;
 use crate::config::{DEFAULT_PORTS, LocalPoolConfig, RealServerConfig};
-use crate::control::protocol::{
-    LocalPoolRow, PortRow, RealServerEdit, Reply, Request, ServiceName, ServiceRow,
-};
+use crate::control::protocol::{LocalPoolRow, PortRow, RealServerEdit, Reply, Request, ServiceName, ServiceRow};
 use crate::ipvs::{Destination, ServiceId};
 
 /// The daemon may take so long for an answer.
@@ -111,9 +109,7 @@ pub(super) fn change(socket: &Path, asked: &Asked) -> Result<(), Failure> {
     match (asked.action, service.local_pool) {
         (Action::AddLocal, pool) if pool.is_empty() => add_first(&mut control, name, address),
         (Action::AddLocal, pool) => control.change(&Request::LocalAdd { pool, addresses }),
-        (_, pool) if pool.is_empty() => {
-            Err(Failure::Fork(format!("service {}: it has no local address", name.vip)))
-        }
+        (_, pool) if pool.is_empty() => Err(Failure::Fork(format!("service {}: it has no local address", name.vip))),
         (_, pool) => control.change(&Request::LocalDel { pool, addresses }),
     }
 }
@@ -237,7 +233,8 @@ pub(super) fn list(socket: &Path, asked: &Asked) -> Result<String, Failure> {
 /// Local ports in use are those of the address, over all services that share it. That one is taken already is no
 /// failure here, so that there are no conflicts to count.
 fn table(services: &[ServiceRow], pools: &[LocalPoolRow]) -> String {
-    let mut text = format!("{:<20} {:<8} {:<20} {:<10} {:<10}\n", "VIP:VPORT", "TOTAL", "SNAT_IP", "CONFLICTS", "CONNS");
+    let mut text =
+        format!("{:<20} {:<8} {:<20} {:<10} {:<10}\n", "VIP:VPORT", "TOTAL", "SNAT_IP", "CONFLICTS", "CONNS");
     for service in services {
         let pool = pools.iter().find(|pool| pool.name == service.local_pool);
         let addresses = pool.map_or(&[][..], |pool| &pool.addresses);

@@ -165,7 +165,8 @@ impl Run<'_> {
             // ipvsadm says nothing of these.
             Failure::Director(DirectorError::Refused(_)) if asked.options.has_any(&[Said::Timeout, Said::Daemon]) => {}
             Failure::Director(DirectorError::Refused(number)) => {
-                self.complain(&refusal::text(asked.action, *number));
+                let of_service = asked.options.has(Said::Service);
+                self.complain(&refusal::text(asked.action, of_service, *number));
             }
             Failure::File(_) => self.complain(&failure.to_string()),
             Failure::Director(error @ DirectorError::Away { .. }) => {
@@ -197,7 +198,11 @@ impl Run<'_> {
                 }
             }
             let text = String::from_utf8_lossy(&line);
-            let words = text.split([' ', '\t', '\r', '\n']).filter(|word| !word.is_empty()).filter(|word| *word != IGNORED).map(str::to_owned);
+            let words = text
+                .split([' ', '\t', '\r', '\n'])
+                .filter(|word| !word.is_empty())
+                .filter(|word| *word != IGNORED)
+                .map(str::to_owned);
             let words = words.collect::<Vec<_>>();
             if !words.is_empty() {
                 self.line = Some(number);
@@ -296,11 +301,9 @@ impl Run<'_> {
 
     fn one_service(&mut self, asked: &Asked, format: &Format<'_>) -> Result<(), Failure> {
         let is_sorted = !asked.options.has(Said::NoSort);
-        let size = self.table_size()?;
         let Answer::Service(entry) = self.director.ask(&Command::GetService(asked.service_id()))? else {
             return Ok(());
         };
-        self.print(&format.version(size))?;
         self.print(&format.columns())?;
         self.service(&entry, format, is_sorted)
     }

@@ -13,8 +13,8 @@ const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 
-/// The text of an error number after this command.
-pub(super) fn text(action: Action, number: i32) -> String {
+/// The text of an error number after this command, of one service or of none in particular.
+pub(super) fn text(action: Action, of_service: bool, number: i32) -> String {
     let known = match (action, number) {
         (Action::AddService, EEXIST) => "Service already exists",
         (Action::AddService | Action::EditService, ENOENT) => "Scheduler or persistence engine not found",
@@ -23,7 +23,8 @@ pub(super) fn text(action: Action, number: i32) -> String {
         (Action::EditServer | Action::DeleteServer, ENOENT) => "No such destination",
         (Action::StartDaemon, EEXIST) => "Daemon has already run",
         (Action::StopDaemon, ESRCH) => "No daemon is running",
-        (Action::EditService | Action::DeleteService | Action::Zero | Action::List, ESRCH) => "No such service",
+        (Action::EditService | Action::DeleteService | Action::Zero, ESRCH) => "No such service",
+        (Action::List, ESRCH) if of_service => "No such service",
         (_, EPERM) => "Permission denied (you must be root)",
         (_, EINVAL) => "Invalid operation.  Possibly wrong module version, address not unicast, ...",
         (_, ENOMEM) => "Memory allocation problem",
@@ -46,9 +47,9 @@ mod tests {
 
     #[test]
     fn a_number_means_what_its_command_makes_of_it() {
-        assert_eq!(text(Action::AddService, ENOENT), "Scheduler or persistence engine not found");
-        assert_eq!(text(Action::DeleteServer, ENOENT), "No such destination");
-        assert_eq!(text(Action::Clear, ENOENT), "No such file or directory");
-        assert_eq!(text(Action::Zero, 16), "Device or resource busy");
+        assert_eq!(text(Action::AddService, true, ENOENT), "Scheduler or persistence engine not found");
+        assert_eq!(text(Action::DeleteServer, true, ENOENT), "No such destination");
+        assert_eq!(text(Action::Clear, false, ENOENT), "No such file or directory");
+        assert_eq!(text(Action::Zero, false, 16), "Device or resource busy");
     }
 }

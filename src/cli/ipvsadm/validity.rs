@@ -69,10 +69,10 @@ pub(super) enum Said {
 }
 
 use Said::{
-    Connection, Daemon, Exact, Forwarding, LocalAddress, LowerThreshold, McastGroup, McastInterface, McastPort, McastTtl,
-    Netmask, NoSort, Numeric, OnePacket, PersistenceEngine, Persistent, PersistentConn, Rate, RealServer, Scheduler,
-    SchedulerFlags, Service, Stats, SynProxy, SyncId, SyncMaxlen, Thresholds, Timeout, TunnelChecksum, TunnelInfo,
-    TunnelNoChecksum, TunnelPort, TunnelRemoteChecksum, TunnelType, UpperThreshold, Weight,
+    Connection, Daemon, Exact, Forwarding, LocalAddress, LowerThreshold, McastGroup, McastInterface, McastPort,
+    McastTtl, Netmask, NoSort, Numeric, OnePacket, PersistenceEngine, Persistent, PersistentConn, Rate, RealServer,
+    Scheduler, SchedulerFlags, Service, Stats, SynProxy, SyncId, SyncMaxlen, Thresholds, Timeout, TunnelChecksum,
+    TunnelInfo, TunnelNoChecksum, TunnelPort, TunnelRemoteChecksum, TunnelType, UpperThreshold, Weight,
 };
 
 /// All, in the order in which they are looked at, with their names.
@@ -213,10 +213,9 @@ impl Action {
                 ..rule
             },
             Self::DeleteServer => Rule { needs: &[Service, RealServer], ..rule },
-            Self::StartDaemon => Rule {
-                allows: &[McastInterface, SyncId, McastGroup, McastPort, McastTtl, SyncMaxlen],
-                ..rule
-            },
+            Self::StartDaemon => {
+                Rule { allows: &[McastInterface, SyncId, McastGroup, McastPort, McastTtl, SyncMaxlen], ..rule }
+            }
             Self::StopDaemon => Rule { allows: &[SyncId], ..rule },
             Self::Save => Rule { allows: &[Numeric], ..rule },
             Self::Zero => Rule { allows: &[Service], ..rule },
@@ -238,13 +237,7 @@ impl Action {
 }
 
 impl Rule {
-    fn check(
-        self,
-        options: Options,
-        subject: &str,
-        kind: &str,
-        among: &[(Said, &'static str)],
-    ) -> Result<(), Wrong> {
+    fn check(self, options: Options, subject: &str, kind: &str, among: &[(Said, &'static str)]) -> Result<(), Wrong> {
         let mut chosen: Option<&str> = None;
         for &(said, name) in among {
             let (given, needed) = (options.has(said), self.needs.contains(&said));

@@ -2,8 +2,8 @@
 
 use crate::ipvs::attributes::{AF_INET, AF_INET6, Attributes, family_of};
 use crate::ipvs::command::{
-    Command, Daemon, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats, Timeouts,
-    TunnelKind,
+    Command, Daemon, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats,
+    Timeouts, TunnelKind,
 };
 
 /// `IPVS_CMD_*`.
