@@ -52,12 +52,7 @@ impl Model {
             Request::RealDel { service, address } => self
                 .known_real_server(&ServiceKey::from(*service), *address)
                 .map(|(entry, _)| vec![Change::RealRemove { key: entry.key, address: *address }]),
-            // Rare, so that all may be checked as one.
-            Request::LocalCreate { pool } => {
-                let mut wanted = self.to_config();
-                wanted.local_pools.push(pool.clone());
-                self.plan_apply(&wanted)
-            }
+            Request::LocalCreate { pool } => self.plan_local_create(pool),
             Request::LocalAdd { pool, addresses } => self.plan_local_add(pool, addresses),
             Request::LocalDel { pool, addresses } => self.plan_local_del(pool, addresses),
             Request::SnatAdd { rule, before } => self.plan_snat_add(rule, before.as_deref()),

@@ -6,7 +6,7 @@
 
 #![cfg(feature = "dpdk")]
 // The whole crate is a test; clippy only sees the functions marked so.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, missing_docs)]
 
 mod cases;
 mod director;

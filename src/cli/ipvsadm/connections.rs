@@ -13,7 +13,7 @@ pub(super) fn print(file: impl BufRead, out: &mut impl Write, format: &Format<'_
     writeln!(out, "IPVS connection entries")?;
     write!(out, "pro expire {:<11} {:<18} {:<18} ", "state", "source", "virtual")?;
     match format.shows_engines() {
-        true => writeln!(out, "{:<18} {:<16} {}", "destination", "pe name", "pe_data")?,
+        true => writeln!(out, "{:<18} {:<16} pe_data", "destination", "pe name")?,
         false => writeln!(out, "destination")?,
     }
     for line in file.lines().skip(1) {
