@@ -83,7 +83,7 @@ pub fn rich() -> Table {
     let mut scale = 1;
     for flags in (0..=0x3d).filter(|flags| flags & 2 == 0) {
         // Debian's forgets flag-3 with the schedulers that name the others; a test of its own is about that.
-        let named = if flags & 0x20 == 0 { &["wlc", "sh", "mh"][..] } else { &["wlc"] };
+        let named = if flags & 0x25 == 0 { &["wlc", "sh", "mh"][..] } else { &["wlc"] };
         for (number, scheduler) in (0..).zip(named) {
             let mut entry =
                 service(at(6, "10.0.0.100", 1_000 + 100 * number + (flags & 0xff) as u16), scheduler, flags);
