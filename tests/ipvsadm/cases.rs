@@ -1,7 +1,8 @@
 //! Command lines for both tools. `''` is an empty word, and `_` stands for a space in one.
 
 /// All commands with good and bad options.
-pub const COMMANDS: [&str; 435] = [
+pub const COMMANDS: [&str; 436] = [
+    "",
     "-n -L",
     "-Ln -c",
     "-L -A",
@@ -596,3 +597,6 @@ pub const RESTORED: [&str; 28] = [
     "-C\u{b}-n\n",
     "-C\u{c}\n",
 ];
+
+/// Listings with names.
+pub const NAMED: [&str; 7] = ["", "-L", "-l --stats", "-L --nosort", "-L -c", "-S", "-L -t localhost:https"];

@@ -102,6 +102,11 @@ fn listings_are_alike() {
 }
 
 #[test]
+fn names_are_alike() {
+    compare(&cases::NAMED, "", &tables::named());
+}
+
+#[test]
 fn listings_are_sorted_alike() {
     for table in tables::shuffled() {
         compare(&["-Ln", "-Ln --nosort", "-Sn"], "", &table);

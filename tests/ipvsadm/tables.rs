@@ -208,3 +208,26 @@ pub fn shuffled() -> Vec<Table> {
 pub fn fullnat(scheduler: &str) -> Table {
     Table { services: vec![(service(at(6, "10.0.0.100", 80), scheduler, 0x20), Vec::new())], ..Table::default() }
 }
+
+/// Services and connections whose names every machine knows.
+pub fn named() -> Table {
+    let local = |host, port| vec![real(host, port, Forwarding::Masquerade, TunnelKind::default())];
+    let connection = |protocol, host: &str, port| Connection {
+        protocol,
+        client: (address(host), 40_000).into(),
+        virtual_address: (address(host), port).into(),
+        destination: (address(host), port).into(),
+        state: "ESTABLISHED".to_owned(),
+        expires_seconds: 61,
+    };
+    let services = vec![
+        (service(at(6, "127.0.0.1", 443), "wlc", 1), local("127.0.0.1", 80)),
+        (service(at(17, "127.0.0.1", 53), "rr", 4), local("127.0.0.1", 69)),
+        (service(at(6, "127.0.0.1", 69), "rr", 0), local("::1", 53)),
+        (service(at(132, "127.0.0.1", 36_412), "rr", 0), local("127.0.0.1", 2_905)),
+        (service(at(6, "::1", 443), "rr", 0), local("::1", 443)),
+        (service(ServiceId::Mark { is_ipv6: false, mark: 6 }, "wlc", 1), local("127.0.0.1", 443)),
+    ];
+    let connections = vec![connection(6, "127.0.0.1", 443), connection(17, "127.0.0.1", 53), connection(6, "::1", 443)];
+    Table { services, connections, ..Table::default() }
+}
