@@ -143,6 +143,32 @@ const COMMANDS: &[&str] = &[
 ];
 
 #[test]
+fn ipvsadms_command_line_is_known_to_help_pages_and_completions() {
+    let (code, out, err) = run(&["--help"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("  ipvsadm "), "{out}");
+    let (code, out, _) = run(&["ipvsadm", "--help"]);
+    assert_eq!(code, 0);
+    let program = format!("{} ipvsadm", env!("CARGO_BIN_EXE_fullgate"));
+    assert!(out.starts_with("ipvsadm v1.31 ") && out.contains(&format!("\n  {program} -R\n")), "{out}");
+    let (_, out, _) = run(&["completion", "bash"]);
+    assert!(out.contains("fullgate__ipvsadm") || out.contains("fullgate__subcmd__ipvsadm"), "no ipvsadm");
+    assert!(out.contains("--persistent-conn") && out.contains("--add-laddr"));
+    let directory = tempfile::tempdir().unwrap();
+    let (code, ..) = run(&["man", directory.path().to_str().unwrap()]);
+    let page = std::fs::read_to_string(directory.path().join("fullgate-ipvsadm.1")).unwrap();
+    assert!(code == 0 && page.contains("sched\\-flags"), "{page}");
+}
+
+#[test]
+fn ipvsadm_without_a_daemon_says_so() {
+    let mut command = fullgate(&["ipvsadm", "-Ln"]);
+    let (code, out, err) = finish(command.env("FULLGATE_SOCKET", "/nonexistent/control.sock").output().unwrap());
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.starts_with("Can't initialize ipvs: no daemon listens on /nonexistent/control.ipvs.sock"), "{err}");
+}
+
+#[test]
 fn every_command_has_help_with_examples() {
     for command in COMMANDS.iter().chain(&["", "service", "real", "local", "session", "port", "worker"]) {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();

@@ -9,6 +9,7 @@ mod check;
 pub mod client;
 mod exec;
 mod forwarding;
+mod ipvsadm;
 mod local;
 mod mark;
 mod output;
@@ -83,6 +84,7 @@ enum Command {
     Stats(stats::Stats),
     Status(status::Status),
     Exec(exec::Exec),
+    Ipvsadm(ipvsadm::Ipvsadm),
     Completion(pages::Completion),
     Man(pages::Man),
 }
@@ -103,6 +105,9 @@ enum CliError {
 
 /// Runs the command line of this process.
 pub fn main(daemon: Daemon) -> ExitCode {
+    if let Some((program, words)) = ipvsadm::command_line() {
+        return ipvsadm::main(&program, &words);
+    }
     match Cli::try_parse() {
         Ok(cli) => cli.command.execute(daemon).unwrap_or_else(|error| report(&error)),
         Err(usage) => {
@@ -130,6 +135,8 @@ impl Command {
             Self::Stats(stats) => stats.execute()?,
             Self::Status(status) => status.execute()?,
             Self::Exec(exec) => exec.execute()?,
+            // Taken in `main`, before clap reads the command line.
+            Self::Ipvsadm(_) => {}
             Self::Completion(completion) => completion.execute()?,
             Self::Man(man) => man.execute()?,
         }

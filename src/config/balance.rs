@@ -18,8 +18,8 @@ use crate::balance::{
     SchedulerFlag, SchedulerFlags, SchedulerKind, Tunnel, VirtualAddress, Weight,
 };
 
-/// Ports that the kernel's own services do not use.
-const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
+/// Local ports of a pool that says nothing else: those that the kernel's own services do not use.
+pub const DEFAULT_PORTS: PortRange = PortRange { first: 1024, last: 65_535 };
 
 /// Stands for an address that could not be read.
 const UNREAD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -26,6 +26,7 @@ use toml::de::DeTable;
 use raw::{Document, Section};
 
 use crate::balance::scheduler::HashSecret;
+pub use balance::DEFAULT_PORTS;
 pub use error::ConfigError;
 pub use model::*;
 pub use validate::BalanceScope;

@@ -33,6 +33,13 @@ impl Model {
         Ok(changes)
     }
 
+    /// A pool besides those that there are. It is rare, so that everything may be checked again with it.
+    pub(super) fn plan_local_create(&self, pool: &LocalPoolConfig) -> Result<Vec<Change>, Refusal> {
+        let mut wanted = self.to_config();
+        wanted.local_pools.push(pool.clone());
+        self.plan_apply(&wanted)
+    }
+
     /// Addresses that sessions use as local ones cannot become virtual or real at once.
     fn check_against_sessions(&self, changes: &[Change]) -> Result<(), Refusal> {
         for change in changes {
@@ -217,6 +224,26 @@ mod tests {
 
     fn lines(changes: &[Change]) -> Vec<String> {
         changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_pool_is_made_besides_those_that_there_are() {
+        let create = |addresses: &[&str], name: &str, port: &str| {
+            let pool = serde_json::json!({ "name": name, "port": port, "addresses": addresses, "ports": "1024-65535" });
+            plan(&model(&many(1, 1)), serde_json::json!({ "command": "local.create", "pool": pool }))
+        };
+        assert_eq!(
+            lines(&create(&["10.64.0.9"], "tcp-10-0-1-0-80", "lan").unwrap()),
+            [
+                "local pool tcp-10-0-1-0-80: added on port lan, ports 1024-65535",
+                "local pool tcp-10-0-1-0-80: address 10.64.0.9 added",
+            ]
+        );
+        let refused = |addresses, name, port| create(addresses, name, port).unwrap_err().message;
+        assert!(refused(&["10.64.0.9"], "lan", "lan").contains("is the name of another pool"));
+        assert!(refused(&["10.64.0.1"], "two", "lan").contains("is in local pool"));
+        assert!(refused(&["10.64.0.9"], "two", "dmz").contains("there is no port"));
+        assert!(refused(&[], "two", "lan").contains("has no address"));
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Model {
             Request::RealDel { service, address } => self
                 .known_real_server(&ServiceKey::from(*service), *address)
                 .map(|(entry, _)| vec![Change::RealRemove { key: entry.key, address: *address }]),
+            Request::LocalCreate { pool } => self.plan_local_create(pool),
             Request::LocalAdd { pool, addresses } => self.plan_local_add(pool, addresses),
             Request::LocalDel { pool, addresses } => self.plan_local_del(pool, addresses),
             Request::SnatAdd { rule, before } => self.plan_snat_add(rule, before.as_deref()),

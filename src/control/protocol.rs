@@ -15,7 +15,7 @@ use crate::balance::{
     ForwardingMode, MssClamp, Protocol, SchedulerFlags, SchedulerKind, ServiceKey, Timeouts, Tunnel, VirtualAddress,
     Weight,
 };
-use crate::config::{BalanceConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
+use crate::config::{BalanceConfig, LocalPoolConfig, MarkConfig, RealServerConfig, ServiceConfig, SnatConfig};
 
 /// The version of the protocol. A daemon answers another version with [`ErrorKind::Version`].
 pub const VERSION: u32 = 1;
@@ -125,6 +125,12 @@ pub enum Request {
         service: ServiceName,
         /// Which real server.
         address: SocketAddr,
+    },
+    /// Make a local pool that does not exist.
+    #[serde(rename = "local.create")]
+    LocalCreate {
+        /// The pool, with its first addresses.
+        pool: LocalPoolConfig,
     },
     /// Add local addresses to a pool that exists.
     #[serde(rename = "local.add")]

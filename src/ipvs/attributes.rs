@@ -67,6 +67,10 @@ impl<'a> Attributes<'a> {
         Ok(self.array(kind)?.map(u32::from_ne_bytes))
     }
 
+    pub(super) fn u64(&self, kind: u16) -> Result<Option<u64>, Errno> {
+        Ok(self.array(kind)?.map(u64::from_ne_bytes))
+    }
+
     pub(super) fn be32(&self, kind: u16) -> Result<Option<u32>, Errno> {
         Ok(self.array(kind)?.map(u32::from_be_bytes))
     }

@@ -5,12 +5,14 @@
 //! asked for; a dump in datagrams of several messages and a last one that says so; an error with its request.
 
 mod read;
+mod tool;
 mod write;
 
 use std::num::NonZeroI32;
 
 use netlink_packet_core::{ErrorMessage, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 
+pub use self::tool::{Heard, Hearing, NotUnderstood, question};
 use self::write::{Generic, datagrams};
 use super::attributes::{Attributes, Builder};
 use super::command::{Answer, Command, Errno};

@@ -18,6 +18,7 @@ mod hugepages;
 mod icmp;
 mod ipv6;
 mod ipvsadm;
+mod ipvsadm_own;
 mod jumbo;
 mod links;
 mod marks;

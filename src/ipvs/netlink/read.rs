@@ -1,7 +1,10 @@
-//! Commands out of attributes, with the checks of `ip_vs_genl_parse_service` and its neighbours (ip_vs_ctl.c).
+//! Commands out of attributes, and the entries of listings, with the checks of `ip_vs_genl_parse_service` and its neighbours (ip_vs_ctl.c).
 
 use crate::ipvs::attributes::{AF_INET, AF_INET6, Attributes, family_of};
-use crate::ipvs::command::{Command, Daemon, Destination, Errno, Forwarding, Service, ServiceId, Timeouts, TunnelKind};
+use crate::ipvs::command::{
+    Command, Daemon, Destination, DestinationEntry, Errno, Forwarding, Service, ServiceEntry, ServiceId, Stats,
+    Timeouts, TunnelKind,
+};
 
 /// `IPVS_CMD_*`.
 pub(super) mod commands {
@@ -165,8 +168,13 @@ fn destination_key(attributes: &Attributes<'_>) -> Result<Command, Errno> {
 
 fn destination_of(attributes: &Attributes<'_>) -> Result<(ServiceId, Destination), Errno> {
     let (id, nest, family) = destination_nest(attributes)?;
+    Ok((id, destination_in(&nest, family)?))
+}
+
+/// A real server out of its nest.
+fn destination_in(nest: &Attributes<'_>, family: u16) -> Result<Destination, Errno> {
     let flags = nest.u32(destination::FWD_METHOD)?.ok_or(Errno::Invalid)?;
-    let destination = Destination {
+    Ok(Destination {
         address: nest.address(destination::ADDR, family)?.ok_or(Errno::Invalid)?,
         port: nest.be16(destination::PORT)?.ok_or(Errno::Invalid)?,
         forwarding: Forwarding::from_flags(flags).ok_or(Errno::Invalid)?,
@@ -178,11 +186,48 @@ fn destination_of(attributes: &Attributes<'_>) -> Result<(ServiceId, Destination
         weight: nest.u32(destination::WEIGHT)?.ok_or(Errno::Invalid)?.cast_signed(),
         upper_threshold: nest.u32(destination::U_THRESH)?.ok_or(Errno::Invalid)?,
         lower_threshold: nest.u32(destination::L_THRESH)?.ok_or(Errno::Invalid)?,
-    };
-    Ok((id, destination))
+    })
 }
 
-fn daemon_of(attributes: &Attributes<'_>, is_whole: bool) -> Result<Daemon, Errno> {
+/// A service that a listing tells of.
+pub(super) fn service_entry(attributes: &Attributes<'_>) -> Result<ServiceEntry, Errno> {
+    let (nest, _) = service_nest(attributes)?;
+    // How many real servers it has is not told.
+    Ok(ServiceEntry { service: service_of(attributes)?, destinations: 0, stats: stats(&nest, service::STATS64)? })
+}
+
+/// A real server that a listing tells of.
+pub(super) fn destination_entry(attributes: &Attributes<'_>) -> Result<DestinationEntry, Errno> {
+    let nest = attributes.nest(top::DEST)?.ok_or(Errno::Invalid)?;
+    let family = nest.u16(destination::ADDR_FAMILY)?.ok_or(Errno::Invalid)?;
+    Ok(DestinationEntry {
+        destination: destination_in(&nest, family)?,
+        active: nest.u32(destination::ACTIVE_CONNS)?.ok_or(Errno::Invalid)?,
+        inactive: nest.u32(destination::INACT_CONNS)?.ok_or(Errno::Invalid)?,
+        persistent: nest.u32(destination::PERSIST_CONNS)?.ok_or(Errno::Invalid)?,
+        stats: stats(&nest, destination::STATS64)?,
+    })
+}
+
+/// Counters and rates, as `write` lays them out.
+fn stats(entry: &Attributes<'_>, kind: u16) -> Result<Stats, Errno> {
+    let nest = entry.nest(kind)?.ok_or(Errno::Invalid)?;
+    let number = |kind| nest.u64(kind)?.ok_or(Errno::Invalid);
+    Ok(Stats {
+        connections: number(1)?,
+        in_packets: number(2)?,
+        out_packets: number(3)?,
+        in_bytes: number(4)?,
+        out_bytes: number(5)?,
+        connection_rate: number(6)?,
+        in_packet_rate: number(7)?,
+        out_packet_rate: number(8)?,
+        in_byte_rate: number(9)?,
+        out_byte_rate: number(10)?,
+    })
+}
+
+pub(super) fn daemon_of(attributes: &Attributes<'_>, is_whole: bool) -> Result<Daemon, Errno> {
     let nest = attributes.nest(top::DAEMON)?.ok_or(Errno::Invalid)?;
     let interface = nest.text(daemon::MCAST_IFN, LONGEST_NAME)?;
     let sync_id = nest.u32(daemon::SYNC_ID)?;
@@ -204,7 +249,7 @@ fn daemon_of(attributes: &Attributes<'_>, is_whole: bool) -> Result<Daemon, Errn
     })
 }
 
-fn timeouts(attributes: &Attributes<'_>) -> Result<Timeouts, Errno> {
+pub(super) fn timeouts(attributes: &Attributes<'_>) -> Result<Timeouts, Errno> {
     Ok(Timeouts {
         tcp: attributes.u32(top::TIMEOUT_TCP)?.unwrap_or(0),
         tcp_fin: attributes.u32(top::TIMEOUT_TCP_FIN)?.unwrap_or(0),

@@ -210,6 +210,81 @@ fn what_is_written_is_read_again() {
     }
 }
 
+/// What a tool hears where it asks for this and is answered so.
+fn heard(command: &Command, outcome: Result<Answer, Errno>) -> Result<Answer, i32> {
+    let request = only(&question(command, 7));
+    assert_eq!(request.asked, Ok(Asked::Command(command.clone())), "what is asked is understood");
+    let mut hearing = Hearing::new(command);
+    let mut datagrams = request.answers(outcome).into_iter();
+    loop {
+        match hearing.take(&datagrams.next().expect("the answer ends")).unwrap() {
+            Heard::Part => {}
+            Heard::All(answer) => {
+                assert_eq!(datagrams.next(), None, "nothing comes behind the end");
+                return answer;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tool_hears_what_it_asked_for() {
+    let service = Service {
+        id: vip(),
+        scheduler: "sh".to_owned(),
+        flags: 0x13,
+        flags_mask: u32::MAX,
+        timeout: 300,
+        netmask: 0xffff_ff00,
+        persistence_engine: Some("sip".to_owned()),
+    };
+    let mark = Service { id: ServiceId::Mark { is_ipv6: true, mark: 7 }, netmask: 64, ..service.clone() };
+    let destination = Destination {
+        address: "2001:db8::11".parse().unwrap(),
+        port: 8080,
+        forwarding: Forwarding::Tunnel,
+        tunnel: TunnelKind { kind: 1, port: 6080, flags: 1 },
+        weight: 100,
+        upper_threshold: 20,
+        lower_threshold: 10,
+    };
+    let daemon = Daemon { state: 1, interface: "eth0".to_owned(), sync_id: 7, ttl: 3, ..Daemon::default() };
+    let timeouts = Timeouts { tcp: 1, tcp_fin: 2, udp: 3 };
+    let key = (destination.address, destination.port);
+    for command in [
+        Command::AddService(service.clone()),
+        Command::EditService(mark.clone()),
+        Command::DeleteService(vip()),
+        Command::AddDestination(vip(), destination),
+        Command::EditDestination(mark.id, destination),
+        Command::DeleteDestination(vip(), key),
+        Command::StartDaemon(daemon.clone()),
+        Command::StopDaemon(daemon.clone()),
+        Command::SetTimeouts(timeouts),
+        Command::Zero(Some(vip())),
+        Command::Zero(None),
+        Command::Flush,
+    ] {
+        assert_eq!(heard(&command, Ok(Answer::Done)), Ok(Answer::Done), "{command:?}");
+        assert_eq!(heard(&command, Err(Errno::NoEntry)), Err(2), "{command:?}");
+    }
+    let stats = Stats { connections: 1 << 40, out_byte_rate: 5, ..Stats::default() };
+    let entry = ServiceEntry { service, destinations: 0, stats };
+    let other = ServiceEntry { service: mark, destinations: 0, stats: Stats::default() };
+    let real_server = DestinationEntry { destination, active: 1, inactive: 2, persistent: 3, stats };
+    for (command, answer) in [
+        (Command::ListServices, Answer::Services([vec![entry.clone(); 100], vec![other]].concat())),
+        (Command::ListServices, Answer::Services(Vec::new())),
+        (Command::GetService(vip()), Answer::Service(entry)),
+        (Command::ListDestinations(vip()), Answer::Destinations(vec![real_server; 100])),
+        (Command::ListDaemons, Answer::Daemons(vec![daemon])),
+        (Command::GetTimeouts, Answer::Timeouts(timeouts)),
+        (Command::GetInfo, Answer::Info { connection_table_size: 4096 }),
+    ] {
+        assert_eq!(heard(&command, Ok(answer.clone())), Ok(answer));
+    }
+}
+
 fn ids() -> impl Strategy<Value = ServiceId> {
     prop_oneof![
         (any::<u16>(), any::<IpAddr>(), any::<u16>()).prop_map(|(protocol, address, port)| ServiceId::Address {
@@ -257,6 +332,14 @@ proptest! {
         message.attributes.emit(&mut attributes);
         let request = only(&datagram(FAMILY, REQUEST, 5, &[service_nest(&[]), attributes]));
         prop_assert_eq!(request.asked, Ok(Asked::Command(Command::AddDestination(vip(), destination))));
+    }
+
+    #[test]
+    fn no_answer_is_too_strange(bytes in proptest::collection::vec(any::<u8>(), 0..300), command in 0_u8..20) {
+        for wanted in [Command::ListServices, Command::GetInfo, Command::Flush] {
+            let _ = Hearing::new(&wanted).take(&bytes);
+            let _ = Hearing::new(&wanted).take(&datagram(FAMILY, 0, command, std::slice::from_ref(&bytes)));
+        }
     }
 
     #[test]

@@ -7,11 +7,13 @@ use netlink_packet_core::{DoneMessage, NetlinkHeader, NetlinkPayload, NetlinkSer
 use super::read::{commands, daemon, destination, service, top};
 use super::{FAMILY, FAMILY_VERSION, GENERIC_HEADER_LEN, Message};
 use crate::ipvs::attributes::{Builder, family_of};
-use crate::ipvs::command::{Answer, Daemon, DestinationEntry, ServiceEntry, ServiceId, Stats, Timeouts, VERSION};
+use crate::ipvs::command::{
+    Answer, Daemon, Destination, DestinationEntry, Service, ServiceEntry, ServiceId, Stats, Timeouts, VERSION,
+};
 
 /// `IPVS_INFO_ATTR_*`.
-const INFO_VERSION: u16 = 1;
-const INFO_CONN_TAB_SIZE: u16 = 2;
+pub(super) const INFO_VERSION: u16 = 1;
+pub(super) const INFO_CONN_TAB_SIZE: u16 = 2;
 
 const NLM_F_MULTI: u16 = 2;
 
@@ -95,34 +97,58 @@ pub(super) fn messages(answer: &Answer) -> Vec<Generic> {
 }
 
 fn service_nest(entry: &ServiceEntry) -> Builder {
-    let named = &entry.service;
-    let nest = Builder::default().u16(service::AF, family_of(named.id.is_ipv6()));
-    let nest = match named.id {
+    service_settings(&entry.service)
+        .nest(service::STATS, &stats(&entry.stats))
+        .nest(service::STATS64, &stats64(&entry.stats))
+}
+
+/// What names a service.
+pub(super) fn service_name(id: &ServiceId) -> Builder {
+    let nest = Builder::default().u16(service::AF, family_of(id.is_ipv6()));
+    match *id {
         ServiceId::Mark { mark, .. } => nest.u32(service::FWMARK, mark),
         ServiceId::Address { protocol, address, port } => {
             nest.u16(service::PROTOCOL, protocol).address(service::ADDR, address).be16(service::PORT, port)
         }
-    };
-    let nest = nest.text(service::SCHED_NAME, &named.scheduler);
+    }
+}
+
+/// A service without its counters.
+pub(super) fn service_settings(named: &Service) -> Builder {
+    let nest = service_name(&named.id).text(service::SCHED_NAME, &named.scheduler);
     let nest = match &named.persistence_engine {
         Some(engine) => nest.text(service::PE_NAME, engine),
         None => nest,
     };
     let nest = nest
-        .bytes(service::FLAGS, &[named.flags.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat())
+        .bytes(service::FLAGS, &[named.flags.to_ne_bytes(), named.flags_mask.to_ne_bytes()].concat())
         .u32(service::TIMEOUT, named.timeout);
-    let nest = match named.id.is_ipv6() {
+    match named.id.is_ipv6() {
         false => nest.be32(service::NETMASK, named.netmask),
         true => nest.u32(service::NETMASK, named.netmask),
-    };
-    nest.nest(service::STATS, &stats(&entry.stats)).nest(service::STATS64, &stats64(&entry.stats))
+    }
 }
 
 fn destination_nest(entry: &DestinationEntry) -> Builder {
-    let named = &entry.destination;
+    destination_settings(&entry.destination)
+        .u32(destination::ACTIVE_CONNS, entry.active)
+        .u32(destination::INACT_CONNS, entry.inactive)
+        .u32(destination::PERSIST_CONNS, entry.persistent)
+        .nest(destination::STATS, &stats(&entry.stats))
+        .nest(destination::STATS64, &stats64(&entry.stats))
+}
+
+/// What names a real server.
+pub(super) fn destination_name(address: IpAddr, port: u16) -> Builder {
     Builder::default()
-        .address(destination::ADDR, named.address)
-        .be16(destination::PORT, named.port)
+        .u16(destination::ADDR_FAMILY, family_of(address.is_ipv6()))
+        .address(destination::ADDR, address)
+        .be16(destination::PORT, port)
+}
+
+/// A real server without its counters.
+pub(super) fn destination_settings(named: &Destination) -> Builder {
+    destination_name(named.address, named.port)
         .u32(destination::FWD_METHOD, named.forwarding as u32)
         .u32(destination::WEIGHT, named.weight.cast_unsigned())
         .bytes(destination::TUN_TYPE, &[named.tunnel.kind])
@@ -130,15 +156,9 @@ fn destination_nest(entry: &DestinationEntry) -> Builder {
         .u16(destination::TUN_FLAGS, named.tunnel.flags)
         .u32(destination::U_THRESH, named.upper_threshold)
         .u32(destination::L_THRESH, named.lower_threshold)
-        .u32(destination::ACTIVE_CONNS, entry.active)
-        .u32(destination::INACT_CONNS, entry.inactive)
-        .u32(destination::PERSIST_CONNS, entry.persistent)
-        .u16(destination::ADDR_FAMILY, family_of(named.address.is_ipv6()))
-        .nest(destination::STATS, &stats(&entry.stats))
-        .nest(destination::STATS64, &stats64(&entry.stats))
 }
 
-fn daemon_nest(running: &Daemon) -> Builder {
+pub(super) fn daemon_nest(running: &Daemon) -> Builder {
     let nest = Builder::default()
         .u32(daemon::STATE, running.state)
         .text(daemon::MCAST_IFN, &running.interface)
@@ -153,7 +173,7 @@ fn daemon_nest(running: &Daemon) -> Builder {
     }
 }
 
-fn timeout_attributes(timeouts: &Timeouts) -> Builder {
+pub(super) fn timeout_attributes(timeouts: &Timeouts) -> Builder {
     Builder::default()
         .u32(top::TIMEOUT_TCP, timeouts.tcp)
         .u32(top::TIMEOUT_TCP_FIN, timeouts.tcp_fin)
