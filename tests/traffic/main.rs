@@ -25,6 +25,7 @@ mod packets;
 mod path_mtu;
 mod path_mtu_probes;
 mod ports;
+mod recipes;
 mod restart;
 mod routing;
 mod schedulers;
