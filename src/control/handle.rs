@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{ErrorKind, LocalPoolRow, Outcome, Refusal, Reply, Request, Stats};
+use super::protocol::{ErrorKind, LocalPoolRow, Outcome, Refusal, Reply, Request, Stats, TrafficTotals};
 use super::sessions::SessionWalks;
 
 /// Asks a running control plane; ends with [`ErrorKind::Internal`] once that has ended.
@@ -45,6 +45,13 @@ impl<F, E> ControlHandle<F, E> {
         &self.walks
     }
 
+    /// What each worker has carried for services; none when the plane has ended.
+    pub async fn worker_traffic(&self) -> Option<Vec<TrafficTotals>> {
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::WorkerTraffic(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
     /// What `/metrics` is made of; none when the plane has ended.
     pub async fn measure(&self) -> Option<Measurements> {
         let (answer, answered) = oneshot::channel();
@@ -77,4 +84,5 @@ pub struct Measurements {
 pub(super) enum Job {
     Request(Box<Request>, oneshot::Sender<Outcome>),
     Measure(oneshot::Sender<Measurements>),
+    WorkerTraffic(oneshot::Sender<Vec<TrafficTotals>>),
 }

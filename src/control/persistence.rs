@@ -156,7 +156,9 @@ impl StateWriter {
 }
 
 fn write_synced(path: &Path, balance: &BalanceConfig) -> io::Result<()> {
-    let file = File::create(path)?;
+    // What the socket tells only those who may use it, the file tells only its owner.
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut buffer = io::BufWriter::with_capacity(1 << 16, file);
     serde_json::to_writer_pretty(&mut buffer, &StateFile { version: STATE_VERSION, balance })?;
     buffer.write_all(b"\n")?;
@@ -225,6 +227,8 @@ pub fn restore(store: &StateStore, file: BalanceConfig, discard: bool) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn balance(ports: &[u16]) -> BalanceConfig {
@@ -252,6 +256,7 @@ mod tests {
             fs::read_dir(directory.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["lock", "services.json"]);
+        assert_eq!(fs::metadata(store.file()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

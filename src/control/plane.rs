@@ -212,6 +212,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Job::Measure(answer) => {
                 let _ = answer.send(self.measure());
             }
+            Job::WorkerTraffic(answer) => {
+                let _ = answer.send(self.model.worker_traffic());
+            }
         }
     }
 

@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use super::protocol::{
     ErrorKind, Fragments, LocalAddressRow, LocalPoolRow, RealServerRow, Refusal, ServiceName, ServiceRow, Stats,
-    WorkerRow,
+    TrafficTotals, WorkerRow,
 };
 use super::refusal::list;
 use super::totals;
-use crate::balance::{ForwardingMode, LocalAddressSlot, ServiceKey};
+use crate::balance::{ForwardingMode, LocalAddressSlot, RealServerSlot, ServiceKey};
 use crate::forward::{DropReason, PuntClass};
 use crate::session::Capacity;
 use crate::telemetry::counters::{Counter, WorkerCounters};
@@ -101,6 +103,19 @@ impl Model {
 
     fn local_address_row(&self, address: std::net::IpAddr, slot: LocalAddressSlot, withdrawn: bool) -> LocalAddressRow {
         LocalAddressRow { address, ports_used: totals::local_ports_used(&self.counters, slot), withdrawn }
+    }
+
+    /// What each worker has carried for services since it started, removed ones included; source NAT is none.
+    pub fn worker_traffic(&self) -> Vec<TrafficTotals> {
+        let snat: HashSet<RealServerSlot> = self.snat_slots().collect();
+        let slots = (0..self.real_slots.high_water()).filter_map(|slot| u32::try_from(slot).ok()).map(RealServerSlot);
+        let slots: Vec<_> = slots.filter(|slot| !snat.contains(slot)).collect();
+        let of = |worker: &Arc<WorkerCounters>| {
+            let mut sum = TrafficTotals::default();
+            slots.iter().for_each(|&slot| sum += totals::worker_traffic(worker, slot));
+            sum
+        };
+        self.counters.iter().map(of).collect()
     }
 
     /// How many services there are.

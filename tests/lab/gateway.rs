@@ -164,6 +164,12 @@ impl Gateway {
         std::fs::read_to_string(self.directory.join("fullgate.log")).unwrap_or_default()
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "not every test looks at it")]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.directory.join("control.sock")

@@ -139,15 +139,14 @@ impl Director {
         text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
     }
 
-    /// CPU time that it and its children have used so far, to a hundredth of a second.
+    /// CPU time that it and its children have used so far.
     pub fn cpu_time(&self) -> Duration {
         let own = Pid::from_raw(self.child.id().cast_signed());
-        let ticks = self.children().into_iter().chain(own).map(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
-            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-            fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
+        let nanoseconds = self.children().into_iter().chain(own).filter_map(|pid| {
+            let text = std::fs::read_to_string(format!("/proc/{}/schedstat", pid.as_raw_pid())).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
         });
-        Duration::from_millis(ticks.sum::<u64>() * 10)
+        Duration::from_nanos(nanoseconds.sum())
     }
 
     /// What it logged so far.

@@ -20,6 +20,7 @@ mod ipv6;
 mod ipvsadm;
 mod jumbo;
 mod links;
+mod local_users;
 mod modes;
 mod packets;
 mod path_mtu;

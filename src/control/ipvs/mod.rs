@@ -3,7 +3,8 @@
 //! control socket with the same rights.
 //!
 //! A connection that sends netlink messages lives as long as its client's socket and keeps nothing between two of
-//! them, so that a client goes on with a daemon that was started anew. What is asked becomes requests of the control
+//! them, so that a client goes on with a daemon that was started anew. What a client asked and then left is not done: it
+//! was not answered in time and was told that IPVS is busy. What is asked becomes requests of the control
 //! protocol (`commands`); no client sees more than its own answers, and nonsense costs its sender only.
 
 mod commands;
@@ -53,6 +54,7 @@ where
     let director = Arc::new(Director::new(handle));
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let accept = async {
+        let mut was_full = false;
         loop {
             let connection = match listener.accept().await {
                 Ok(connection) => connection,
@@ -63,7 +65,12 @@ where
                 }
             };
             // Without a permit the connection ends here, and the client is told that IPVS is busy.
-            let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+            let permit = permits.clone().try_acquire_owned().ok();
+            if permit.is_none() && !was_full {
+                tracing::warn!("{CONNECTIONS} connections of IPVS tools are open: no more are taken");
+            }
+            was_full = permit.is_none();
+            let Some(permit) = permit else { continue };
             let director = Arc::clone(&director);
             tokio::spawn(async move {
                 if let Err(error) = converse(&connection, &director).await {
@@ -84,6 +91,10 @@ async fn converse<F, E>(connection: &Connection, director: &Director<F, E>) -> i
     loop {
         let length = connection.receive(&mut buffer).await?;
         let Some(datagram) = buffer.get(..length).filter(|datagram| !datagram.is_empty()) else { return Ok(()) };
+        // A client that waited in vain took it that nothing was done, and nothing is.
+        if connection.is_closed() {
+            return Ok(());
+        }
         match datagram.split_first_chunk::<8>() {
             Some((&OPTION, question)) => option(connection, director, question).await?,
             Some((&FILE, path)) => file(connection, director, path).await?,
@@ -161,6 +172,13 @@ async fn file<F, E>(connection: &Connection, director: &Director<F, E>, path: &[
             .total()
             .await
             .and_then(|total| file.write_all(proc_net::stats(&total).as_bytes()).map_err(|_| Errno::Failed)),
+        b"/proc/net/ip_vs_stats_percpu" => match (director.by_worker().await, director.total().await) {
+            (Ok(workers), Ok(total)) => {
+                let text = proc_net::stats_by_worker(&workers, &total);
+                file.write_all(text.as_bytes()).map_err(|_| Errno::Failed)
+            }
+            (Err(errno), _) | (_, Err(errno)) => Err(errno),
+        },
         b"/proc/net/ip_vs_conn" => director.write_connections(&mut file).await,
         _ => Err(Errno::NoEntry),
     };
