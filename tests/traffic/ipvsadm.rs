@@ -129,25 +129,6 @@ fn ways_to_real_servers_families_timeouts_and_daemons_are_kept() {
 }
 
 #[test]
-fn a_thousand_services_are_as_they_were_restored() {
-    let (lab, gateway) = lab_with_gateway(1);
-    let mut rules = String::new();
-    for service in 0..1_000_u32 {
-        let port = 10_000 + service;
-        rules.push_str(&format!("-A -t 10.0.0.100:{port} -s rr\n"));
-        for server in 11..15 {
-            rules.push_str(&format!("-a -t 10.0.0.100:{port} -r 10.1.0.{server}:80 -m -w 1\n"));
-        }
-    }
-    gateway.ipvsadm_restore(&lab.gateway, &rules);
-    let saved = gateway.ipvsadm(&lab.gateway, "-S -n");
-    let (mut saved, mut expected) = (lines(&saved), lines(&rules));
-    saved.sort();
-    expected.sort();
-    assert_eq!(saved, expected);
-}
-
-#[test]
 fn a_tool_is_told_that_the_gateway_is_away_and_goes_on_when_it_is_back() {
     let (lab, mut gateway) = lab_with_gateway(1);
     gateway.ipvsadm(&lab.gateway, "-A -t 10.0.0.100:80");

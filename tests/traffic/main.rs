@@ -9,6 +9,7 @@ mod lab;
 
 mod announcements;
 mod bond;
+mod bulk;
 mod changes;
 mod counts;
 mod fragments;
@@ -17,6 +18,7 @@ mod http;
 mod hugepages;
 mod icmp;
 mod ipv6;
+mod ipvs_interfaces;
 mod ipvsadm;
 mod jumbo;
 mod links;
