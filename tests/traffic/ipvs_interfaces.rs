@@ -115,19 +115,22 @@ fn files_of_proc_net_tell_what_there_is() {
     assert!(!output.status.success(), "a file that there is not");
 }
 
+/// A FULLNAT service whose real servers are checked every second.
+fn two_real_servers() -> String {
+    let real_server = |address: &str| {
+        format!("real_server {address} 80 {{\n weight 1\n TCP_CHECK {{\n connect_timeout 1\n retry 0\n }}\n}}\n")
+    };
+    let real_servers = real_server("10.1.0.11") + &real_server("10.1.0.12");
+    let service = "delay_loop 1\n lb_algo rr\n lb_kind NAT\n flag-3\n protocol TCP";
+    format!("virtual_server 10.0.0.100 80 {{\n {service}\n{real_servers}}}\n")
+}
+
 /// Stopped, as a daemon is that hangs: it takes connections and messages, and answers nothing.
 #[test]
 fn a_hung_gateway_is_busy_after_ten_seconds_and_keepalived_goes_on_when_it_is_back() {
     let (lab, gateway) = lab_with_gateway("[0]");
     let mut servers: Vec<_> = web_servers(&lab).into_iter().map(Some).collect();
-    let real_server = |address: &str| {
-        format!("real_server {address} 80 {{\n weight 1\n TCP_CHECK {{\n connect_timeout 1\n retry 0\n }}\n}}\n")
-    };
-    let text = format!(
-        "virtual_server 10.0.0.100 80 {{\n delay_loop 1\n lb_algo rr\n lb_kind NAT\n flag-3\n protocol TCP\n{}{}}}\n",
-        real_server("10.1.0.11"),
-        real_server("10.1.0.12")
-    );
+    let text = two_real_servers();
     let mut keepalived = Director::keepalived(&gateway, &lab.gateway, lab.path(), &text);
     let rules = |count: usize| {
         wait_for(&format!("{count} rules"), PATIENCE, || {
@@ -152,6 +155,21 @@ fn a_hung_gateway_is_busy_after_ten_seconds_and_keepalived_goes_on_when_it_is_ba
     assert_eq!(get_many(&lab.client, vip(80), 4).0, [("rs0".into(), 4)].into());
     let used = keepalived.cpu_time() - before;
     assert!(keepalived.is_running() && used < Duration::from_secs(1), "keepalived used {used:?}");
+}
+
+#[test]
+fn keepalived_starts_with_the_gateway_only() {
+    let (lab, mut gateway) = lab_with_gateway("[0]");
+    gateway.signal(Signal::TERM);
+    gateway.wait(PATIENCE);
+    let text = two_real_servers();
+    let mut early = Director::keepalived(&gateway, &lab.gateway, lab.path(), &text);
+    wait_for("keepalived to give up", PATIENCE, || (!early.is_running()).then_some(()));
+    let gateway = Gateway::start(&lab, &Configuration::two_arm());
+    let _keepalived = Director::keepalived(&gateway, &lab.gateway, lab.path(), &text);
+    wait_for("its service", PATIENCE, || {
+        gateway.ipvsadm(&lab.gateway, "-S -n").starts_with("-A -t 10.0.0.100:80").then_some(())
+    });
 }
 
 /// What `ipvsadm -L` says that cannot fall back to socket options.
