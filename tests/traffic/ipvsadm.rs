@@ -87,6 +87,9 @@ fn what_is_wrong_is_refused_with_the_kernels_errors() {
     assert_eq!(refused("-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m"), "Destination already exists");
     assert_eq!(refused("-d -t 10.0.0.100:80 -r 10.1.0.12:80"), "No such destination");
     assert_eq!(refused("-e -t 10.0.0.100:80 -r 10.1.0.12:80 -m"), "No such destination");
+    // The gateway's own host is no real server.
+    let said = refused("-a -t 10.0.0.100:80 -r 127.0.0.1 -g");
+    assert!(said.contains("address not unicast"), "{said}");
     // Nothing of this left anything behind.
     assert_eq!(ipvsadm("-S -n"), "-A -t 10.0.0.100:80 -s wlc\n-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m -w 1\n");
 }

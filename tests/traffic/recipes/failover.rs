@@ -80,8 +80,9 @@ fn keepalived(directory: &Path, vrrp: &str) -> String {
     let script = script.display();
     let notify_vrrp =
         format!("state MASTER\n    notify_master \"{script} master\"\n    notify_backup \"{script} backup\"\n");
-    let notify_service =
-        format!("protocol TCP\n    quorum_up \"{script} quorum up\"\n    quorum_down \"{script} quorum down\"\n");
+    let notify_service = format!(
+        "protocol TCP\n    quorum 1\n    hysteresis 0\n    quorum_up \"{script} quorum up\"\n    quorum_down \"{script} quorum down\"\n"
+    );
     let notify_real = |weight| {
         format!(
             "weight {weight}\n        notify_up \"{script} {weight} up\"\n        notify_down \"{script} {weight} down\"\n"
