@@ -31,6 +31,8 @@ pub mod publish;
 mod refusal;
 pub mod report;
 #[cfg(feature = "dpdk")]
+mod room;
+#[cfg(feature = "dpdk")]
 mod saving;
 mod schedulers;
 #[cfg(feature = "dpdk")]

@@ -9,6 +9,18 @@ use crate::lab::{Configuration, Gateway, Lab, Load, Nginx};
 /// Times are asked for in a release build only, which is what users have.
 const SERVICES: u32 = if cfg!(debug_assertions) { 500 } else { 3_000 };
 
+/// Looks three times, of which the quickest counts: others use the machine, too.
+fn looked<T>(what: &str, limit: Duration, look: impl Fn() -> T) -> T {
+    let once = || {
+        let started = Instant::now();
+        (look(), started.elapsed())
+    };
+    let (seen, took) = [once(), once(), once()].into_iter().min_by_key(|(_, took)| *took).unwrap();
+    println!("{what}: {took:?}");
+    assert!(cfg!(debug_assertions) || took < limit, "{what} took {took:?}");
+    seen
+}
+
 /// Does something, says how long it took, and in a release build asks that it took no longer than this.
 fn timed<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
@@ -54,9 +66,9 @@ fn thousands_of_services_come_and_go_while_traffic_flows() {
     let (drops, served) = (gateway.stats().drops, load.done());
 
     timed("restoring", Duration::from_secs(10), || gateway.ipvsadm_restore(&lab.gateway, &rules));
-    let saved = timed("saving", Duration::from_secs(2), || gateway.ipvsadm(&lab.gateway, "-S -n"));
+    let saved = looked("saving", Duration::from_secs(1), || gateway.ipvsadm(&lab.gateway, "-S -n"));
     assert_eq!(sorted(&saved), sorted(&format!("{own}{rules}")));
-    let listed = timed("listing", Duration::from_secs(1), || gateway.ipvsadm(&lab.gateway, "-L -n"));
+    let listed = looked("listing", Duration::from_secs(1), || gateway.ipvsadm(&lab.gateway, "-L -n"));
     assert_eq!(listed.lines().count(), saved.lines().count() + 3);
     // `ipvsadm -S -n | ipvsadm -R` onto nothing: all but the service that carries the load goes first.
     let others: Vec<_> = saved.lines().filter(|line| !own.contains(line.trim_end())).collect();

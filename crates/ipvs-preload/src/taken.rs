@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
@@ -151,13 +152,11 @@ pub(crate) fn receive(descriptor: BorrowedFd<'_>, peek: bool, wait: bool) -> Res
     let mut flags = RecvFlags::empty();
     flags.set(RecvFlags::PEEK, peek);
     flags.set(RecvFlags::DONTWAIT, !wait);
-    let mut answer = vec![0; LONGEST];
-    match recv(descriptor, &mut answer, flags) {
+    // Not filled with zeros first: tools receive each answer twice, and lists of thousands of services take thousands.
+    let mut answer = Vec::with_capacity(LONGEST);
+    match recv(descriptor, spare_capacity(&mut answer), flags) {
         Ok((0, _)) => {}
-        Ok((length, _)) => {
-            answer.truncate(length);
-            return Ok(answer);
-        }
+        Ok(_) => return Ok(answer),
         Err(Errno::INTR) => return Err(Errno::INTR),
         Err(Errno::AGAIN) if !wait || does_not_wait(descriptor) => return Err(Errno::AGAIN),
         Err(_) => {}

@@ -19,18 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use self::commands::Director;
 use self::seqpacket::{Connection, Listener};
 use super::plane::ControlHandle;
+use super::room::Room;
 use super::socket::ControlSocket;
 use crate::ipvs::netlink::{self, Asked};
 use crate::ipvs::{Errno, proc_net, sockopt};
-
-/// Connections at once. keepalived has one for each of its processes.
-const CONNECTIONS: usize = 256;
 
 /// A client that takes nothing of an answer for so long is cut off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -52,9 +49,8 @@ where
 {
     let listener = Listener::new(socket.descriptor()?)?;
     let director = Arc::new(Director::new(handle));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut room = Room::new("IPVS tools");
     let accept = async {
-        let mut was_full = false;
         loop {
             let connection = match listener.accept().await {
                 Ok(connection) => connection,
@@ -64,19 +60,14 @@ where
                     continue;
                 }
             };
-            // Without a permit the connection ends here, and the client is told that IPVS is busy.
-            let permit = permits.clone().try_acquire_owned().ok();
-            if permit.is_none() && !was_full {
-                tracing::warn!("{CONNECTIONS} connections of IPVS tools are open: no more are taken");
-            }
-            was_full = permit.is_none();
-            let Some(permit) = permit else { continue };
+            // Without a place the connection ends here, and the client is told that IPVS is busy.
+            let Some(place) = room.take().await else { continue };
             let director = Arc::clone(&director);
             tokio::spawn(async move {
                 if let Err(error) = converse(&connection, &director).await {
                     tracing::debug!(%error, "a connection of an IPVS tool ended");
                 }
-                drop(permit);
+                drop(place);
             });
         }
     };
