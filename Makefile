@@ -51,6 +51,7 @@ test-pure:
 	$(CARGO) test $(LOCKED) --package pages --features map
 	$(CARGO) test $(LOCKED) --package ipvs-preload
 
+# FULLGATE_SOAK_MINUTES=10 has the test of keepalived with a gateway that is killed every 20 s go on for so long.
 test-root:
 	@[[ $$EUID == 0 ]] || { echo "make test: network namespaces need root: sudo make test" >&2; exit 1; }
 	RUST_TEST_THREADS=$(LAB_THREADS) $(CARGO) test $(LOCKED)
@@ -90,10 +91,14 @@ install: ## install the built binary, man pages, completions, units, configurati
 		install -d "$$(dirname "$(DESTDIR)$(PREFIX)/$${shell#*:}")"; \
 		target/release/fullgate completion "$${shell%%:*}" >"$(DESTDIR)$(PREFIX)/$${shell#*:}"; \
 	done
-	install -m 644 dpdk-config/*.toml dpdk-config/bird.conf $(DESTDIR)$(SYSCONF)/examples/
+	install -m 644 dpdk-config/* $(DESTDIR)$(SYSCONF)/examples/
 	install -m 644 hugepage-setup/hugepages.conf $(DESTDIR)$(SYSCONF)/examples/
 	for unit in fullgate fullgate-hugepages; do \
 		sed 's|/usr/bin/fullgate|$(PREFIX)/bin/fullgate|' hugepage-setup/$$unit.service >$(DESTDIR)$(UNITS)/$$unit.service; \
+	done
+	for unit in keepalived ldirectord; do \
+		install -d $(DESTDIR)$(SYSCONF)/examples/$$unit.service.d; \
+		sed 's|/usr/lib/fullgate|$(PREFIX)/lib/fullgate|' hugepage-setup/$$unit.service.d/fullgate.conf >$(DESTDIR)$(SYSCONF)/examples/$$unit.service.d/fullgate.conf; \
 	done
 	@echo "next: $(SYSCONF)/fullgate.toml and $(SYSCONF)/hugepages.conf after the examples beside them, then systemctl daemon-reload and systemctl enable --now fullgate"
 

@@ -66,3 +66,48 @@ fn a_wrong_key_in_an_example_is_found() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("wrong.toml:{line}:")) && said.contains("\"capacity\""), "{said}");
 }
+
+#[test]
+fn keepalived_takes_its_examples() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        let file = directory.path().join("keepalived.conf");
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new("keepalived").arg("-t").arg("-f").arg(&file).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for name in ["keepalived-dr.conf", "keepalived-fullnat.conf"] {
+        let example = text(&format!("dpdk-config/{name}"));
+        assert_eq!(check(&example), (true, String::new()), "{name}");
+        assert!(!check(&example.replace("delay_loop", "delay_lop")).0, "{name}: what is wrong is found");
+    }
+}
+
+/// Debian's units with the drop-ins that `make install` puts beside the examples.
+#[test]
+fn drop_ins_for_debians_units_are_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let units = directory.path();
+    std::fs::write(units.join("fullgate.service"), text("hugepage-setup/fullgate.service")).unwrap();
+    std::fs::write(units.join("fullgate-hugepages.service"), text("hugepage-setup/fullgate-hugepages.service"))
+        .unwrap();
+    for name in ["keepalived", "ldirectord"] {
+        let unit = units.join(format!("{name}.service"));
+        std::fs::copy(format!("/lib/systemd/system/{name}.service"), &unit).unwrap();
+        let drop_in = text(&format!("hugepage-setup/{name}.service.d/fullgate.conf"));
+        std::fs::create_dir(units.join(format!("{name}.service.d"))).unwrap();
+        std::fs::write(units.join(format!("{name}.service.d/fullgate.conf")), &drop_in).unwrap();
+        for line in ["Requires=fullgate.service", "Environment=LD_PRELOAD=/usr/lib/fullgate/libfullgate_ipvs.so"] {
+            assert!(drop_in.lines().any(|each| each == line), "{name}: {line}");
+        }
+        let mut verify = Command::new("systemd-analyze");
+        let output = verify
+            .args(["verify", "--man=no"])
+            .arg(&unit)
+            .env("SYSTEMD_UNIT_PATH", format!("{}:", units.display()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains(".service.d"), "{name}: {said}");
+    }
+}

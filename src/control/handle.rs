@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{ErrorKind, LocalPoolRow, Outcome, Refusal, Reply, Request, Stats};
+use super::protocol::{ErrorKind, LocalPoolRow, Outcome, Refusal, Reply, Request, Stats, TrafficTotals};
 use super::sessions::SessionWalks;
 use crate::balance::ServiceTable;
 
@@ -55,6 +55,13 @@ impl<F, E> ControlHandle<F, E> {
         answered.await.map_err(|_| Refusal::new(ErrorKind::Internal, "the gateway is stopping"))
     }
 
+    /// What each worker has carried for services; none when the plane has ended.
+    pub async fn worker_traffic(&self) -> Option<Vec<TrafficTotals>> {
+        let (answer, answered) = oneshot::channel();
+        self.jobs.send(Job::WorkerTraffic(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
     /// What `/metrics` is made of; none when the plane has ended.
     pub async fn measure(&self) -> Option<Measurements> {
         let (answer, answered) = oneshot::channel();
@@ -88,4 +95,5 @@ pub(super) enum Job {
     Request(Box<Request>, oneshot::Sender<Outcome>),
     Measure(oneshot::Sender<Measurements>),
     Services(oneshot::Sender<Arc<ServiceTable>>),
+    WorkerTraffic(oneshot::Sender<Vec<TrafficTotals>>),
 }

@@ -33,6 +33,8 @@ mod refusal;
 pub mod report;
 mod rule_list;
 #[cfg(feature = "dpdk")]
+mod room;
+#[cfg(feature = "dpdk")]
 mod saving;
 mod schedulers;
 #[cfg(feature = "dpdk")]

@@ -214,7 +214,9 @@ impl StateWriter {
 }
 
 fn write_synced(path: &Path, balance: &BalanceConfig, timeouts: KeptTimeouts) -> io::Result<()> {
-    let file = File::create(path)?;
+    // What the socket tells only those who may use it, the file tells only its owner.
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut buffer = io::BufWriter::with_capacity(1 << 16, file);
     serde_json::to_writer_pretty(&mut buffer, &StateFile { version: STATE_VERSION, balance, timeouts })?;
     buffer.write_all(b"\n")?;
@@ -298,6 +300,8 @@ pub fn restore_timeouts(store: &StateStore, file: Timeouts) -> Result<KeptTimeou
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn balance(ports: &[u16]) -> BalanceConfig {
@@ -325,6 +329,7 @@ mod tests {
             fs::read_dir(directory.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["lock", "services.json"]);
+        assert_eq!(fs::metadata(store.file()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

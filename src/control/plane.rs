@@ -86,7 +86,7 @@ pub struct Parts<F, E, P, H> {
 }
 
 /// When the next table may be made. Making one takes time in proportion to the configuration; the plane spends at
-/// most a third of its time on it, which is nothing to notice with hundreds of services, and makes tens of thousands
+/// most a tenth of its time on it, which is nothing to notice with hundreds of services, and makes tens of thousands
 /// of changes in a row cost as many tables as there is time for instead of one each.
 #[derive(Debug)]
 struct Pace {
@@ -226,6 +226,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Job::Measure(answer) => {
                 let _ = answer.send(self.measure());
             }
+            Job::WorkerTraffic(answer) => {
+                let _ = answer.send(self.model.worker_traffic());
+            }
         }
     }
 
@@ -339,7 +342,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             let table = self.model.compile(self.timeouts);
             self.publisher.publish_services(Arc::new(table));
             let after = Instant::now();
-            self.pace = Pace { earliest: after + 2 * (after - before), due: false };
+            self.pace = Pace { earliest: after + 9 * (after - before), due: false };
             self.expect_exchange();
         }
     }

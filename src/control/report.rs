@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use super::protocol::{
     ErrorKind, Fragments, LocalAddressRow, LocalPoolRow, Persistence, RealServerRow, Refusal, ServiceName, ServiceRow,
-    Stats, WorkerRow,
+    Stats, TrafficTotals, WorkerRow,
 };
 use super::refusal::list;
 use super::totals;
-use crate::balance::{ForwardingMode, LocalAddressSlot, ServiceKey};
+use crate::balance::{ForwardingMode, LocalAddressSlot, RealServerSlot, ServiceKey};
 use crate::forward::{DropReason, PuntClass};
 use crate::session::Capacity;
 use crate::telemetry::counters::{Counter, WorkerCounters};
@@ -111,6 +113,19 @@ impl Model {
     /// What there is of persistence besides what workers count.
     pub fn persistence(&self, counted: Persistence) -> Persistence {
         Persistence { templates: self.templates.len(), capacity: self.templates.capacity(), ..counted }
+    }
+
+    /// What each worker has carried for services since it started, removed ones included; source NAT is none.
+    pub fn worker_traffic(&self) -> Vec<TrafficTotals> {
+        let snat: HashSet<RealServerSlot> = self.snat_slots().collect();
+        let slots = (0..self.real_slots.high_water()).filter_map(|slot| u32::try_from(slot).ok()).map(RealServerSlot);
+        let slots: Vec<_> = slots.filter(|slot| !snat.contains(slot)).collect();
+        let of = |worker: &Arc<WorkerCounters>| {
+            let mut sum = TrafficTotals::default();
+            slots.iter().for_each(|&slot| sum += totals::worker_traffic(worker, slot));
+            sum
+        };
+        self.counters.iter().map(of).collect()
     }
 
     /// How many services there are.

@@ -5,22 +5,18 @@
 //! nobody else. Long lines are parsed and written off the control thread.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::line;
 use super::plane::ControlHandle;
 use super::protocol::{ErrorKind, MAX_LINE, Outcome, Refusal, Reply, Request};
+use super::room::{CONNECTIONS, Room};
 use super::socket::ControlSocket;
-
-/// Connections at once.
-const CONNECTIONS: usize = 256;
 
 /// A client that takes nothing of a reply for so long is cut off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -36,7 +32,7 @@ where
     E: Send + Sync + 'static,
 {
     let listener = UnixListener::from_std(socket.descriptor()?.into())?;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut room = Room::new("the control socket's clients");
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -46,17 +42,17 @@ where
                 continue;
             }
         };
-        match permits.clone().try_acquire_owned() {
-            Ok(permit) => {
+        match room.take().await {
+            Some(place) => {
                 let handle = handle.clone();
                 tokio::spawn(async move {
                     if let Err(error) = converse(stream, &handle).await {
                         tracing::debug!(%error, "a control connection ended");
                     }
-                    drop(permit);
+                    drop(place);
                 });
             }
-            Err(_) => refuse(&stream),
+            None => refuse(&stream),
         }
     }
 }

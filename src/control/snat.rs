@@ -135,6 +135,12 @@ impl Model {
         self.departed_snat.push(DepartedSnat { name: config.name, slot, since: self.generation + 1 });
     }
 
+    /// The slots of all rules, also of removed ones that sessions still count on.
+    pub(super) fn snat_slots(&self) -> impl Iterator<Item = RealServerSlot> {
+        let departed = self.departed_snat.iter().map(|departed| departed.slot);
+        self.snat.iter().map(|entry| entry.slot).chain(departed)
+    }
+
     /// Whether a new rule of this name gets the slot of a removed one.
     pub(super) fn has_departed_snat(&self, name: &str) -> bool {
         self.departed_snat.iter().any(|departed| departed.name == name)

@@ -47,18 +47,20 @@ pub struct Connections {
 /// What all workers have ever counted on a real-server slot. Slots beyond a worker's counters count as 0.
 pub fn real_server_traffic(counters: &[Arc<WorkerCounters>], slot: RealServerSlot) -> TrafficTotals {
     let mut sum = TrafficTotals::default();
-    for worker in counters {
-        if let Some(own) = worker.real_servers.get(slot.0 as usize) {
-            sum += TrafficTotals {
-                connections: own.connections.get(),
-                in_packets: own.inbound.packets.get(),
-                in_bytes: own.inbound.bytes.get(),
-                out_packets: own.outbound.packets.get(),
-                out_bytes: own.outbound.bytes.get(),
-            };
-        }
-    }
+    counters.iter().for_each(|worker| sum += worker_traffic(worker, slot));
     sum
+}
+
+/// What one worker has ever counted on a real-server slot.
+pub fn worker_traffic(worker: &WorkerCounters, slot: RealServerSlot) -> TrafficTotals {
+    let Some(own) = worker.real_servers.get(slot.0 as usize) else { return TrafficTotals::default() };
+    TrafficTotals {
+        connections: own.connections.get(),
+        in_packets: own.inbound.packets.get(),
+        in_bytes: own.inbound.bytes.get(),
+        out_packets: own.outbound.packets.get(),
+        out_bytes: own.outbound.bytes.get(),
+    }
 }
 
 /// The sessions of a real-server slot now.

@@ -1,5 +1,6 @@
-//! The files `/proc/net/ip_vs`, `ip_vs_stats` and `ip_vs_conn`, as the kernel writes them (`ip_vs_info_seq_show` and
-//! `ip_vs_stats_show` in ip_vs_ctl.c, `ip_vs_conn_seq_show` in ip_vs_conn.c): addresses and ports in hexadecimal.
+//! The files `/proc/net/ip_vs`, `ip_vs_stats`, `ip_vs_stats_percpu` and `ip_vs_conn`, as the kernel writes them
+//! (`ip_vs_info_seq_show`, `ip_vs_stats_show` and `ip_vs_stats_percpu_show` in ip_vs_ctl.c, `ip_vs_conn_seq_show` in
+//! ip_vs_conn.c): addresses and ports in hexadecimal.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -62,20 +63,38 @@ pub fn stats(total: &Stats) -> String {
     format!(
         "   Total Incoming Outgoing         Incoming         Outgoing\n   \
          Conns  Packets  Packets            Bytes            Bytes\n\
-         {:8X} {:8X} {:8X} {:16X} {:16X}\n\n \
+         {}\n\n \
          Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n\
-         {:8X} {:8X} {:8X} {:16X} {:16X}\n",
-        total.connections,
-        total.in_packets,
-        total.out_packets,
-        total.in_bytes,
-        total.out_bytes,
-        total.connection_rate,
-        total.in_packet_rate,
-        total.out_packet_rate,
-        total.in_byte_rate,
-        total.out_byte_rate
+         {}\n",
+        counters(total),
+        rates(total)
     )
+}
+
+/// `/proc/net/ip_vs_stats_percpu`: a line for each worker, which stands for a CPU, and one for all together.
+pub fn stats_by_worker(workers: &[Stats], total: &Stats) -> String {
+    let mut text = String::from(
+        "       Total Incoming Outgoing         Incoming         Outgoing\n\
+         CPU    Conns  Packets  Packets            Bytes            Bytes\n",
+    );
+    for (worker, stats) in workers.iter().enumerate() {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{worker:3X} {}", counters(stats));
+    }
+    let _ = writeln!(text, "  ~ {}\n", counters(total));
+    text.push_str("     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n");
+    let _ = writeln!(text, "    {}", rates(total));
+    text
+}
+
+fn counters(stats: &Stats) -> String {
+    let Stats { connections, in_packets, out_packets, in_bytes, out_bytes, .. } = stats;
+    format!("{connections:8X} {in_packets:8X} {out_packets:8X} {in_bytes:16X} {out_bytes:16X}")
+}
+
+fn rates(stats: &Stats) -> String {
+    let Stats { connection_rate, in_packet_rate, out_packet_rate, in_byte_rate, out_byte_rate, .. } = stats;
+    format!("{connection_rate:8X} {in_packet_rate:8X} {out_packet_rate:8X} {in_byte_rate:16X} {out_byte_rate:16X}")
 }
 
 /// The first line of `/proc/net/ip_vs_conn`.
@@ -185,5 +204,22 @@ mod tests {
         let text = stats(&Stats { connections: 10, in_packets: 255, in_bytes: 65_536, ..Stats::default() });
         assert_eq!(text.lines().nth(2), Some("       A       FF        0            10000                0"));
         assert!(text.lines().all(|line| line.len() <= 62), "{text}");
+    }
+
+    #[test]
+    fn workers_are_the_lines_of_cpus() {
+        let worker = |connections| Stats { connections, in_packets: 17, in_bytes: 4096, ..Stats::default() };
+        let total = Stats { connections: 30, in_packet_rate: 3, ..Stats::default() };
+        let text = stats_by_worker(&[worker(10), worker(20)], &total);
+        let expected = "       Total Incoming Outgoing         Incoming         Outgoing
+CPU    Conns  Packets  Packets            Bytes            Bytes
+  0        A       11        0             1000                0
+  1       14       11        0             1000                0
+  ~       1E        0        0                0                0
+
+     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s
+           0        3        0                0                0
+";
+        assert_eq!(text, expected);
     }
 }

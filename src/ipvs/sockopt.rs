@@ -135,7 +135,8 @@ impl Question {
                 let head: ServicesHead = leading(buffer)?;
                 Self::Services { room: room_for(size_of_val(&head), size_of::<ServiceRecord>(), head.services)? }
             }
-            GET_SERVICE if length == size_of::<ServiceRecord>() => Self::Service(leading::<ServiceUser>(buffer)?.id()),
+            // ipvsadm's own record is longer.
+            GET_SERVICE if length >= size_of::<ServiceRecord>() => Self::Service(leading::<ServiceUser>(buffer)?.id()),
             GET_DESTS => {
                 let head: DestinationsHead = leading(buffer)?;
                 let room = room_for(size_of_val(&head), size_of::<DestinationRecord>(), head.destinations)?;

@@ -78,6 +78,11 @@ pub struct Load {
 impl Load {
     /// Starts `threads` of them in the client's namespace.
     pub fn start(client: &Namespace, target: impl Into<SocketAddr>, threads: usize) -> Self {
+        Self::start_paced(client, target, threads, Duration::ZERO)
+    }
+
+    /// Starts them with a pause of this length after each answer.
+    pub fn start_paced(client: &Namespace, target: impl Into<SocketAddr>, threads: usize, pause: Duration) -> Self {
         let target = target.into();
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let one = |_| {
@@ -89,6 +94,7 @@ impl Load {
                         Ok(_) => drop(done.fetch_add(1, Ordering::Relaxed)),
                         Err(error) => failures.push(error.to_string()),
                     }
+                    std::thread::sleep(pause);
                 }
                 failures
             })

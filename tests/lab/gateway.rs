@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fullgate::control::protocol::{Outcome, Refusal, Reply, Request, SessionFilter, SessionRow, Stats};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Lab, PATIENCE, VIP, wait_for};
+use super::{Lab, Namespace, PATIENCE, VIP, wait_for};
 
 /// The binary under test.
 pub const FULLGATE: &str = env!("CARGO_BIN_EXE_fullgate");
@@ -130,7 +130,12 @@ pub struct Gateway {
 impl Gateway {
     /// Starts it in the lab's gateway namespace and waits until it answers; panics with its log if it ends.
     pub fn start(lab: &Lab, configuration: &Configuration) -> Self {
-        let mut gateway = Self::launch(lab, configuration);
+        Self::start_in(&lab.gateway, lab.path(), configuration)
+    }
+
+    /// Starts one in a namespace, with its files in `directory`, and waits until it answers.
+    pub fn start_in(namespace: &Namespace, directory: &Path, configuration: &Configuration) -> Self {
+        let mut gateway = Self::launch(namespace, directory, configuration);
         let deadline = Instant::now() + PATIENCE;
         while gateway.try_ask(&Request::Status {}).is_none() {
             if let Some(status) = gateway.child.try_wait().unwrap() {
@@ -143,20 +148,26 @@ impl Gateway {
     }
 
     /// Starts it without waiting.
-    pub fn launch(lab: &Lab, configuration: &Configuration) -> Self {
-        let directory = lab.path().to_owned();
+    fn launch(namespace: &Namespace, directory: &Path, configuration: &Configuration) -> Self {
+        let directory = directory.to_owned();
         std::fs::create_dir_all(directory.join("state")).unwrap();
         std::fs::write(directory.join("fullgate.toml"), configuration.text(&directory)).unwrap();
         let log = File::options().create(true).append(true).open(directory.join("fullgate.log")).unwrap();
-        let mut command = lab.gateway.command(FULLGATE);
+        let mut command = namespace.command(FULLGATE);
         command.args(["run", "--config"]).arg(directory.join("fullgate.toml"));
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        Self { child, directory, namespace: lab.gateway.name().to_owned() }
+        Self { child, directory, namespace: namespace.name().to_owned() }
     }
 
     /// What it logged so far, over all its starts in this lab.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("fullgate.log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    #[allow(dead_code, reason = "not every test looks at it")]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its socket.

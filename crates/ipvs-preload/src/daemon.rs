@@ -21,6 +21,9 @@ const SOCKET_VARIABLE: &str = "FULLGATE_IPVS_SOCKET";
 /// Where the daemon's socket is with its default configuration.
 const DEFAULT_SOCKET: &str = "/run/fullgate/control.ipvs.sock";
 
+/// Where it is `options`, programs are told that there is no netlink family, and use socket options if they can.
+const INTERFACE_VARIABLE: &str = "FULLGATE_IPVS_INTERFACE";
+
 /// A daemon that says nothing for so long is taken for hung.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,11 @@ const FILE: [u8; 8] = *b"FGFILE01";
 
 /// Bytes of the buffer of a `getsockopt` that say what is asked: those of the largest structure that any begins with.
 const OPTION_HEAD: usize = 104;
+
+/// Whether programs are to use the older interface.
+pub(crate) fn has_options_only() -> bool {
+    std::env::var_os(INTERFACE_VARIABLE).is_some_and(|value| value == "options")
+}
 
 /// A new connection, or the reason why there is none.
 pub(crate) fn dial() -> Result<OwnedFd, Errno> {

@@ -100,11 +100,15 @@ pub unsafe extern "C" fn sendmsg(descriptor: c_int, message: *const msghdr, flag
         // SAFETY: the caller's promise.
         && let Some(bytes) = unsafe { bytes_of(message) }
     {
+        let asks_for_ipvs = netlink::asks_for_ipvs(&bytes);
         if !taken::is_taken(socket)
-            && netlink::asks_for_ipvs(&bytes)
+            && asks_for_ipvs
             && let Err(errno) = taken::take_over(socket)
         {
             return fail(errno);
+        }
+        if asks_for_ipvs && daemon::has_options_only() {
+            return taken::deny_family(socket, &bytes).try_into().unwrap_or(ssize_t::MAX);
         }
         if taken::is_taken(socket) {
             return taken::send(socket, &bytes).try_into().unwrap_or(ssize_t::MAX);

@@ -11,8 +11,10 @@ const FAMILY_NAME: u16 = 2;
 const HEADER_LEN: usize = 16;
 const GENERIC_HEADER_LEN: usize = 4;
 
+/// Linux's ENOENT: there is no such family.
+pub(crate) const ENOENT: i32 = 2;
 /// Linux's EBUSY.
-const EBUSY: i32 = 16;
+pub(crate) const EBUSY: i32 = 16;
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
@@ -35,8 +37,8 @@ pub(crate) fn asks_for_ipvs(message: &[u8]) -> bool {
     false
 }
 
-/// The answer to a message that the daemon cannot give: EBUSY, with the message's header.
-pub(crate) fn busy(message: &[u8]) -> Vec<u8> {
+/// The answer to a message that is not the daemon's: an error number, with the message's header.
+pub(crate) fn error(message: &[u8], number: i32) -> Vec<u8> {
     let mut header = [0; HEADER_LEN];
     let length = message.len().min(HEADER_LEN);
     header[..length].copy_from_slice(&message[..length]);
@@ -46,7 +48,7 @@ pub(crate) fn busy(message: &[u8]) -> Vec<u8> {
     error.extend(ERROR.to_ne_bytes());
     error.extend(0_u16.to_ne_bytes());
     error.extend(&header[8..16]);
-    error.extend((-EBUSY).to_ne_bytes());
+    error.extend((-number).to_ne_bytes());
     error.extend(header);
     error
 }
@@ -82,11 +84,11 @@ mod tests {
 
     #[test]
     fn an_error_answers_its_message() {
-        let error = busy(&question(b"IPVS\0"));
+        let error = error(&question(b"IPVS\0"), EBUSY);
         assert_eq!(error.len(), 36);
         assert_eq!(error[..4], 36_u32.to_ne_bytes());
         assert_eq!(error[8..12], 5_u32.to_ne_bytes());
         assert_eq!(error[16..20], (-16_i32).to_ne_bytes());
-        assert_eq!(busy(&[]).len(), 36);
+        assert_eq!(super::error(&[], EBUSY).len(), 36);
     }
 }

@@ -1,13 +1,15 @@
 //! The netlink sockets that have been taken over: each is a connection to the daemon under the client's descriptor.
 //!
 //! A client sends and receives as before. While the daemon is away, each message is taken and answered with EBUSY; the
-//! next one is sent to the daemon again if it has come back.
+//! next one is sent to the daemon again if it has come back. A connection to a daemon that did not answer is closed when
+//! the client is told so: the daemon does nothing any more of what it finds on a closed one.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
@@ -95,6 +97,12 @@ fn put_under(descriptor: BorrowedFd<'_>, socket: &OwnedFd) -> Result<(u64, u64),
     identity(descriptor).ok_or(Errno::BADF)
 }
 
+/// Takes a message that asks for the family, and answers that there is none.
+pub(crate) fn deny_family(descriptor: BorrowedFd<'_>, message: &[u8]) -> usize {
+    with(descriptor, |one| one.answers.push_back(netlink::error(message, netlink::ENOENT)));
+    message.len()
+}
+
 /// Sends a message. It is always taken: what cannot reach the daemon is answered here.
 pub(crate) fn send(descriptor: BorrowedFd<'_>, message: &[u8]) -> usize {
     let connected = with(descriptor, |one| one.connected).unwrap_or(false);
@@ -103,22 +111,35 @@ pub(crate) fn send(descriptor: BorrowedFd<'_>, message: &[u8]) -> usize {
         || (redial(descriptor) && daemon::send_parts(descriptor, &parts).is_ok());
     with(descriptor, |one| match sent {
         true => one.unanswered = Some(message.to_vec()),
-        false => one.answers.push_back(netlink::busy(message)),
+        false => one.answers.push_back(netlink::error(message, netlink::EBUSY)),
     });
     message.len()
 }
 
 /// Connects anew, under the same descriptor.
 fn redial(descriptor: BorrowedFd<'_>) -> bool {
-    let Ok(socket) = daemon::dial() else {
-        with(descriptor, |one| one.connected = false);
-        return false;
-    };
-    // What the descriptor is changes, and with it how it is known.
+    match daemon::dial() {
+        Ok(socket) => exchange(descriptor, &socket, true),
+        Err(_) => {
+            with(descriptor, |one| one.connected = false);
+            false
+        }
+    }
+}
+
+/// Closes the connection under a descriptor.
+fn disconnect(descriptor: BorrowedFd<'_>) {
+    if let Ok(socket) = daemon::unconnected() {
+        exchange(descriptor, &socket, false);
+    }
+}
+
+/// Puts another socket under a descriptor that was taken over: what the descriptor is changes, and with it how it is known.
+fn exchange(descriptor: BorrowedFd<'_>, socket: &OwnedFd, connected: bool) -> bool {
     let mut list = taken();
     let Some(one) = list.iter_mut().find(|one| one.descriptor == descriptor.as_raw_fd()) else { return false };
-    let Ok(identity) = put_under(descriptor, &socket) else { return false };
-    (one.identity, one.connected) = (identity, true);
+    let Ok(identity) = put_under(descriptor, socket) else { return false };
+    (one.identity, one.connected) = (identity, connected);
     true
 }
 
@@ -131,13 +152,11 @@ pub(crate) fn receive(descriptor: BorrowedFd<'_>, peek: bool, wait: bool) -> Res
     let mut flags = RecvFlags::empty();
     flags.set(RecvFlags::PEEK, peek);
     flags.set(RecvFlags::DONTWAIT, !wait);
-    let mut answer = vec![0; LONGEST];
-    match recv(descriptor, &mut answer, flags) {
+    // Not filled with zeros first: tools receive each answer twice, and lists of thousands of services take thousands.
+    let mut answer = Vec::with_capacity(LONGEST);
+    match recv(descriptor, spare_capacity(&mut answer), flags) {
         Ok((0, _)) => {}
-        Ok((length, _)) => {
-            answer.truncate(length);
-            return Ok(answer);
-        }
+        Ok(_) => return Ok(answer),
         Err(Errno::INTR) => return Err(Errno::INTR),
         Err(Errno::AGAIN) if !wait || does_not_wait(descriptor) => return Err(Errno::AGAIN),
         Err(_) => {}
@@ -151,9 +170,10 @@ fn does_not_wait(descriptor: BorrowedFd<'_>) -> bool {
 
 /// The daemon went, or has said nothing for too long: what it was asked is answered here.
 fn lost(descriptor: BorrowedFd<'_>, peek: bool) -> Result<Vec<u8>, Errno> {
+    disconnect(descriptor);
     with(descriptor, |one| {
         one.connected = false;
-        let answer = netlink::busy(&one.unanswered.take()?);
+        let answer = netlink::error(&one.unanswered.take()?, netlink::EBUSY);
         if peek {
             one.answers.push_back(answer.clone());
         }

@@ -312,6 +312,12 @@ impl<F, E> Director<F, E> {
         Ok(stats.fold(Stats::default(), Stats::plus))
     }
 
+    /// The counters of each worker, which never go back, as the kernel's of each CPU.
+    pub(super) async fn by_worker(&self) -> Result<Vec<Stats>, Errno> {
+        let traffic = self.handle.worker_traffic().await.ok_or(Errno::Failed)?;
+        Ok(traffic.iter().map(entries::stats).collect())
+    }
+
     /// Writes `/proc/net/ip_vs_conn`: there may be millions of lines.
     pub(super) async fn write_connections(&self, file: &mut impl Write) -> Result<(), Errno> {
         file.write_all(proc_net::CONNECTIONS_HEAD.as_bytes()).map_err(|_| Errno::Failed)?;

@@ -3,7 +3,8 @@
 //! control socket with the same rights.
 //!
 //! A connection that sends netlink messages lives as long as its client's socket and keeps nothing between two of
-//! them, so that a client goes on with a daemon that was started anew. What is asked becomes requests of the control
+//! them, so that a client goes on with a daemon that was started anew. What a client asked and then left is not done: it
+//! was not answered in time and was told that IPVS is busy. What is asked becomes requests of the control
 //! protocol (`commands`); no client sees more than its own answers, and nonsense costs its sender only.
 
 mod commands;
@@ -18,18 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use self::commands::Director;
 use self::seqpacket::{Connection, Listener};
 use super::plane::ControlHandle;
+use super::room::Room;
 use super::socket::ControlSocket;
 use crate::ipvs::netlink::{self, Asked};
 use crate::ipvs::{Errno, proc_net, sockopt};
-
-/// Connections at once. keepalived has one for each of its processes.
-const CONNECTIONS: usize = 256;
 
 /// A client that takes nothing of an answer for so long is cut off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -51,7 +49,7 @@ where
 {
     let listener = Listener::new(socket.descriptor()?)?;
     let director = Arc::new(Director::new(handle));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut room = Room::new("IPVS tools");
     let accept = async {
         loop {
             let connection = match listener.accept().await {
@@ -62,14 +60,14 @@ where
                     continue;
                 }
             };
-            // Without a permit the connection ends here, and the client is told that IPVS is busy.
-            let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
+            // Without a place the connection ends here, and the client is told that IPVS is busy.
+            let Some(place) = room.take().await else { continue };
             let director = Arc::clone(&director);
             tokio::spawn(async move {
                 if let Err(error) = converse(&connection, &director).await {
                     tracing::debug!(%error, "a connection of an IPVS tool ended");
                 }
-                drop(permit);
+                drop(place);
             });
         }
     };
@@ -84,6 +82,10 @@ async fn converse<F, E>(connection: &Connection, director: &Director<F, E>) -> i
     loop {
         let length = connection.receive(&mut buffer).await?;
         let Some(datagram) = buffer.get(..length).filter(|datagram| !datagram.is_empty()) else { return Ok(()) };
+        // A client that waited in vain took it that nothing was done, and nothing is.
+        if connection.is_closed() {
+            return Ok(());
+        }
         match datagram.split_first_chunk::<8>() {
             Some((&OPTION, question)) => option(connection, director, question).await?,
             Some((&FILE, path)) => file(connection, director, path).await?,
@@ -161,6 +163,13 @@ async fn file<F, E>(connection: &Connection, director: &Director<F, E>, path: &[
             .total()
             .await
             .and_then(|total| file.write_all(proc_net::stats(&total).as_bytes()).map_err(|_| Errno::Failed)),
+        b"/proc/net/ip_vs_stats_percpu" => match (director.by_worker().await, director.total().await) {
+            (Ok(workers), Ok(total)) => {
+                let text = proc_net::stats_by_worker(&workers, &total);
+                file.write_all(text.as_bytes()).map_err(|_| Errno::Failed)
+            }
+            (Err(errno), _) | (_, Err(errno)) => Err(errno),
+        },
         b"/proc/net/ip_vs_conn" => director.write_connections(&mut file).await,
         _ => Err(Errno::NoEntry),
     };

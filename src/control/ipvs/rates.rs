@@ -13,8 +13,8 @@ use crate::control::protocol::{ServiceName, ServiceRow, TrafficTotals};
 use crate::ipvs::Stats;
 use crate::ipvs::rates::Estimator;
 
-/// A service, or a real server of it.
-type Key = (ServiceName, Option<SocketAddr>);
+/// A service itself, or a real server of it.
+type Part = Option<SocketAddr>;
 
 /// What is kept of one.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,8 @@ pub(super) struct Rates {
 
 #[derive(Debug, Default)]
 struct State {
-    by_key: HashMap<Key, Kept>,
+    /// By service first, so that to forget one costs what it has, however many others there are.
+    by_service: HashMap<ServiceName, HashMap<Part, Kept>>,
     samplings: u64,
 }
 
@@ -42,9 +43,9 @@ pub(super) fn name(row: &ServiceRow) -> ServiceName {
 }
 
 /// A service and its real servers, with what each has counted.
-fn parts(row: &ServiceRow) -> impl Iterator<Item = (Key, &TrafficTotals)> {
-    let real_servers = row.real_servers.iter().map(|real| ((name(row), Some(real.address)), &real.traffic));
-    std::iter::once(((name(row), None), &row.traffic)).chain(real_servers)
+fn parts(row: &ServiceRow) -> impl Iterator<Item = (Part, &TrafficTotals)> {
+    let real_servers = row.real_servers.iter().map(|real| (Some(real.address), &real.traffic));
+    std::iter::once((None, &row.traffic)).chain(real_servers)
 }
 
 impl Rates {
@@ -57,47 +58,58 @@ impl Rates {
         let mut state = self.lock();
         state.samplings += 1;
         let seen = state.samplings;
-        for (key, traffic) in rows.iter().flat_map(parts) {
-            let stats = entries::stats(traffic);
-            let new = || Kept { zero: TrafficTotals::default(), estimator: Estimator::new(&stats), seen };
-            let kept = state.by_key.entry(key).or_insert_with(new);
-            kept.estimator.sample(&stats);
-            kept.seen = seen;
+        for row in rows {
+            let of_service = state.by_service.entry(name(row)).or_default();
+            for (part, traffic) in parts(row) {
+                let stats = entries::stats(traffic);
+                let new = || Kept { zero: TrafficTotals::default(), estimator: Estimator::new(&stats), seen };
+                let kept = of_service.entry(part).or_insert_with(new);
+                kept.estimator.sample(&stats);
+                kept.seen = seen;
+            }
         }
-        state.by_key.retain(|_, kept| kept.seen == seen);
+        state.by_service.retain(|_, parts| {
+            parts.retain(|_, kept| kept.seen == seen);
+            !parts.is_empty()
+        });
     }
 
     /// Counts from here on, for tools.
     pub(super) fn zero(&self, rows: &[ServiceRow]) {
         let mut state = self.lock();
         let seen = state.samplings;
-        for (key, traffic) in rows.iter().flat_map(parts) {
-            let estimator = Estimator::new(&entries::stats(traffic));
-            state.by_key.insert(key, Kept { zero: *traffic, estimator, seen });
+        for row in rows {
+            let of_service = state.by_service.entry(name(row)).or_default();
+            for (part, traffic) in parts(row) {
+                let estimator = Estimator::new(&entries::stats(traffic));
+                of_service.insert(part, Kept { zero: *traffic, estimator, seen });
+            }
         }
     }
 
     /// Forgets one that goes, so that the next one of the same name does not count from its zero.
     pub(super) fn forget(&self, service: ServiceName, real_server: Option<SocketAddr>) {
         let mut state = self.lock();
-        match real_server {
-            Some(_) => drop(state.by_key.remove(&(service, real_server))),
-            None => state.by_key.retain(|(name, _), _| *name != service),
+        match (real_server, state.by_service.get_mut(&service)) {
+            (Some(_), Some(parts)) => drop(parts.remove(&real_server)),
+            (Some(_), None) => {}
+            (None, _) => drop(state.by_service.remove(&service)),
         }
     }
 
     /// What tools see of a service.
     pub(super) fn of_service(&self, row: &ServiceRow) -> Stats {
-        self.view((name(row), None), &row.traffic)
+        self.view(name(row), None, &row.traffic)
     }
 
     /// What tools see of a real server.
     pub(super) fn of_real_server(&self, service: ServiceName, address: SocketAddr, traffic: &TrafficTotals) -> Stats {
-        self.view((service, Some(address)), traffic)
+        self.view(service, Some(address), traffic)
     }
 
-    fn view(&self, key: Key, traffic: &TrafficTotals) -> Stats {
-        let Some(kept) = self.lock().by_key.get(&key).copied() else { return entries::stats(traffic) };
+    fn view(&self, service: ServiceName, part: Part, traffic: &TrafficTotals) -> Stats {
+        let kept = self.lock().by_service.get(&service).and_then(|parts| parts.get(&part)).copied();
+        let Some(kept) = kept else { return entries::stats(traffic) };
         kept.estimator.fill(entries::stats(&since(traffic, &kept.zero)))
     }
 }

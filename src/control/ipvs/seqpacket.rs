@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use tokio::io::Interest;
 use tokio::net::{UnixDatagram, UnixListener};
@@ -33,6 +34,13 @@ impl Connection {
     /// The next datagram's length, which is more than the buffer's where it did not fit; 0: there are no more.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.async_io(Interest::READABLE, || Ok(recv(&self.0, &mut *buffer, RecvFlags::TRUNC)?.1)).await
+    }
+
+    /// Whether the client is gone, and with it whoever would want an answer. What it sent before can still be received.
+    pub(super) fn is_closed(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let closed = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(closed)
     }
 
     pub(super) async fn send(&self, datagram: &[u8]) -> io::Result<()> {

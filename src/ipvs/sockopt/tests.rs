@@ -88,6 +88,16 @@ fn options_that_change_something() {
 }
 
 #[test]
+fn a_buffer_for_one_service_may_be_longer_than_its_record() {
+    for length in [104, 144] {
+        let mut buffer = vec![0; length];
+        buffer[..44].copy_from_slice(&service_user());
+        assert!(matches!(question(1155, &buffer), Ok(Question::Service(_))), "{length}");
+    }
+    assert_eq!(question(1155, &[0; 103]), Err(Errno::Invalid));
+}
+
+#[test]
 fn options_of_another_length_or_number_are_refused() {
     for option in [1154, 1159, 1160, 1162, 1163, 1167] {
         assert_eq!(set(option, &[0; 43]), Err(Errno::Invalid), "{option}");
