@@ -331,11 +331,15 @@ impl Forwarder {
 
     /// Whether a client's packet has come for a session that ends with it: by a SYN one that is over but for its timeout, by
     /// any packet one whose real server was removed, where it is set so (net/netfilter/ipvs/ip_vs_core.c, `ip_vs_in_hook`).
+    #[inline(always)]
     fn gives_way<A: Plane>(&self, flags: Flags, found: Found) -> bool {
+        let may_end = is_opening(flags) || self.services.sysctls.expire_nodest_conn;
+        may_end && found.direction == Direction::Inbound && self.is_to_end::<A>(flags, found)
+    }
+
+    #[inline(never)]
+    fn is_to_end<A: Plane>(&self, flags: Flags, found: Found) -> bool {
         let sysctls = self.services.sysctls;
-        if found.direction != Direction::Inbound || !(is_opening(flags) || sysctls.expire_nodest_conn) {
-            return false;
-        }
         let session = A::table(&self.sessions).session(found.index);
         if sysctls.expire_nodest_conn && !self.services.is_present(session.real_server()) {
             return true;

@@ -19,6 +19,7 @@ mod icmp;
 mod ipv6;
 mod ipvsadm;
 mod jumbo;
+mod limits;
 mod links;
 mod modes;
 mod packets;
