@@ -88,6 +88,20 @@ impl Forwarder {
             }
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
+        self.begin(port, frame, packet, (service, hash), now)
+    }
+
+    /// Sets up a session of a service for a packet that has none, and forwards it. A call: packets that have one and come by
+    /// here, SCTP's, need not make room for it.
+    #[inline(never)]
+    fn begin<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        (service, hash): (usize, FlowHash),
+        now: Now,
+    ) -> Verdict {
         let of_service = &self.services.services[service];
         let is_bounded = of_service.one_packet || of_service.max_connections > 0;
         if is_bounded && self.is_at_limit(service) {
