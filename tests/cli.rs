@@ -357,6 +357,33 @@ fn changes_are_requests() {
         }}),
     );
     assert_request(
+        &[
+            "service",
+            "add",
+            "-u",
+            "10.0.0.100:53",
+            "--mode",
+            "dr",
+            "-p",
+            "-M",
+            "255.255.255.0",
+            "-o",
+            "--max-connections",
+            "7",
+        ],
+        json!({ "version": 1, "command": "service.add", "service": {
+            "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "wlc", "mode": "dr", "local_pool": "",
+            "persistence": 300, "persistence_prefix": 24, "one_packet": true, "max_connections": 7, "real_server": [],
+        }}),
+    );
+    assert_request(
+        &["service", "edit", "-u", "10.0.0.100:53", "-p", "0", "-o", "false"],
+        json!({ "version": 1, "command": "service.edit",
+                "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
+                "local_pool": null, "mss_clamp": null, "scheduler": null, "scheduler_flags": null, "mode": null,
+                "persistence": 0, "persistence_prefix": null, "one_packet": false, "max_connections": null }),
+    );
+    assert_request(
         &["service", "add", "-t", "10.0.0.100:8000-8099", "--mss-clamp", "mtu"],
         json!({ "version": 1, "command": "service.add", "service": {
             "vip": "10.0.0.100:8000-8099", "protocol": "tcp", "scheduler": "wlc", "mode": "fullnat", "local_pool": "",
@@ -366,7 +393,8 @@ fn changes_are_requests() {
     assert_request(
         &["service", "edit", "-t", "10.0.0.100:0", "--mss-clamp", "1300"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
-                "local_pool": null, "mss_clamp": 1300, "scheduler": null, "scheduler_flags": null, "mode": null }),
+                "local_pool": null, "mss_clamp": 1300, "scheduler": null, "scheduler_flags": null, "mode": null,
+                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null }),
     );
     assert_request(
         &["real", "del", "-t", "10.0.0.100:0", "-r", "10.1.0.11"],
@@ -376,7 +404,8 @@ fn changes_are_requests() {
     assert_request(
         &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
-                "scheduler": "lc", "scheduler_flags": null, "mode": null, "local_pool": null, "mss_clamp": null }),
+                "scheduler": "lc", "scheduler_flags": null, "mode": null, "local_pool": null, "mss_clamp": null,
+                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null }),
     );
     assert_request(
         &["service", "add", "-t", "10.0.0.100:80", "-s", "mh", "-b", "mh-port,mh-fallback"],
@@ -389,7 +418,8 @@ fn changes_are_requests() {
         assert_request(
             &[&["service", "edit", "-t", "10.0.0.100:80"], given].concat(),
             json!({ "version": 1, "command": "service.edit", "service": service, "scheduler": null,
-                    "scheduler_flags": flags, "mode": null, "local_pool": null, "mss_clamp": null }),
+                    "scheduler_flags": flags, "mode": null, "local_pool": null, "mss_clamp": null,
+                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null }),
         );
     }
     assert_request(
@@ -533,10 +563,10 @@ fn services() -> Value {
           "traffic": traffic(30, 400, 50_000),
           "real_servers": [
             { "address": "10.1.0.11:80", "mode": "fullnat", "weight": 1, "upper": 0, "lower": 0, "active_connections": 3,
-              "inactive_connections": 12_345, "traffic": traffic(10, 100, 10_000) },
+              "inactive_connections": 12_345, "persistent_connections": 0, "traffic": traffic(10, 100, 10_000) },
             { "address": "10.1.0.112:8080", "mode": "tun",
               "tunnel": { "encapsulation": "gue", "port": 6080, "checksum": true }, "weight": 65_535, "upper": 9, "lower": 8, "active_connections": 0,
-              "inactive_connections": 0, "traffic": traffic(20, 300, 40_000) },
+              "inactive_connections": 0, "persistent_connections": 0, "traffic": traffic(20, 300, 40_000) },
           ] },
         { "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "sh", "scheduler_flags": ["sh-fallback", "sh-port"],
           "mode": "fullnat", "local_pool": "lan", "traffic": traffic(0, 0, 0), "real_servers": [] },
@@ -812,7 +842,8 @@ fn stats(packets: u64, seconds: u64) -> Value {
             "workers": [worker(0, packets, nanoseconds)], "services": services,
             "drops": [["truncated", 0], ["no_route", packets / 2]], "punts": [["arp", 3], ["icmp", 0]],
             "resets_sent": 1, "icmp_errors_sent": 2, "injected": 3,
-            "fragments": { "forwarded": 4, "created": 5, "waiting": 6, "datagrams_forgotten": 7 } })
+            "fragments": { "forwarded": 4, "created": 5, "waiting": 6, "datagrams_forgotten": 7 },
+            "persistence": { "templates": 8, "capacity": 9, "missed_full": 10, "missed_busy": 11 } })
 }
 
 #[test]
@@ -845,13 +876,15 @@ no_route      500
 Punt  Packets
 arp         3
 
-Other                Total
-resets_sent              1
-icmp_errors_sent         2
-injected                 3
-fragments_forwarded      4
-fragments_created        5
-fragments_waiting        6
+Other                  Total
+resets_sent                1
+icmp_errors_sent           2
+injected                   3
+fragments_forwarded        4
+fragments_created          5
+fragments_waiting          6
+persistence_templates      8
+persistence_missed        21
 ",
     );
     assert_json(&["stats", "--json"], json!({ "stats": stats(1000, 10) }));

@@ -1509,3 +1509,95 @@ routes = [{ to = "default", via = "10.1.0.254" }]
     assert_eq!(destinations, ["::/0", "::/0", "2001:db8:9::/48", "0.0.0.0/0"]);
     assert_eq!(config.ports[0].addresses[1].prefix_len, 128);
 }
+
+/// `GOOD` with these keys of its service, whose protocol and mode are so.
+fn with_service_keys(protocol: &str, mode: &str, keys: &str) -> String {
+    changed("protocol = \"tcp\"\n", &format!("protocol = \"{protocol}\"\nmode = \"{mode}\"\n{keys}\n"))
+}
+
+#[test]
+fn persistence_limits_and_packets_on_their_own() {
+    let service = |keys: &str| {
+        let text = with_service_keys("udp", "nat", keys);
+        let config = Config::parse(&text, "f.toml").unwrap_or_else(|errors| panic!("{errors:?}"));
+        config.balance.services[0].clone()
+    };
+    let plain = service("");
+    assert_eq!(
+        (plain.persistence, plain.persistence_prefix, plain.one_packet, plain.max_connections),
+        (0, None, false, 0)
+    );
+    let all =
+        service("persistence = 300\npersistence_prefix = \"255.255.255.0\"\none_packet = true\nmax_connections = 9");
+    assert_eq!(
+        (all.persistence, all.persistence_prefix, all.one_packet, all.max_connections),
+        (300, Some(24), true, 9)
+    );
+    assert_eq!(service("persistence = 1\npersistence_prefix = 0").persistence_prefix, Some(0));
+    let whole = service("persistence = 1\npersistence_prefix = 32");
+    assert_eq!(whole.persistence_prefix, None, "all bits are no prefix");
+    let json = serde_json::to_value(&all).unwrap();
+    assert_eq!(serde_json::from_value::<fullgate::config::ServiceConfig>(json).unwrap(), all);
+}
+
+#[test]
+fn wrong_persistence_and_packets_on_their_own_that_cannot_be() {
+    let error = |protocol: &str, mode: &str, keys: &str| errors(&with_service_keys(protocol, mode, keys)).join("\n");
+    let nat = |keys: &str| error("udp", "nat", keys);
+    assert_eq!(
+        nat("persistence = 2678401"),
+        "f.toml:23: service[0].persistence: 2678401 is out of range; allowed: an integer from 0 to 2678400 seconds (31 days)"
+    );
+    assert_eq!(
+        nat("persistence = 1\npersistence_prefix = 33"),
+        "f.toml:24: service[0].persistence_prefix: 33 is no prefix of the service's family; allowed: 0-32 bits"
+    );
+    assert_eq!(
+        nat("persistence = 1\npersistence_prefix = \"255.0.255.0\""),
+        "f.toml:24: service[0].persistence_prefix: \"255.0.255.0\" is not a prefix: allowed: a number of bits, 0-32 or for \
+         IPv6 1-128, or a netmask like 255.255.255.0"
+    );
+    assert_eq!(
+        nat("persistence_prefix = 24"),
+        "f.toml:23: service[0].persistence_prefix: the service has no persistence; allowed: a prefix with persistence only"
+    );
+    assert_eq!(
+        error("tcp", "nat", "one_packet = true"),
+        "f.toml:23: service[0].one_packet: the service is of tcp; allowed: true with udp only"
+    );
+    assert_eq!(
+        error("udp", "fullnat", "one_packet = true"),
+        "f.toml:23: service[0].one_packet: in mode fullnat answers come to a local port that only a session remembers; \
+         allowed: true in modes nat, dr and tun"
+    );
+}
+
+#[test]
+fn sysctls_of_ipvs_by_their_names() {
+    use fullgate::balance::Sysctls;
+    let config = |keys: &str| Config::parse(&format!("[ipvs]\n{keys}\n{GOOD}"), "f.toml");
+    assert_eq!(config("").unwrap().sysctls, Sysctls::default());
+    let all =
+        "expire_nodest_conn = 1\nexpire_quiescent_template = 1\nconn_reuse_mode = 3\nsloppy_tcp = 1\nsloppy_sctp = 1";
+    let on = Sysctls {
+        expire_nodest_conn: true,
+        expire_quiescent_template: true,
+        conn_reuse_mode: 3,
+        sloppy_tcp: true,
+        sloppy_sctp: true,
+    };
+    assert_eq!(config(all).unwrap().sysctls, on);
+    let error = |keys: &str| config(keys).unwrap_err()[0].to_string();
+    assert_eq!(
+        error("expire_nodest_conn = 2"),
+        "f.toml:2: [ipvs].expire_nodest_conn: 2 is out of range; allowed: an integer from 0 to 1"
+    );
+    assert_eq!(
+        error("secure_tcp = 1"),
+        "f.toml:2: [ipvs].secure_tcp: unknown key \"secure_tcp\"; allowed: conn_reuse_mode, expire_nodest_conn, \
+         expire_quiescent_template, sloppy_tcp, sloppy_sctp, hash_secret, mh_tab_index, lblc_expiration, lblcr_expiration"
+    );
+    assert_eq!(Config::parse(GOOD, "f.toml").unwrap().session.persistence_capacity, 262_144);
+    let session = |keys: &str| Config::parse(&format!("[session]\n{keys}\n{GOOD}"), "f.toml");
+    assert_eq!(session("persistence_capacity = 1024").unwrap().session.persistence_capacity, 1024);
+}

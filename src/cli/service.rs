@@ -254,14 +254,20 @@ fn service_name(service: &ServiceRow) -> String {
 
 /// As `ipvsadm -L -n` prints it, with columns as wide as need be.
 fn table(rows: &[ServiceRow]) -> Table {
-    let mut table = Table::new(&[
+    // A column of zeroes says nothing.
+    let real_servers = rows.iter().flat_map(|service| &service.real_servers);
+    let has_persistence = rows.iter().any(|service| service.persistence > 0)
+        || real_servers.into_iter().any(|real| real.persistent_connections > 0);
+    let columns = [
         ("  -> RemoteAddress:Port", Left),
         ("Forward", Left),
         ("Weight", Right),
         ("ActiveConn", Right),
         ("InActConn", Right),
         ("PersistConn", Right),
-    ]);
+    ];
+    let shown = if has_persistence { columns.len() } else { columns.len() - 1 };
+    let mut table = Table::new(&columns[..shown]);
     table.put_first("Prot LocalAddress:Port Scheduler LocalPool");
     for service in rows {
         let mut words = vec![service_name(service), service.scheduler.to_string(), service.local_pool.clone()];
@@ -280,14 +286,15 @@ fn table(rows: &[ServiceRow]) -> Table {
         words.retain(|word| !word.is_empty());
         table.line(words.join(" "));
         for real in &service.real_servers {
-            table.row([
+            let cells = [
                 format!("  -> {}", real.address),
                 real.mode.to_string(),
                 real.weight.0.to_string(),
                 real.active_connections.to_string(),
                 real.inactive_connections.to_string(),
                 real.persistent_connections.to_string(),
-            ]);
+            ];
+            table.row(cells.into_iter().take(shown));
         }
     }
     table

@@ -5,12 +5,13 @@ use super::table::Align::{Left, Right};
 use super::table::Table;
 use super::{snat, worker};
 use crate::balance::ServiceKey;
-use crate::control::protocol::{Fragments, PortRow, ServiceRow, Stats, TrafficTotals};
+use crate::control::protocol::{Fragments, Persistence, PortRow, ServiceRow, Stats, TrafficTotals};
 
 /// Totals since the start.
 pub(super) fn totals(stats: &Stats) -> String {
     let mut rest = Table::new(&[("Other", Left), ("Total", Right)]);
     let Fragments { forwarded, created, waiting, datagrams_forgotten: _ } = stats.fragments;
+    let Persistence { templates, missed_full, missed_busy, capacity: _ } = stats.persistence;
     for (name, count) in [
         ("resets_sent", stats.resets_sent),
         ("icmp_errors_sent", stats.icmp_errors_sent),
@@ -18,6 +19,8 @@ pub(super) fn totals(stats: &Stats) -> String {
         ("fragments_forwarded", forwarded),
         ("fragments_created", created),
         ("fragments_waiting", waiting),
+        ("persistence_templates", templates.into()),
+        ("persistence_missed", missed_full + missed_busy),
     ] {
         rest.row([name.to_owned(), count.to_string()]);
     }

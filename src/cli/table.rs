@@ -33,8 +33,8 @@ impl Table {
     }
 
     /// Adds a row, a cell a column.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(Row::Cells(cells.into()));
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(Row::Cells(cells.into_iter().collect()));
     }
 
     /// Adds a line over the whole width.

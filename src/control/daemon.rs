@@ -103,8 +103,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     // Before anything is made: a signal from here on is a clean end.
     let mut signals = Signals::new()?;
     let store = StateStore::open(&config.control.state_dir)?;
-    let balance = persistence::restore(&store, config.balance.clone(), options.discard_state)?;
-    let kept_timeouts = persistence::restore_timeouts(&store, config.timeouts)?;
+    let kept = restore(&store, &config, options.discard_state)?;
     let (socket, ipvs_socket) = sockets(&config.control)?;
     let metrics = match config.control.metrics {
         Some(address) => Some(http::listen(address).await?),
@@ -115,7 +114,7 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     // Dropped, and so ended, before what it uses.
     let mut tasks = JoinSet::new();
     let routes = kernel_side.routes(&mut tasks);
-    let plane = Plane::new(parts(&config, (balance, kept_timeouts), store, &data_plane, &kernel_side, routes))?;
+    let plane = Plane::new(parts(&config, kept, store, &data_plane, &kernel_side, routes))?;
     plane.put_local_addresses().await.map_err(DaemonError::LocalAddress)?;
     data_plane.start(&plane.first_snapshot())?;
     if let Some(listener) = metrics {
@@ -149,6 +148,12 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
     plane.await;
     data_plane.stop();
     outcome
+}
+
+/// What the gateway begins with of what can be changed at run time.
+fn restore(store: &StateStore, config: &Config, discard: bool) -> Result<(BalanceConfig, KeptTimeouts), StateError> {
+    let balance = persistence::restore(store, config.balance.clone(), discard)?;
+    Ok((balance, persistence::restore_timeouts(store, config.timeouts)?))
 }
 
 /// The sockets of the control protocol and of IPVS's tools.

@@ -26,38 +26,9 @@ impl Model {
         Some(match request {
             Request::Apply { balance, .. } => self.plan_apply(balance),
             Request::ServiceAdd { service } => self.plan_service_add(service),
-            Request::ServiceEdit {
-                service,
-                scheduler,
-                scheduler_flags,
-                mode,
-                local_pool,
-                mss_clamp,
-                persistence,
-                persistence_prefix,
-                one_packet,
-                max_connections,
-            } => {
-                let key = ServiceKey::from(*service);
-                self.known_service(&key).and_then(|entry| {
-                    let mut settings = entry.settings.clone();
-                    if scheduler.is_some_and(|scheduler| scheduler != settings.scheduler) {
-                        settings.scheduler_flags = SchedulerFlags::default();
-                    }
-                    settings.scheduler = scheduler.unwrap_or(settings.scheduler);
-                    settings.mode = mode.unwrap_or(settings.mode);
-                    settings.scheduler_flags = scheduler_flags.unwrap_or(settings.scheduler_flags);
-                    settings.mss_clamp = mss_clamp.unwrap_or(settings.mss_clamp);
-                    settings.local_pool = local_pool.clone().unwrap_or(settings.local_pool);
-                    settings.one_packet = one_packet.unwrap_or(settings.one_packet);
-                    settings.max_connections = max_connections.unwrap_or(settings.max_connections);
-                    settings.persistence = persistence.unwrap_or(settings.persistence);
-                    let kept = settings.persistence_prefix.filter(|_| settings.persistence > 0);
-                    settings.persistence_prefix =
-                        Persistence::prefix_kept(persistence_prefix.or(kept), entry.key.address.is_ipv4());
-                    self.plan_service_edit(entry, settings)
-                })
-            }
+            Request::ServiceEdit { service, .. } => self
+                .known_service(&ServiceKey::from(*service))
+                .and_then(|entry| self.plan_service_edit(entry, edited(entry, request))),
             Request::ServiceDel { service } => {
                 let entry = self.known_service(&ServiceKey::from(*service));
                 entry
@@ -428,6 +399,40 @@ impl Model {
         lacks(real_servers, self.real_slots.available(), self.real_slots.limit(), "real servers")?;
         lacks(locals, self.local_slots.available(), self.local_slots.limit(), "local addresses")
     }
+}
+
+/// A service's settings with what a request changes of them.
+fn edited(entry: &ServiceEntry, request: &Request) -> ServiceSettings {
+    let mut to = entry.settings.clone();
+    let Request::ServiceEdit {
+        service: _,
+        scheduler,
+        scheduler_flags,
+        mode,
+        local_pool,
+        mss_clamp,
+        persistence,
+        persistence_prefix,
+        one_packet,
+        max_connections,
+    } = request
+    else {
+        return to;
+    };
+    if scheduler.is_some_and(|scheduler| scheduler != to.scheduler) {
+        to.scheduler_flags = SchedulerFlags::default();
+    }
+    to.scheduler = scheduler.unwrap_or(to.scheduler);
+    to.mode = mode.unwrap_or(to.mode);
+    to.scheduler_flags = scheduler_flags.unwrap_or(to.scheduler_flags);
+    to.mss_clamp = mss_clamp.unwrap_or(to.mss_clamp);
+    to.local_pool = local_pool.clone().unwrap_or(to.local_pool);
+    to.one_packet = one_packet.unwrap_or(to.one_packet);
+    to.max_connections = max_connections.unwrap_or(to.max_connections);
+    to.persistence = persistence.unwrap_or(to.persistence);
+    let kept = to.persistence_prefix.filter(|_| to.persistence > 0);
+    to.persistence_prefix = Persistence::prefix_kept(persistence_prefix.or(kept), entry.key.address.is_ipv4());
+    to
 }
 
 fn removed_address(change: &Change) -> Option<IpAddr> {

@@ -91,15 +91,12 @@ impl Forwarder {
             }
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
-        let of_service = &self.services.services[service];
-        if of_service.one_packet || of_service.max_connections > 0 {
-            return self.begin_bounded(port, frame, packet, (service, hash), now);
-        }
-        self.begin(port, frame, packet, (service, hash), now).0
+        self.begin(port, frame, packet, (service, hash), now)
     }
 
-    /// Sets a session up and forwards its first packet. Gives the verdict, and the session if there is one.
-    #[inline(always)]
+    /// Sets up a session of a service for a packet that has none, and forwards it. A call: packets that have one and come by
+    /// here, SCTP's, need not make room for it.
+    #[inline(never)]
     fn begin<A: Plane, F: Frame>(
         &mut self,
         port: PortId,
@@ -107,7 +104,12 @@ impl Forwarder {
         packet: &Packet<A>,
         (service, hash): (usize, FlowHash),
         now: Now,
-    ) -> (Verdict, Option<SetUp>) {
+    ) -> Verdict {
+        let of_service = &self.services.services[service];
+        let is_bounded = of_service.one_packet || of_service.max_connections > 0;
+        if is_bounded && self.is_at_limit(service) {
+            return Verdict::Drop(DropReason::ConnectionLimit);
+        }
         let set_up = self.set_up(service, &packet.key, hash, now);
         let verdict = match set_up {
             Ok(SetUp::Plain(found)) => {
@@ -122,33 +124,30 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         };
-        (verdict, set_up.ok())
-    }
-
-    /// The same for a service whose packets leave no session, or whose sessions are limited in number. A first fragment leaves
-    /// one all the same, by which the others follow it.
-    #[inline(never)]
-    fn begin_bounded<A: Plane, F: Frame>(
-        &mut self,
-        port: PortId,
-        frame: &mut F,
-        packet: &Packet<A>,
-        (service, hash): (usize, FlowHash),
-        now: Now,
-    ) -> Verdict {
-        let of_service = &self.services.services[service];
-        let one_packet = of_service.one_packet && !self.leads_fragments;
-        if of_service.max_connections > 0 && self.balancer.connections(of_service) >= of_service.max_connections.into()
-        {
-            return Verdict::Drop(DropReason::ConnectionLimit);
-        }
-        let (verdict, session) = self.begin(port, frame, packet, (service, hash), now);
-        match session {
-            Some(SetUp::Plain(found)) if one_packet => self.end::<A>(found.index),
-            Some(SetUp::Mixed(found)) if one_packet => self.end::<Ipv6Addr>(found.index),
-            _ => {}
+        if is_bounded && let Ok(session) = set_up {
+            self.leave_none::<A>(service, session);
         }
         verdict
+    }
+
+    /// Whether a service has as many sessions as it may have.
+    #[cold]
+    fn is_at_limit(&self, service: usize) -> bool {
+        let of_service = &self.services.services[service];
+        let most = u64::from(of_service.max_connections);
+        most > 0 && self.balancer.connections(of_service) >= most
+    }
+
+    /// Ends the session of a packet that leaves none. A first fragment does, by which the others follow it.
+    #[cold]
+    fn leave_none<A: Plane>(&mut self, service: usize, session: SetUp) {
+        if !self.services.services[service].one_packet || self.leads_fragments {
+            return;
+        }
+        match session {
+            SetUp::Plain(found) => self.end::<A>(found.index),
+            SetUp::Mixed(found) => self.end::<Ipv6Addr>(found.index),
+        }
     }
 
     /// The service that is for a flow whose packets enter by `port`: that of its mark before that of its address, as in IPVS.

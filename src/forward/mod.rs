@@ -34,6 +34,7 @@ pub mod parse;
 pub mod pending;
 mod persistent;
 mod plane;
+mod reuse;
 pub mod rewrite;
 mod sctp_fragment;
 mod set_up;
@@ -68,7 +69,7 @@ use crate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 use crate::route::RouteTable;
 use crate::session::local_port::LocalPorts;
 use crate::session::tcp_state::TimeoutTable;
-use crate::session::{Found, Session, State, Tables, Tick};
+use crate::session::{Found, Tables, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::icmp;
@@ -285,23 +286,6 @@ impl Forwarder {
         if self.met_removed { self.leave_removed(hits, verdicts) } else { hits }
     }
 
-    /// A packet of a session whose real server was removed is dropped; or that session ends, but not now, since other
-    /// packets of the burst may have found it, too.
-    #[cold]
-    fn without_real_server(&mut self) -> Verdict {
-        self.met_removed = self.services.sysctls.expire_nodest_conn;
-        Verdict::Drop(DropReason::RealServerRemoved)
-    }
-
-    /// Of these packets, those that stay as they are: the others are seen to as if they had no session, which then ends.
-    #[cold]
-    #[inline(never)]
-    fn leave_removed(&mut self, hits: u32, verdicts: &[Verdict; BURST_SIZE]) -> u32 {
-        self.met_removed = false;
-        let is_left = |&index: &usize| verdicts[index] == Verdict::Drop(DropReason::RealServerRemoved);
-        bits(hits).filter(is_left).fold(hits, |hits, index| hits & !(1 << index))
-    }
-
     /// The packets whose candidate is their session. Has loaded what they are counted in.
     #[inline]
     fn confirm<A: Plane>(&self, flows: &Flows<A>) -> Hits {
@@ -327,35 +311,6 @@ impl Forwarder {
             }
         }
         hits
-    }
-
-    /// Whether a client's packet has come for a session that ends with it: by a SYN one that is over but for its timeout, by
-    /// any packet one whose real server was removed, where it is set so (net/netfilter/ipvs/ip_vs_core.c, `ip_vs_in_hook`).
-    fn gives_way<A: Plane>(&self, flags: Flags, found: Found) -> bool {
-        let sysctls = self.services.sysctls;
-        if found.direction != Direction::Inbound || !(is_opening(flags) || sysctls.expire_nodest_conn) {
-            return false;
-        }
-        let session = A::table(&self.sessions).session(found.index);
-        if sysctls.expire_nodest_conn && !self.services.is_present(session.real_server()) {
-            return true;
-        }
-        let state = session.state();
-        let is_over = || {
-            state.gives_way_to_syn()
-                || (state == State::FinWait && sysctls.reuses_fin_wait() && session.mode().is_one_way())
-        };
-        let is_drained = || sysctls.expire_nodest_conn && self.is_drained(session);
-        is_opening(flags) && sysctls.reuses() && (is_over() || is_drained())
-    }
-
-    /// Whether a session's real server has weight 0.
-    fn is_drained<A: Plane>(&self, session: &Session<A>) -> bool {
-        let key = session.key(Direction::Inbound);
-        let address = key.destination().into().to_canonical();
-        let service = self.services.service_for(key.protocol(), address, key.destination_port());
-        let mut servers = service.iter().flat_map(|&service| &self.services.services[service].real_servers);
-        servers.any(|server| server.slot == session.real_server() && server.weight.0 == 0)
     }
 
     /// A packet of a known session, in the loop over a burst. `ONE_WAY`: answers do not pass the gateway. `PLAIN`: it is what

@@ -22,6 +22,7 @@ mod ipvs_interfaces;
 mod ipvsadm;
 mod ipvsadm_own;
 mod jumbo;
+mod limits;
 mod links;
 mod local_users;
 mod marks;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
-use fullgate::balance::{MssClamp, Timeouts, Weight};
+use fullgate::balance::{MssClamp, RealServerSlot, Sysctls, Templates, Timeouts, Weight};
 use fullgate::config::{BalanceConfig, BalanceScope, Config};
 use fullgate::control::model::Model;
 use fullgate::flow::HashSeed;
@@ -22,6 +22,8 @@ pub const MACS: [MacAddress; 2] = [MacAddress([2, 0, 0, 0, 0, 1]), MacAddress([2
 /// The UDP port of GUE in `gateway.toml`.
 pub const GUE_PORT: u16 = 6080;
 const LIMITS: SlotLimits = SlotLimits { real_servers: 128, local_addresses: 8 };
+/// Few enough to be full.
+const TEMPLATES: u32 = 20;
 /// Services that `gateway.toml` can be changed to, and routes.
 pub const VARIANTS: usize = 4;
 
@@ -39,6 +41,7 @@ pub struct Gateway {
     pub counters: Arc<[Arc<WorkerCounters>]>,
     pub now: Now,
     model: Model,
+    templates: Arc<Templates>,
     routes: Arc<RouteTable>,
     /// Of the routes in use.
     pub mtu: u16,
@@ -69,8 +72,18 @@ impl Gateway {
         };
         let setting = setting();
         let model = Model::new(setting.scope.clone(), counters.to_vec(), LIMITS, &setting.balance[0]).unwrap();
+        let on = how & 0x20 != 0;
+        let sysctls = Sysctls {
+            expire_nodest_conn: on,
+            expire_quiescent_template: on,
+            conn_reuse_mode: if on { 3 } else { 1 },
+            sloppy_tcp: on,
+            sloppy_sctp: on,
+        };
+        let templates = Arc::new(Templates::new(TEMPLATES, LIMITS.real_servers as usize, HashSeed([11, 12])));
+        let model = model.with_sysctls(sysctls).with_templates(Arc::clone(&templates));
         let forwarders = (0..workers).map(forwarder).collect();
-        let mut gateway = Self { forwarders, model, now, routes: Arc::default(), mtu: 0, counters };
+        let mut gateway = Self { templates, forwarders, model, now, routes: Arc::default(), mtu: 0, counters };
         gateway.change_routes(0);
         gateway
     }
@@ -106,6 +119,7 @@ impl Gateway {
                 steps += 1;
                 assert!(steps < 100_000, "expiry does not come to an end");
             }
+            forwarder.sweep_templates(if all { self.templates.buckets() } else { 1 }, self.now);
         }
     }
 
@@ -127,6 +141,19 @@ impl Gateway {
             }
             assert_eq!(walked, sessions, "sessions in the tables");
         }
+        self.check_templates();
+    }
+
+    /// Templates are counted as real servers' are, and none has more sessions than there are.
+    fn check_templates(&self) {
+        let of_servers: u32 =
+            (0..LIMITS.real_servers).map(|slot| self.templates.of_real_server(RealServerSlot(slot))).sum();
+        assert_eq!(of_servers, self.templates.len(), "templates of real servers");
+        let mut views = Vec::new();
+        (0..self.templates.buckets()).for_each(|bucket| self.templates.views(bucket, self.now.tick, &mut views));
+        assert!(views.len() as u64 <= u64::from(self.templates.len()));
+        let sessions: u64 = views.iter().map(|view| u64::from(view.connections)).sum();
+        assert!(sessions <= self.sessions(), "sessions of templates");
     }
 
     fn sessions(&self) -> u64 {
@@ -136,11 +163,12 @@ impl Gateway {
     /// Once all is quiet for long enough, nothing is left, and the gateway works as it did at first.
     pub fn check_end(&mut self) {
         for _minute in 0..30 {
-            if self.sessions() > 0 {
+            if self.sessions() > 0 || !self.templates.is_empty() {
                 self.pass(60_000, true);
             }
         }
         self.check_counts();
+        assert!(self.templates.is_empty(), "templates that never end");
         for counters in &*self.counters {
             assert_eq!(counters.sessions_created.get(), counters.sessions_expired.get(), "sessions that never end");
             assert!(counters.local_addresses.iter().all(|local| local.ports_used.get() == 0), "local ports in use");
