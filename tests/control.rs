@@ -12,16 +12,17 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use fullgate::balance::{Protocol, RealServerSlot, Timeouts};
+use fullgate::balance::{Persistence, Protocol, RealServerSlot, TemplateKey, TemplateTarget, Templates, Timeouts};
 use fullgate::config::{BalanceConfig, BalanceScope};
 use fullgate::control::persistence::{StateStore, restore};
 use fullgate::control::protocol::{ErrorKind, MAX_LINE, Outcome, PortRow, Refusal, Reply, Request, ServiceRow};
 use fullgate::control::socket::ControlSocket;
 use fullgate::control::{ControlPlane, LocalAddressHost, Parts, PortReporter, line, server};
+use fullgate::flow::HashSeed;
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{PortId, WorkerId};
 use fullgate::route::RouteTable;
-use fullgate::session::{Capacity, SessionView};
+use fullgate::session::{Capacity, SessionView, Tick};
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 use fullgate::telemetry::http;
 use fullgate::worker::link::{Event, Snapshot, Waker, WorkerLink};
@@ -177,7 +178,7 @@ impl Gateway {
                     kept_timeouts,
                     scheduling: fullgate::balance::SchedulerSettings::default(),
                     sysctls: fullgate::balance::Sysctls::default(),
-                    templates: Arc::default(),
+                    templates: Arc::new(Templates::new(1000, 64, HashSeed([1, 2]))),
                     balance,
                     store: Some(store),
                     routes,
@@ -821,6 +822,92 @@ fn changes_survive_a_restart_and_a_second_daemon_is_refused() {
     let gateway = Gateway::try_start(directory.path(), file_balance(), true).unwrap();
     assert_eq!(addresses(gateway.client().services()), ["10.1.0.11:80", "10.1.0.12:80"]);
     assert_eq!(std::fs::read_to_string(state.with_extension("json.bad")).unwrap(), "garbage");
+}
+
+#[test]
+fn timeouts_that_were_set_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = |gateway: &Gateway| match gateway.client().ask(json!({"command": "timeouts.show"})) {
+        Outcome::Ok(Reply::Timeouts(timeouts)) => (timeouts.tcp, timeouts.tcp_fin, timeouts.udp),
+        other => panic!("no timeouts: {other:?}"),
+    };
+    let gateway = Gateway::start(directory.path());
+    let lines = gateway.client().changed(json!({"command": "timeouts.set", "tcp": 600, "udp": 300}));
+    assert_eq!(lines, ["timeout tcp: 900 -> 600 seconds"]);
+    gateway.stop();
+    let gateway = Gateway::start(directory.path());
+    assert_eq!(shown(&gateway), (600, 120, 300));
+    gateway.wait_for_tables("the timeout", |snapshot| snapshot.services.timeouts.tcp == 600);
+    gateway.client().changed(json!({"command": "timeouts.set", "tcp_fin": 60}));
+    gateway.stop();
+    let gateway = Gateway::start(directory.path());
+    assert_eq!(shown(&gateway), (600, 60, 300), "and with others that are set later");
+    gateway.stop();
+    let gateway = Gateway::try_start(directory.path(), file_balance(), true).unwrap();
+    assert_eq!(shown(&gateway), (900, 120, 300), "unless the state is discarded");
+}
+
+#[test]
+fn persistence_is_told_published_listed_and_holds_the_slots_of_removed_real_servers() {
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(directory.path());
+    let mut client = gateway.client();
+    let edit = |what: Value| {
+        let mut request = json!({"command": "service.edit", "service": service()});
+        request.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        request
+    };
+    let lines = client.changed(edit(json!({"persistence": 60, "persistence_prefix": 24, "max_connections": 9})));
+    assert_eq!(
+        lines,
+        ["service tcp 10.0.0.100:80: persistence none -> 60 seconds for clients of /24, most connections any -> 9"]
+    );
+    assert!(client.refusal(edit(json!({"persistence_prefix": 33}))).message.contains("allowed: 0-32 bits"));
+    assert!(client.refusal(edit(json!({"one_packet": true}))).message.contains("true with udp only"));
+    let expected = Persistence { timeout_seconds: 60, prefix_len: 24 };
+    gateway.wait_for_tables("persistence", |snapshot| {
+        snapshot.services.services[0].persistence == Some(expected)
+            && snapshot.services.services[0].max_connections == 9
+    });
+
+    // A client comes, as at a worker.
+    let table = gateway.workers[0].current.lock().unwrap().services.clone();
+    let of_service = &table.services[0];
+    let key = TemplateKey::new("10.9.8.0".parse().unwrap(), TemplateTarget::Virtual(of_service.key));
+    let slot = gateway.slot("10.1.0.12").unwrap();
+    table.templates.tell_time(Tick(100));
+    let template = table.templates.enter(&key, (slot, 0), 60, Tick(100)).unwrap();
+    let rows =
+        |client: &mut Client, filter: Value| match client.ask(json!({"command": "template.list", "filter": filter})) {
+            Outcome::Ok(Reply::Templates(rows)) => rows,
+            other => panic!("no templates: {other:?}"),
+        };
+    let listed = rows(&mut client, json!({}));
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (listed[0].client.to_string().as_str(), listed[0].connections, listed[0].expires_seconds),
+        ("10.9.8.0", 1, 60)
+    );
+    assert_eq!((listed[0].real_server.to_string().as_str(), listed[0].protocol), ("10.1.0.12:80", Some(Protocol::Tcp)));
+    assert_eq!(rows(&mut client, json!({"real_server": "10.1.0.11:0"})), []);
+    assert_eq!(rows(&mut client, json!({"vip": "10.0.0.100:0", "client": "10.9.8.0"})).len(), 1);
+    assert_eq!(client.services()[0].real_servers[1].persistent_connections, 1);
+
+    // While it lasts, the real server that comes back is the same one.
+    client.changed(real_del("10.1.0.12:80"));
+    client.changed(real_add("10.1.0.13:80"));
+    gateway.wait_for_tables("another real server", |snapshot| {
+        snapshot.services.services[0].real_servers.iter().any(|real| real.address.to_string() == "10.1.0.13")
+    });
+    assert_ne!(gateway.slot("10.1.0.13"), Some(slot));
+    client.changed(real_add("10.1.0.12:80"));
+    gateway.wait_for_tables("it to be back", |snapshot| {
+        snapshot.services.services[0].real_servers.iter().any(|real| real.slot == slot)
+    });
+    table.templates.retire(template.index);
+    assert_eq!(rows(&mut client, json!({})), []);
+    assert_eq!(client.changed(edit(json!({"persistence": 0}))).len(), 1);
+    assert_eq!(client.services()[0].persistence_prefix, None);
 }
 
 fn session(client: u32, vip_port: u16, state: &'static str) -> SessionView {
