@@ -211,16 +211,11 @@ impl Cursor {
         arrival: &Arrival,
         loads: &impl Loads,
     ) -> Option<usize> {
+        self.follow(service, generation);
         let servers = &service.real_servers;
         match (service.scheduler.kind, &service.scheduler.means) {
-            (SchedulerKind::Rr, _) => {
-                self.follow(service, generation);
-                rr::schedule(self, servers, loads)
-            }
-            (SchedulerKind::Wrr, _) => {
-                self.follow(service, generation);
-                wrr::schedule(self, servers, loads)
-            }
+            (SchedulerKind::Rr, _) => rr::schedule(self, servers, loads),
+            (SchedulerKind::Wrr, _) => wrr::schedule(self, servers, loads),
             (SchedulerKind::Twos, _) => twos::schedule(self, servers, loads),
             (SchedulerKind::Lc, _) => lc::schedule(servers, loads),
             (SchedulerKind::Wlc, _) => wlc::schedule(servers, loads),
@@ -250,9 +245,18 @@ impl Cursor {
         let of = Some((service.key, service.scheduler.kind));
         let is_new = self.of != of;
         if is_new {
+            let was_another = self.of.is_some_and(|(key, _)| key == service.key);
             *self = Self { of, ahead: self.ahead, random: self.random, ..Self::default() };
+            // Under the kernel a service is made without real servers, and gets one after the other: that leaves wrr in the
+            // lowest pass. A service that goes over to wrr begins with the highest.
+            self.current_weight = if was_another { 0 } else { wrr::LOWEST_PASS };
         }
         self.generation = generation;
+        if !matches!(service.scheduler.kind, SchedulerKind::Rr | SchedulerKind::Wrr) {
+            // The others have no order; they only remember that they were there.
+            self.fingerprint = 1;
+            return;
+        }
         let fingerprint = fingerprint(&service.real_servers);
         if std::mem::replace(&mut self.fingerprint, fingerprint) == fingerprint {
             return;

@@ -106,7 +106,17 @@ fn rr_goes_on_where_it_was_in_a_changed_list() {
 fn wrr_takes_the_kernels_order() {
     let loads = Fixed::default();
     let service = service(SchedulerKind::Wrr, &[(2, 1), (1, 3)]);
-    assert_eq!(picks(&mut Cursor::default(), &service, 1, &loads, 8), [1, 1, 2, 1, 1, 1, 2, 1]);
+    assert_eq!(picks(&mut Cursor::default(), &service, 1, &loads, 8), [2, 1, 1, 1, 2, 1, 1, 1]);
+}
+
+#[test]
+fn a_service_that_goes_over_to_wrr_begins_with_the_greatest_weight() {
+    let loads = Fixed::default();
+    for kind in [SchedulerKind::Rr, SchedulerKind::Lc] {
+        let mut cursor = Cursor::default();
+        assert_eq!(picks(&mut cursor, &service(kind, &[(2, 1), (1, 3)]), 1, &loads, 1), [2]);
+        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[(2, 1), (1, 3)]), 2, &loads, 5), [1, 1, 2, 1, 1]);
+    }
 }
 
 #[test]
@@ -181,7 +191,7 @@ fn workers_begin_one_turn_apart() {
     let loads = Fixed::default();
     let list = [(0, 10), (1, 4), (2, 0), (3, 6), (4, 2)];
     for (kind, order) in
-        [(SchedulerKind::Rr, vec![0, 1, 3, 4]), (SchedulerKind::Wrr, vec![0, 0, 0, 3, 0, 1, 3, 0, 1, 3, 4])]
+        [(SchedulerKind::Rr, vec![0, 1, 3, 4]), (SchedulerKind::Wrr, vec![0, 1, 3, 4, 0, 0, 0, 3, 0, 1, 3])]
     {
         let service = service(kind, &list);
         let alone = picks(&mut Cursor::new(WorkerId(0), 0), &service, 1, &loads, order.len());

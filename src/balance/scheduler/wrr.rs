@@ -5,7 +5,10 @@
 
 use super::{Cursor, Loads, RealServer};
 
-/// Begins anew at the head of a changed list, in the pass that it was in if there is one.
+/// The weight that makes all real servers take part in a pass.
+pub(super) const LOWEST_PASS: i64 = 1;
+
+/// Begins anew at the head of a changed list, in the pass that it was in if there is one; in the first one if that is 0.
 pub(super) fn reset(cursor: &mut Cursor, servers: &[RealServer]) {
     let weights = || servers.iter().map(|server| i64::from(server.weight.0)).filter(|&weight| weight > 0);
     let step = weights().fold(0, greatest_common_divisor).max(1);
