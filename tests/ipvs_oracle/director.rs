@@ -1,7 +1,8 @@
 //! What both directors, the kernel's IPVS and fullgate, can be told and asked; scenarios know nothing else.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use fullgate::balance::{Encapsulation, Protocol, Tunnel};
 
@@ -15,8 +16,8 @@ pub trait Director {
     fn send(&mut self, side: Side, frame: &[u8]) -> Vec<Out>;
     /// Lets time pass until so many seconds after the scenario began.
     fn at(&mut self, seconds: u64);
-    /// Its connections with this virtual port, by client.
-    fn connections(&mut self, virtual_port: u16) -> Vec<Connection>;
+    /// Its connections with these virtual ports, by client.
+    fn connections(&mut self, ports: RangeInclusive<u16>) -> Vec<Connection>;
     /// Active and inactive connections of all real servers.
     fn loads(&mut self) -> Vec<Counts>;
     /// Of all services and real servers: connections in all, packets in, packets out, bytes in, bytes out.
@@ -131,16 +132,9 @@ pub struct Counts {
     pub counts: Vec<u64>,
 }
 
-impl Counts {
-    pub fn is_of(&self, service: &Service) -> bool {
-        self.service == (service.protocol, service.address)
-    }
-}
-
-/// Shows addresses by what tells them apart.
-pub fn last(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.octets()[3].to_string(),
-        IpAddr::V6(address) => format!("{:x}", address.segments()[7]),
+impl Service {
+    /// Whether a row is its, or of a real server of its.
+    pub fn is_row(&self, row: &Counts) -> bool {
+        row.service == (self.protocol, self.address)
     }
 }

@@ -1,5 +1,6 @@
 //! fullgate as a director: the model that the control thread keeps, and one worker's forwarder, in this process.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use fullgate::balance::{MssClamp, Protocol, Timeouts, Tunnel};
@@ -9,7 +10,7 @@ use fullgate::control::model::Model;
 use fullgate::control::protocol::{RealServerRow, Request, ServiceRow, TrafficTotals};
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
-use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
+use fullgate::forward::{DatagramTag, Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict, cut};
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 use fullgate::route::{Interface, Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTable};
@@ -27,6 +28,8 @@ pub struct Gateway {
     model: Model,
     forwarder: Forwarder,
     timeouts: Timeouts,
+    /// Fragments that came before the first one of their datagram.
+    waiting: Vec<(DatagramTag, PortId, MemoryFrame)>,
     now: Now,
 }
 
@@ -58,8 +61,8 @@ impl Gateway {
             seed: HashSeed([11, 12]),
             counters: vec![counters].into(),
         };
-        let mut gateway =
-            Self { model, forwarder: Forwarder::new(config, now).unwrap(), timeouts: Timeouts::default(), now };
+        let forwarder = Forwarder::new(config, now).unwrap();
+        let mut gateway = Self { model, forwarder, timeouts: Timeouts::default(), waiting: Vec::new(), now };
         gateway.publish();
         gateway
     }
@@ -70,6 +73,33 @@ impl Gateway {
         let generation = table.generation;
         self.forwarder.adopt(Arc::new(table), Arc::new(RouteTable::new(&routes(), None)));
         self.model.reclaim(generation);
+    }
+
+    /// One frame, as a worker does it: what is cut, or had to wait, goes round again.
+    fn process(&mut self, port: PortId, frame: MemoryFrame, origin: Origin, out: &mut Vec<Out>) {
+        let mut frames = [frame];
+        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
+        self.forwarder.process(port, &mut frames, origin, self.now, &mut verdicts);
+        let [frame] = frames;
+        match verdicts[0] {
+            Verdict::Transmit(to) => out.push(Out { side: Side::BOTH[to.index()], bytes: frame.bytes().to_vec() }),
+            Verdict::Drop(_) | Verdict::Punt(_) => {}
+            Verdict::Cut(mtu) => {
+                let mut pieces = Vec::new();
+                cut::cut(&frame, mtu, |piece| pieces.push(piece)).unwrap();
+                pieces.into_iter().for_each(|piece| self.process(port, piece, Origin::HandedOver, out));
+            }
+            Verdict::AwaitFragment(datagram) => self.waiting.push((datagram, port, frame)),
+            other => panic!("{other:?}"),
+        }
+        let arrived: Vec<_> = self.forwarder.arrived().collect();
+        for datagram in arrived {
+            let (released, waiting) =
+                std::mem::take(&mut self.waiting).into_iter().partition(|(of, ..)| *of == datagram);
+            self.waiting = waiting;
+            let released: Vec<(DatagramTag, PortId, MemoryFrame)> = released;
+            released.into_iter().for_each(|(_, port, frame)| self.process(port, frame, Origin::HandedOver, out));
+        }
     }
 
     fn change(&mut self, rule: &Rule) {
@@ -191,17 +221,9 @@ impl Director for Gateway {
     }
 
     fn send(&mut self, side: Side, frame: &[u8]) -> Vec<Out> {
-        let mut frames = [MemoryFrame::new(frame)];
-        let mut verdicts = [Verdict::Transmit(PortId(99)); BURST_SIZE];
-        self.forwarder.process(port(side), &mut frames, Origin::Queue, self.now, &mut verdicts);
-        match verdicts[0] {
-            Verdict::Transmit(to) => {
-                let side = Side::BOTH[to.index()];
-                vec![Out { side, bytes: frames[0].bytes().to_vec() }]
-            }
-            Verdict::Drop(_) | Verdict::Punt(_) => Vec::new(),
-            other => panic!("{other:?}"),
-        }
+        let mut out = Vec::new();
+        self.process(port(side), MemoryFrame::new(frame), Origin::Queue, &mut out);
+        out
     }
 
     fn at(&mut self, seconds: u64) {
@@ -210,13 +232,13 @@ impl Director for Gateway {
         self.publish();
     }
 
-    fn connections(&mut self, virtual_port: u16) -> Vec<Connection> {
+    fn connections(&mut self, ports: RangeInclusive<u16>) -> Vec<Connection> {
         let mut views = Vec::with_capacity(SESSIONS as usize);
         let mut from = Some(0);
         while let Some(next) = from {
             from = self.forwarder.walk_sessions(next, 10_000, self.now, &mut views);
         }
-        let of = views.into_iter().filter(|view| view.virtual_.port() == virtual_port);
+        let of = views.into_iter().filter(|view| ports.contains(&view.virtual_.port()));
         let mut connections: Vec<_> = of
             .map(|view| Connection {
                 client: view.client,

@@ -6,6 +6,7 @@
 //! to let time pass is to stop that.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -126,8 +127,7 @@ fn qemu(cables: &[Cable; 2], directory: &Path) -> Command {
         let (name, mac) = (cable.side.name(), colons(cable.side.director_mac()));
         let path = |end: &str| directory.join(format!("{name}-{end}")).display().to_string();
         let (here, there) = (path("nic"), path("test"));
-        let netdev =
-            format!("dgram,id={name},local.type=unix,local.path={here},remote.type=unix,remote.path={there}");
+        let netdev = format!("dgram,id={name},local.type=unix,local.path={here},remote.type=unix,remote.path={there}");
         command.args(["-netdev", &netdev, "-device", &format!("virtio-net-pci,netdev={name},mac={mac},romfile=")]);
     }
     command
@@ -147,7 +147,8 @@ impl Cable {
         let (mut out, mut buffer) = (Vec::new(), [0; 65_536]);
         loop {
             let read = self.socket.recv(&mut buffer);
-            let len = read.unwrap_or_else(|error| panic!("no answer on {} within {PATIENCE:?}: {error}", self.side.name()));
+            let len =
+                read.unwrap_or_else(|error| panic!("no answer on {} within {PATIENCE:?}: {error}", self.side.name()));
             let frame = &buffer[..len];
             if frame[12..14] == ARP {
                 return out;
@@ -168,8 +169,7 @@ fn who_has(side: Side) -> Vec<u8> {
     };
     let (mac, own) = (router_mac(side).0, side.director_mac().0);
     let (router, director) = (octets(Family::Ipv4.router(side)), octets(Family::Ipv4.director(side)));
-    let mut frame =
-        [&own[..], &mac, &ARP, &[0, 1, 8, 0, 6, 4, 0, 1], &mac, &router, &[0; 6], &director].concat();
+    let mut frame = [&own[..], &mac, &ARP, &[0, 1, 8, 0, 6, 4, 0, 1], &mac, &router, &[0; 6], &director].concat();
     frame.resize(60, 0);
     frame
 }
@@ -202,10 +202,10 @@ impl Director for Kernel {
         ));
     }
 
-    fn connections(&mut self, virtual_port: u16) -> Vec<Connection> {
+    fn connections(&mut self, ports: RangeInclusive<u16>) -> Vec<Connection> {
         let text = self.machine.ok("ipvsadm -Lnc");
         let mut connections: Vec<_> = text.lines().filter_map(connection).collect();
-        connections.retain(|connection| connection.virtual_.port() == virtual_port);
+        connections.retain(|connection| ports.contains(&connection.virtual_.port()));
         connections.sort();
         connections
     }
@@ -242,7 +242,8 @@ fn rows(text: &str) -> Vec<Counts> {
     let mut service = None;
     let row = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
-        let numbers = |from: usize| words[from..].iter().map(|word| word.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+        let numbers =
+            |from: usize| words[from..].iter().map(|word| word.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
         let (server, from) = match words.first()? {
             &"->" => (Some(words.get(1)?.parse::<SocketAddr>().ok()?), 2),
             protocol => {

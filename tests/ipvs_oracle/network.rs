@@ -173,8 +173,7 @@ impl Packet {
             }
             _ => {
                 let length = (8 + self.payload.len()) as u16;
-                let header =
-                    UdpHeader { source_port: ports.0, destination_port: ports.1, length, checksum: 0 };
+                let header = UdpHeader { source_port: ports.0, destination_port: ports.1, length, checksum: 0 };
                 header.write(&mut bytes).unwrap();
             }
         }

@@ -58,23 +58,24 @@ const WEIGHTS: [(u16, u32); 5] = [(1, 3), (2, 1), (3, 2), (4, 0), (5, 6)];
 /// What is done with each service between two of its reconfigurations.
 const ACTIONS: usize = 22;
 
-/// What changes before each part of the history: one thing at a time, seconds after the beginning.
+/// What changes before each part of the history: one thing at a time, seconds after the beginning. No two of these moments are
+/// about as far apart as a timeout is long: a part takes the kernel's machine some seconds, and the kernel's timers are late by up to an eighth.
 const CHANGES: [(u64, Change); 15] = [
     (0, Change::Nothing),
-    (4, Change::Weigh(2, 4)),
-    (6, Change::Add(6, 2)),
-    (8, Change::Remove(3)),
-    (18, Change::Weigh(5, 0)),
-    (21, Change::Add(3, 5)),
-    (34, Change::Nothing),
-    (36, Change::Weigh(4, 1)),
-    (39, Change::Remove(1)),
-    (105, Change::Nothing),
-    (110, Change::Weigh(5, 9)),
-    (250, Change::Nothing),
-    (255, Change::Add(1, 1)),
-    (258, Change::Scheduler("wrr")),
-    (262, Change::Scheduler("wlc")),
+    (19, Change::Weigh(2, 4)),
+    (38, Change::Add(6, 2)),
+    (113, Change::Weigh(5, 0)),
+    (188, Change::Remove(3)),
+    (207, Change::Add(3, 5)),
+    (226, Change::Nothing),
+    (383, Change::Remove(1)),
+    (402, Change::Add(1, 1)),
+    (477, Change::Weigh(4, 1)),
+    (571, Change::Weigh(5, 9)),
+    (590, Change::Nothing),
+    (619, Change::Nothing),
+    (665, Change::Scheduler("wrr")),
+    (761, Change::Scheduler("wlc")),
 ];
 
 #[derive(Clone, Copy)]
@@ -104,10 +105,11 @@ struct Story<'s> {
 }
 
 pub fn play(director: &mut dyn Director, transcript: &mut Transcript) {
-    let mut stories: Vec<Story<'_>> = (FIRST_PORT..).zip(&SUBJECTS).map(|(port, subject)| Story::new(port, subject)).collect();
+    let mut stories: Vec<Story<'_>> =
+        (FIRST_PORT..).zip(&SUBJECTS).map(|(port, subject)| Story::new(port, subject)).collect();
     let beginning: Vec<_> = stories.iter().flat_map(Story::beginning).collect();
     director.configure(&beginning);
-    for (seconds, change) in CHANGES {
+    for (part, (seconds, change)) in CHANGES.into_iter().enumerate() {
         director.at(seconds);
         let rules: Vec<_> = stories.iter().filter_map(|story| story.rule(change)).collect();
         if !rules.is_empty() {
@@ -119,7 +121,7 @@ pub fn play(director: &mut dyn Director, transcript: &mut Transcript) {
             }
         }
         // The listing takes the kernel's machine half a second.
-        if seconds % 3 == 1 {
+        if part % 3 == 1 {
             let loads = director.loads();
             stories.iter().for_each(|story| story.count("active, inactive", &loads, transcript));
         }
@@ -163,7 +165,6 @@ impl<'s> Story<'s> {
     }
 
     fn act(&mut self, director: &mut dyn Director, transcript: &mut Transcript) {
-        transcript.count_packet();
         let dice = self.random_below(100);
         let which = self.random_below(1 << 20) as usize;
         if dice < 62 || self.flows.is_empty() || self.subject.protocol == Protocol::Udp {
@@ -220,11 +221,46 @@ impl<'s> Story<'s> {
     }
 
     fn count(&self, what: &str, counts: &[Counts], transcript: &mut Transcript) {
-        let mut rows: Vec<_> = counts.iter().filter(|row| row.is_of(&self.service) && !row.counts.is_empty()).collect();
+        let mut rows: Vec<_> = counts.iter().filter(|row| self.service.is_row(row) && !row.counts.is_empty()).collect();
         rows.sort_by_key(|row| row.server);
         for row in rows {
             let whose = row.server.map_or("the service".to_owned(), |server| server.ip().to_string());
             transcript.note(self.subject.name, format!("{whose}: {what} {:?}", row.counts));
         }
+    }
+}
+
+/// How much an active connection counts beside inactive ones: a real server with one active connection against one with so many
+/// inactive ones. Of equals the newer is taken.
+pub fn play_overhead(director: &mut dyn Director, transcript: &mut Transcript) {
+    let service = Service { protocol: Protocol::Tcp, address: (Family::Ipv4.vip(), 1900).into() };
+    let server = |number, weight| {
+        let address = SocketAddr::new(Family::Ipv4.server(number), 1900);
+        Server { address, mode: Mode::Dr, weight, upper: 0, lower: 0 }
+    };
+    let rules = [Rule::AddService(service, "lc", ""), Rule::AddServer(service, server(1, 1))];
+    director.configure(&rules);
+    let mut clients = 0;
+    let mut open = |director: &mut dyn Director, flags: &[&'static str]| {
+        clients += 1;
+        let client = SocketAddr::new(Family::Ipv4.client(201), 10_000 + clients);
+        let packet = Packet::new(Protocol::Tcp, client, service.address);
+        let sent = flags.iter().map(|flags| packet.clone().with_flags(flags).bytes());
+        let sent = sent.map(|packet| frame(router_mac(Side::Wan), Side::Wan.director_mac(), &packet));
+        let out: Vec<_> = sent.flat_map(|sent| director.send(Side::Wan, &sent)).collect();
+        out.first().map_or("nobody".to_owned(), |out| format!("real server {}", out.to_mac()))
+    };
+    for _inactive in 0..254 {
+        open(director, &["S", "FA"]);
+    }
+    director.configure(&[Rule::EditServer(service, server(1, 0)), Rule::AddServer(service, server(2, 1))]);
+    open(director, &["S", "A"]);
+    director.configure(&[Rule::EditServer(service, server(1, 1))]);
+    for _step in 0..6 {
+        let seen = open(director, &["S", "FA"]);
+        transcript.note("overhead of an active connection", seen);
+    }
+    for row in director.loads().iter().filter(|row| service.is_row(row) && row.server.is_some()) {
+        transcript.note("overhead of an active connection", format!("{:?}", row.counts));
     }
 }

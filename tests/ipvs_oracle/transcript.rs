@@ -15,7 +15,6 @@ pub struct Scenario {
 pub struct Transcript {
     /// What it is about, and what was seen.
     lines: Vec<(String, String)>,
-    packets: usize,
 }
 
 impl Transcript {
@@ -23,14 +22,11 @@ impl Transcript {
     pub fn note(&mut self, subject: &str, seen: impl Into<String>) {
         self.lines.push((subject.to_owned(), seen.into()));
     }
-
-    pub fn count_packet(&mut self) {
-        self.packets += 1;
-    }
 }
 
 /// A difference that is meant, with the place in docs/differences-from-ipvs.md that gives its reason.
 pub struct Known {
+    /// What subjects' names begin with.
     pub subject: &'static str,
     /// Whether it is this one that the kernel's and fullgate's lines show.
     pub shows: fn(kernel: &str, fullgate: &str) -> bool,
@@ -66,8 +62,10 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn add(&mut self, kernel: &Transcript, fullgate: &Transcript, known: &[Known]) {
+    /// Compares what the kernel and fullgate did in a scenario.
+    pub fn add(&mut self, scenario: &'static str, [kernel, fullgate]: [&Transcript; 2], known: &[Known]) {
         self.seen.resize(known.len(), 0);
+        assert!(!kernel.lines.is_empty(), "{scenario}: nothing was compared");
         let mut subjects: Vec<&str> = Vec::new();
         for (subject, _) in kernel.lines.iter().chain(&fullgate.lines) {
             if !subjects.contains(&subject.as_str()) {
@@ -89,7 +87,8 @@ impl Report {
             if kernel == fullgate {
                 continue;
             }
-            let place = known.iter().position(|known| known.subject == subject && (known.shows)(&kernel, &fullgate));
+            let place =
+                known.iter().position(|known| subject.starts_with(known.subject) && (known.shows)(&kernel, &fullgate));
             match place {
                 Some(place) => {
                     self.seen[place] += 1;

@@ -36,14 +36,24 @@ impl Machine {
     /// processors, memory and devices, `parameters` what its kernel is told besides.
     pub fn boot(mut qemu: Command, parameters: &str, directory: &Path) -> Self {
         let path = |name: &str| directory.join(name).display().to_string();
-        qemu.args(["-machine", "q35", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-kernel", &path("vmlinuz"), "-initrd", &path("initramfs")])
-            .args(["-append", &format!("console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off {parameters}")])
-            .args(["-serial", &format!("file:{}", path("console.log"))])
-            // It waits for somebody to listen, so that nothing that is said is lost.
-            .args(["-chardev", &format!("socket,id=agent,server=on,wait=on,path={}", path("agent"))])
-            .args(["-serial", "chardev:agent"])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", path("monitor"))]);
+        qemu.args([
+            "-machine",
+            "q35",
+            "-cpu",
+            "max",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-kernel", &path("vmlinuz"), "-initrd", &path("initramfs")])
+        .args(["-append", &format!("console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off {parameters}")])
+        .args(["-serial", &format!("file:{}", path("console.log"))])
+        // It waits for somebody to listen, so that nothing that is said is lost.
+        .args(["-chardev", &format!("socket,id=agent,server=on,wait=on,path={}", path("agent"))])
+        .args(["-serial", "chardev:agent"])
+        .args(["-qmp", &format!("unix:{},server=on,wait=off", path("monitor"))]);
         let log = File::create(directory.join("qemu.log")).unwrap();
         let mut child = qemu.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let [agent, monitor] = ["agent", "monitor"].map(|name| connect(&mut child, directory, name));

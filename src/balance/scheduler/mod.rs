@@ -136,10 +136,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// What IPVS takes a real server's load to be: an active connection weighs as much as 256 inactive ones
-    /// (include/net/ip_vs.h, `ip_vs_dest_conn_overhead`).
+    /// What IPVS takes a real server's load to be: 256 times the active connections, and all of them
+    /// (include/net/ip_vs.h, `ip_vs_dest_conn_overhead`). Older kernels added the inactive ones in
+    /// place of all: there an active one weighs as much as 256 inactive ones, here as 257.
     pub fn overhead(self) -> u64 {
-        (self.active << 8) + self.inactive
+        (self.active << 8) + self.active + self.inactive
     }
 }
 

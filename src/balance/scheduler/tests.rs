@@ -120,6 +120,20 @@ fn a_service_that_goes_over_to_wrr_begins_with_the_greatest_weight() {
 }
 
 #[test]
+fn wrr_goes_on_where_the_kernel_does_after_nobody_took_a_session() {
+    let service = service(SchedulerKind::Wrr, &[(1, 1), (2, 3)]);
+    let open = Fixed::default();
+    let full = Fixed { overloaded: vec![1, 2], ..Fixed::default() };
+    // In the lowest pass it stays, in others it begins anew at the top.
+    for (before, after) in [(1, [2, 2, 2, 1]), (2, [2, 2, 1, 2]), (3, [2, 2, 1, 2])] {
+        let mut cursor = Cursor::default();
+        picks(&mut cursor, &service, 1, &open, before);
+        assert_eq!(picks(&mut cursor, &service, 1, &full, 3), [0u32; 0]);
+        assert_eq!(picks(&mut cursor, &service, 1, &open, 4), after, "after {before}");
+    }
+}
+
+#[test]
 fn wrr_gives_each_its_exact_share_in_each_round() {
     let loads = Fixed::default();
     let service = service(SchedulerKind::Wrr, &[(0, 10), (1, 4), (2, 0), (3, 6), (4, 2)]);
@@ -168,14 +182,14 @@ fn a_cursor_follows_a_changed_scheduler() {
 }
 
 #[test]
-fn lc_and_wlc_weigh_active_connections_256_times() {
+fn lc_and_wlc_weigh_active_connections_257_times() {
     let mut loads = Fixed::default();
     loads.loads.insert(1, Load { active: 1, inactive: 0 });
     loads.loads.insert(2, Load { active: 0, inactive: 255 });
     let mut cursor = Cursor::default();
     assert_eq!(picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 9), (2, 1)]), 1, &loads, 1), [2]);
     assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 9), (2, 1)]), 1, &loads, 1), [1]);
-    loads.loads.insert(2, Load { active: 0, inactive: 256 });
+    loads.loads.insert(2, Load { active: 0, inactive: 257 });
     assert_eq!(
         picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 1), (2, 1)]), 1, &loads, 1),
         [1],
