@@ -118,14 +118,14 @@ impl Stage<'_> {
     }
 
     /// A packet of the client's side; notes what comes of it.
-    fn from_client(&mut self, what: &str, packet: &[u8]) -> Vec<Out> {
+    fn client_sends(&mut self, what: &str, packet: &[u8]) -> Vec<Out> {
         let sent = frame(router_mac(Side::Wan), Side::Wan.director_mac(), packet);
         let out = self.director.send(Side::Wan, &sent);
         self.note(what, &out);
         out
     }
 
-    fn from_server(&mut self, what: &str, packet: &[u8]) -> Vec<Out> {
+    fn server_sends(&mut self, what: &str, packet: &[u8]) -> Vec<Out> {
         let sent = frame(server_mac(self.way.server), Side::Lan.director_mac(), packet);
         let out = self.director.send(Side::Lan, &sent);
         self.note(what, &out);
@@ -153,36 +153,36 @@ impl Stage<'_> {
             ("empty", Packet { payload: Vec::new(), ..self.packet() }),
         ];
         for (what, packet) in variants {
-            self.from_client(what, &packet.bytes());
+            self.client_sends(what, &packet.bytes());
             let again = Packet { identification: 0x1235, ..packet.clone() }.with_flags("A");
             if self.is_nat() {
                 let answer = Packet { class: packet.class, ..packet.answer(self.server()) };
                 let answer = answer.with_flags("SA").with_payload(b"answer");
-                self.from_server(&format!("answer, {what}"), &answer.bytes());
+                self.server_sends(&format!("answer, {what}"), &answer.bytes());
             }
-            self.from_client(&format!("again, {what}"), &again.bytes());
+            self.client_sends(&format!("again, {what}"), &again.bytes());
         }
     }
 
     fn too_large_or_too_old(&mut self) {
         let first = self.packet();
-        self.from_client("first", &first.bytes());
+        self.client_sends("first", &first.bytes());
         let of = |payload: usize| Packet { payload: vec![b'x'; payload], ..first.clone() }.with_flags("PA");
-        self.from_client("too large", &of(1400).bytes());
+        self.client_sends("too large", &of(1400).bytes());
         if !self.is_nat() {
             // Without the tunnel's headers it would fit.
-            self.from_client("nearly too large", &of(1330).bytes());
+            self.client_sends("nearly too large", &of(1330).bytes());
         }
         if self.way.families.0 == Family::Ipv4 {
-            self.from_client("too large without DF", &Packet { dont_fragment: false, ..of(1400) }.bytes());
+            self.client_sends("too large without DF", &Packet { dont_fragment: false, ..of(1400) }.bytes());
         }
         if self.way.families.0 == Family::Ipv4 && self.service.protocol == Protocol::Udp {
             self.in_fragments();
         }
-        self.from_client("too old", &Packet { ttl: 1, ..of(5) }.bytes());
+        self.client_sends("too old", &Packet { ttl: 1, ..of(5) }.bytes());
         if self.is_nat() {
             let answer = Packet { ttl: 1, ..first.answer(self.server()) }.with_flags("SA");
-            self.from_server("answer that is too old", &answer.bytes());
+            self.server_sends("answer that is too old", &answer.bytes());
         }
     }
 
@@ -196,7 +196,7 @@ impl Stage<'_> {
     /// Errors about what the director sent, as those who got it would send them.
     fn errors(&mut self) {
         let question = self.packet();
-        let out = self.from_client("about to be refused", &question.bytes());
+        let out = self.client_sends("about to be refused", &question.bytes());
         let Some(sent) = out.first().map(|out| out.packet().to_vec()) else { return };
         let (kinds, family) = (Errors::of(self.way.families.1), self.way.families.1);
         let (server, router, director) =
@@ -205,9 +205,9 @@ impl Stage<'_> {
         // In modes nat and dr it comes to the client's address, in mode tun to the director.
         let to = if matches!(self.way.mode, Mode::Tun(_)) { director } else { client };
         if self.way.mode != Mode::Dr {
-            self.from_server("unreachable from the real server", &icmp_error(server, to, kinds.unreachable, &sent));
-            self.from_server("time exceeded on the way to it", &icmp_error(router, to, kinds.exceeded, &sent));
-            self.from_server("too big on the way to it", &icmp_error(router, to, kinds.too_big, &sent));
+            self.server_sends("unreachable from the real server", &icmp_error(server, to, kinds.unreachable, &sent));
+            self.server_sends("time exceeded on the way to it", &icmp_error(router, to, kinds.exceeded, &sent));
+            self.server_sends("too big on the way to it", &icmp_error(router, to, kinds.too_big, &sent));
         }
         self.errors_about_answers(&question);
     }
@@ -219,7 +219,7 @@ impl Stage<'_> {
         let mut answer = question.answer(self.service.address).with_flags("SA").with_payload(&[9; 40]);
         if self.is_nat() {
             let sent = Packet { source: self.server(), ..answer.clone() };
-            self.from_server("answer", &sent.bytes());
+            self.server_sends("answer", &sent.bytes());
         }
         answer.ttl = 60;
         let vip = self.service.address.ip();
@@ -228,7 +228,7 @@ impl Stage<'_> {
             ("time exceeded on the way to the client", router, kinds.exceeded),
             ("too big on the way to the client", router, kinds.too_big),
         ] {
-            self.from_client(what, &icmp_error(from, vip, kind, &answer.bytes()));
+            self.client_sends(what, &icmp_error(from, vip, kind, &answer.bytes()));
         }
     }
 }
