@@ -174,7 +174,7 @@ fn icmp_error<A: Plane, F: Frame>(frame: &mut F, packet: &Packet<A>, error: icmp
     let Some((header, message)) = packet_out.split_at_mut_checked(A::HEADER_LEN) else { return false };
     let Ok(payload_len) = u16::try_from(icmp::ERROR_LEN + quoted) else { return false };
     let ends = (from, packet.key.source());
-    A::write_header(header, payload_len, TTL, A::ICMP, ends);
+    A::write_outer(header, payload_len, (A::ERROR_CLASS, TTL), A::ICMP, ends, (0, true));
     A::write_icmp(A::error_header(error), message, ends);
     true
 }

@@ -63,6 +63,10 @@ pub(super) trait Errors: Address {
     /// As what the kernel gets ICMP.
     const CLASS: PuntClass;
 
+    /// The class of traffic of errors that the gateway makes, which is the kernel's: internetwork control (RFC 1812, 4.3.2.5);
+    /// IPv6 has none for them.
+    const ERROR_CLASS: u8;
+
     /// The address that a port sends from.
     fn own_address(interface: &Interface) -> Option<Self>;
 
@@ -96,6 +100,7 @@ pub(super) trait Errors: Address {
 
 impl Errors for Ipv4Addr {
     const CLASS: PuntClass = PuntClass::Icmp;
+    const ERROR_CLASS: u8 = 0xc0;
 
     fn own_address(interface: &Interface) -> Option<Self> {
         interface.address
@@ -161,6 +166,7 @@ impl Errors for Ipv4Addr {
 
 impl Errors for Ipv6Addr {
     const CLASS: PuntClass = PuntClass::Ipv6;
+    const ERROR_CLASS: u8 = 0;
 
     fn own_address(interface: &Interface) -> Option<Self> {
         interface.ipv6_address

@@ -9,6 +9,8 @@
 #[allow(dead_code, unused_imports, reason = "other tests use the rest")]
 mod lab;
 mod machine;
+#[path = "../vm/machine.rs"]
+mod vm;
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use serde_json::Value;
 
 use lab::gateway::{pool, real, vip};
 use lab::{Configuration, Lab, Nginx, PATIENCE, UdpEcho, get, wait_for};
-use machine::{Machine, NICS};
+use machine::NICS;
+use vm::Machine;
 
 /// Clients at a time, and connections of each.
 const CLIENTS: u8 = 8;
@@ -34,7 +37,7 @@ fn two_workers_on_nics_whose_rss_is_known_hand_nothing_over() {
         .map(|index| Nginx::start(&lab.reals[usize::from(index)], lab.path(), &format!("rs{index}"), real(index, 80)))
         .collect();
     let _echoes: Vec<_> = (0..2).map(|index| UdpEcho::start(&lab.reals[usize::from(index)], real(index, 53))).collect();
-    let mut machine = Machine::start(&lab);
+    let mut machine = machine::start(&lab);
     set_up(&mut machine);
 
     start(&mut machine, "auto");

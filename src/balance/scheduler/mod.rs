@@ -136,10 +136,11 @@ pub struct Load {
 }
 
 impl Load {
-    /// What IPVS takes a real server's load to be: an active connection weighs as much as 256 inactive ones
-    /// (include/net/ip_vs.h, `ip_vs_dest_conn_overhead`).
+    /// What IPVS takes a real server's load to be: 256 times the active connections, and all of them
+    /// (include/net/ip_vs.h, `ip_vs_dest_conn_overhead`). Older kernels added the inactive ones in
+    /// place of all: there an active one weighs as much as 256 inactive ones, here as 257.
     pub fn overhead(self) -> u64 {
-        (self.active << 8) + self.inactive
+        (self.active << 8) + self.active + self.inactive
     }
 }
 
@@ -211,16 +212,11 @@ impl Cursor {
         arrival: &Arrival,
         loads: &impl Loads,
     ) -> Option<usize> {
+        self.follow(service, generation);
         let servers = &service.real_servers;
         match (service.scheduler.kind, &service.scheduler.means) {
-            (SchedulerKind::Rr, _) => {
-                self.follow(service, generation);
-                rr::schedule(self, servers, loads)
-            }
-            (SchedulerKind::Wrr, _) => {
-                self.follow(service, generation);
-                wrr::schedule(self, servers, loads)
-            }
+            (SchedulerKind::Rr, _) => rr::schedule(self, servers, loads),
+            (SchedulerKind::Wrr, _) => wrr::schedule(self, servers, loads),
             (SchedulerKind::Twos, _) => twos::schedule(self, servers, loads),
             (SchedulerKind::Lc, _) => lc::schedule(servers, loads),
             (SchedulerKind::Wlc, _) => wlc::schedule(servers, loads),
@@ -250,9 +246,18 @@ impl Cursor {
         let of = Some((service.key, service.scheduler.kind));
         let is_new = self.of != of;
         if is_new {
+            let was_another = self.of.is_some_and(|(key, _)| key == service.key);
             *self = Self { of, ahead: self.ahead, random: self.random, ..Self::default() };
+            // Under the kernel a service is made without real servers, and gets one after the other: that leaves wrr in the
+            // lowest pass. A service that goes over to wrr begins with the highest.
+            self.current_weight = if was_another { 0 } else { wrr::LOWEST_PASS };
         }
         self.generation = generation;
+        if !matches!(service.scheduler.kind, SchedulerKind::Rr | SchedulerKind::Wrr) {
+            // The others have no order; they only remember that they were there.
+            self.fingerprint = 1;
+            return;
+        }
         let fingerprint = fingerprint(&service.real_servers);
         if std::mem::replace(&mut self.fingerprint, fingerprint) == fingerprint {
             return;

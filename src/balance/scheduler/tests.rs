@@ -116,7 +116,31 @@ fn rr_goes_on_where_it_was_in_a_changed_list() {
 fn wrr_takes_the_kernels_order() {
     let loads = Fixed::default();
     let service = service(SchedulerKind::Wrr, &[(2, 1), (1, 3)]);
-    assert_eq!(picks(&mut Cursor::default(), &service, 1, &loads, 8), [1, 1, 2, 1, 1, 1, 2, 1]);
+    assert_eq!(picks(&mut Cursor::default(), &service, 1, &loads, 8), [2, 1, 1, 1, 2, 1, 1, 1]);
+}
+
+#[test]
+fn a_service_that_goes_over_to_wrr_begins_with_the_greatest_weight() {
+    let loads = Fixed::default();
+    for kind in [SchedulerKind::Rr, SchedulerKind::Lc] {
+        let mut cursor = Cursor::default();
+        assert_eq!(picks(&mut cursor, &service(kind, &[(2, 1), (1, 3)]), 1, &loads, 1), [2]);
+        assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wrr, &[(2, 1), (1, 3)]), 2, &loads, 5), [1, 1, 2, 1, 1]);
+    }
+}
+
+#[test]
+fn wrr_goes_on_where_the_kernel_does_after_nobody_took_a_session() {
+    let service = service(SchedulerKind::Wrr, &[(1, 1), (2, 3)]);
+    let open = Fixed::default();
+    let full = Fixed { overloaded: vec![1, 2], ..Fixed::default() };
+    // In the lowest pass it stays, in others it begins anew at the top.
+    for (before, after) in [(1, [2, 2, 2, 1]), (2, [2, 2, 1, 2]), (3, [2, 2, 1, 2])] {
+        let mut cursor = Cursor::default();
+        picks(&mut cursor, &service, 1, &open, before);
+        assert_eq!(picks(&mut cursor, &service, 1, &full, 3), [0u32; 0]);
+        assert_eq!(picks(&mut cursor, &service, 1, &open, 4), after, "after {before}");
+    }
 }
 
 #[test]
@@ -168,14 +192,14 @@ fn a_cursor_follows_a_changed_scheduler() {
 }
 
 #[test]
-fn lc_and_wlc_weigh_active_connections_256_times() {
+fn lc_and_wlc_weigh_active_connections_257_times() {
     let mut loads = Fixed::default();
     loads.loads.insert(1, Load { active: 1, inactive: 0 });
     loads.loads.insert(2, Load { active: 0, inactive: 255 });
     let mut cursor = Cursor::default();
     assert_eq!(picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 9), (2, 1)]), 1, &loads, 1), [2]);
     assert_eq!(picks(&mut cursor, &service(SchedulerKind::Wlc, &[(1, 9), (2, 1)]), 1, &loads, 1), [1]);
-    loads.loads.insert(2, Load { active: 0, inactive: 256 });
+    loads.loads.insert(2, Load { active: 0, inactive: 257 });
     assert_eq!(
         picks(&mut cursor, &service(SchedulerKind::Lc, &[(1, 1), (2, 1)]), 1, &loads, 1),
         [1],
@@ -191,7 +215,7 @@ fn workers_begin_one_turn_apart() {
     let loads = Fixed::default();
     let list = [(0, 10), (1, 4), (2, 0), (3, 6), (4, 2)];
     for (kind, order) in
-        [(SchedulerKind::Rr, vec![0, 1, 3, 4]), (SchedulerKind::Wrr, vec![0, 0, 0, 3, 0, 1, 3, 0, 1, 3, 4])]
+        [(SchedulerKind::Rr, vec![0, 1, 3, 4]), (SchedulerKind::Wrr, vec![0, 1, 3, 4, 0, 0, 0, 3, 0, 1, 3])]
     {
         let service = service(kind, &list);
         let alone = picks(&mut Cursor::new(WorkerId(0), 0), &service, 1, &loads, order.len());

@@ -1,0 +1,74 @@
+//! fullgate and the kernel's IPVS, given the same commands and the same packets, do the same: who gets which connection,
+//! what becomes of a packet, what is counted, which state a connection is in and how long. Where they do not, the
+//! difference is meant, and docs/differences-from-ipvs.md says why.
+//!
+//! The kernel is Debian's, in a virtual machine; fullgate runs in this process. Needs qemu-system-x86, busybox-static,
+//! kmod, ipvsadm, ethtool, and once a Debian kernel package from the archive; neither root nor KVM.
+#![cfg(feature = "dpdk")]
+// Tests say what they expect: a failed expectation is a failed test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    missing_docs
+)]
+
+mod changes;
+mod director;
+mod gateway;
+mod hashing;
+mod kernel;
+mod known;
+mod network;
+mod rewriting;
+mod scheduling;
+mod states;
+mod transcript;
+#[path = "../vm/machine.rs"]
+#[allow(dead_code, reason = "the appliance's test uses the rest")]
+mod vm;
+
+use gateway::Gateway;
+use kernel::Kernel;
+use known::KNOWN;
+use transcript::{Report, Scenario, Transcript};
+
+/// Those with few connections first: the kernel's stay until they time out, and its listing has them all.
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "changes", play: changes::play },
+    Scenario { name: "ages", play: states::play_ages },
+    Scenario { name: "rewriting", play: rewriting::play },
+    Scenario { name: "states", play: states::play },
+    Scenario { name: "hashing", play: hashing::play },
+    Scenario { name: "overhead", play: scheduling::play_overhead },
+    Scenario { name: "scheduling", play: scheduling::play },
+];
+
+#[test]
+fn fullgate_does_what_ipvs_does() {
+    let mut kernel = Kernel::boot();
+    let mut report = Report::default();
+    for scenario in SCENARIOS {
+        let [mut theirs, mut ours] = [(); 2].map(|()| Transcript::default());
+        kernel.begin();
+        (scenario.play)(&mut kernel, &mut theirs);
+        (scenario.play)(&mut Gateway::new(), &mut ours);
+        report.add(scenario.name, [&theirs, &ours], KNOWN);
+    }
+    println!("Linux {}\n{}", kernel.version(), report.text());
+    assert!(report.unexplained.is_empty(), "differences that nothing explains: see above");
+    for (known, seen) in KNOWN.iter().zip(&report.seen) {
+        assert!(*seen > 0, "{:?} of {:?} is no difference any more", known.heading, known.subject);
+    }
+}
+
+#[test]
+fn every_known_difference_is_documented() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/differences-from-ipvs.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for known in KNOWN {
+        let heading = format!("### {}", known.heading);
+        assert!(text.lines().any(|line| line == heading), "{path} has no {heading:?}");
+    }
+}
