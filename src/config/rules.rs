@@ -112,8 +112,9 @@ pub fn persistence(vip: VirtualAddress, seconds: u32, prefix: Option<u8>) -> Opt
 pub fn one_packet(one_packet: bool, protocol: Protocol, mode: ForwardingMode) -> Option<Fault> {
     // Of what has a mark, it is for UDP alone.
     let fits = !one_packet || matches!(protocol, Protocol::Udp | Protocol::Any);
-    let protocol =
-        Fault::unless(fits, || Fault::new("one_packet", format!("the service is of {protocol}"), "true with udp, or a fwmark, only"));
+    let protocol = Fault::unless(fits, || {
+        Fault::new("one_packet", format!("the service is of {protocol}"), "true with udp, or a fwmark, only")
+    });
     let is_answered = one_packet && mode == ForwardingMode::Fullnat;
     protocol.or_else(|| {
         Fault::unless(!is_answered, || {

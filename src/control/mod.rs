@@ -31,9 +31,9 @@ pub mod protocol;
 pub mod publish;
 mod refusal;
 pub mod report;
-mod rule_list;
 #[cfg(feature = "dpdk")]
 mod room;
+mod rule_list;
 #[cfg(feature = "dpdk")]
 mod saving;
 mod schedulers;

@@ -124,7 +124,11 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         };
-        if is_bounded && let Ok(session) = set_up {
+        // Of a mark, what is not UDP has sessions as ever.
+        if is_bounded
+            && packet.key.protocol() == Protocol::Udp
+            && let Ok(session) = set_up
+        {
             self.leave_none::<A>(service, session);
         }
         verdict

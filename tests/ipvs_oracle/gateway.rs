@@ -43,7 +43,7 @@ impl Gateway {
             own_addresses: Vec::new(),
             workers: 1,
         };
-        let empty = BalanceConfig { local_pools: Vec::new(), services: Vec::new(), snat: Vec::new() };
+        let empty = BalanceConfig::default();
         let model = Model::new(scope, vec![counters.clone()], limits, &empty).unwrap();
         let view = |side: Side| PortView {
             mac: side.director_mac(),

@@ -210,10 +210,7 @@ pub(super) fn fullnat(socket: &Path, asked: &Asked) -> Result<(), Failure> {
 fn take_only_pool(control: &mut Control, service: ServiceName) -> Result<(), Failure> {
     let pools = control.pools()?;
     let [only] = pools.as_slice() else {
-        let message = format!(
-            "service {} has no local address: add one first, with -P and -z ADDRESS",
-            service.vip
-        );
+        let message = format!("service {} has no local address: add one first, with -P and -z ADDRESS", service.vip);
         return Err(Failure::Fork(message));
     };
     control.choose_pool(service, only.name.clone())
