@@ -1563,7 +1563,7 @@ fn wrong_persistence_and_packets_on_their_own_that_cannot_be() {
     );
     assert_eq!(
         error("tcp", "nat", "one_packet = true"),
-        "f.toml:23: service[0].one_packet: the service is of tcp; allowed: true with udp only"
+        "f.toml:23: service[0].one_packet: the service is of tcp; allowed: true with udp, or a fwmark, only"
     );
     assert_eq!(
         error("udp", "fullnat", "one_packet = true"),

@@ -863,7 +863,7 @@ fn persistence_is_told_published_listed_and_holds_the_slots_of_removed_real_serv
         ["service tcp 10.0.0.100:80: persistence none -> 60 seconds for clients of /24, most connections any -> 9"]
     );
     assert!(client.refusal(edit(json!({"persistence_prefix": 33}))).message.contains("allowed: 0-32 bits"));
-    assert!(client.refusal(edit(json!({"one_packet": true}))).message.contains("true with udp only"));
+    assert!(client.refusal(edit(json!({"one_packet": true}))).message.contains("true with udp, or a fwmark, only"));
     let expected = Persistence { timeout_seconds: 60, prefix_len: 24 };
     gateway.wait_for_tables("persistence", |snapshot| {
         snapshot.services.services[0].persistence == Some(expected)

@@ -12,6 +12,7 @@ mod lab;
 use std::net::IpAddr;
 
 use dual::*;
+use etherparse::Ipv4Header;
 use fullgate::balance::{Encapsulation, ForwardingMode, Protocol, Tunnel};
 use fullgate::forward::{DropReason, Hop, Origin, PuntClass, Steering, Verdict};
 use fullgate::port::{PortId, WorkerId};
@@ -459,6 +460,16 @@ fn quoted(packet: &[u8], family: Family) -> &[u8] {
     &packet[..packet.len().min(most)]
 }
 
+/// An error as the gateway itself makes it: over IPv4 it is internetwork control, as the kernel's are (RFC 1812, 4.3.2.5).
+fn own(mut error: Vec<u8>) -> Vec<u8> {
+    if let Ok((mut header, _)) = Ipv4Header::from_slice(&error[14..]) {
+        header.dscp = 48.try_into().unwrap();
+        header.header_checksum = header.calc_header_checksum();
+        error[14..14 + header.header_len()].copy_from_slice(&header.to_bytes());
+    }
+    error
+}
+
 #[test]
 fn the_gateways_own_errors_tell_each_sender_what_it_may_send() {
     for (client, server) in SAME.into_iter().chain(MIXED) {
@@ -481,7 +492,7 @@ fn the_gateways_own_errors_tell_each_sender_what_it_may_send() {
             let (kind, ends) = (too_big_kind(client, most), (session.lab.vip, session.lab.client));
             assert_eq!(
                 (verdict, out),
-                (Verdict::Transmit(WAN), error(TO_WAN, ends, 64, kind, quoted(&packet, client)))
+                (Verdict::Transmit(WAN), own(error(TO_WAN, ends, 64, kind, quoted(&packet, client))))
             );
             if mode.is_one_way() {
                 continue;
@@ -492,9 +503,9 @@ fn the_gateways_own_errors_tell_each_sender_what_it_may_send() {
             let (fits, too_big) = (answer(most), answer(most + 1));
             assert_eq!(session.lab.send(LAN, &fits.frame(FROM_LAN, 64)).0, Verdict::Transmit(WAN));
             let (verdict, out) = session.lab.send(LAN, &too_big.frame(FROM_LAN, 64));
-            let own = if mode == ForwardingMode::Nat { server.address(1, 1) } else { session.answer.destination.0 };
+            let from = if mode == ForwardingMode::Nat { server.address(1, 1) } else { session.answer.destination.0 };
             let (kind, packet) = (too_big_kind(server, most), too_big.packet(64));
-            let expected = error(TO_LAN, (own, session.lab.server), 64, kind, quoted(&packet, server));
+            let expected = own(error(TO_LAN, (from, session.lab.server), 64, kind, quoted(&packet, server)));
             assert_eq!((verdict, out), (Verdict::Transmit(LAN), expected), "{mode}");
         }
     }
