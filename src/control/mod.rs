@@ -22,6 +22,8 @@ pub mod line;
 pub mod model;
 mod on_link;
 #[cfg(feature = "dpdk")]
+mod pace;
+#[cfg(feature = "dpdk")]
 pub mod persistence;
 pub mod plan;
 #[cfg(feature = "dpdk")]

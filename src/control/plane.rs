@@ -20,6 +20,7 @@ use super::fullness::Fullness;
 use super::handle::Job;
 pub use super::handle::{ControlHandle, Measurements};
 use super::model::Model;
+use super::pace::Pace;
 use super::persistence::StateStore;
 use super::protocol::{ErrorKind, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
 use super::publish::Publisher;
@@ -77,17 +78,6 @@ pub struct Parts<F, E, P, H> {
     pub host: H,
     /// DPDK's version.
     pub dpdk_version: String,
-}
-
-/// When the next table may be made. Making one takes time in proportion to the configuration; the plane spends at
-/// most a tenth of its time on it, which is nothing to notice with hundreds of services, and makes tens of thousands
-/// of changes in a row cost as many tables as there is time for instead of one each.
-#[derive(Debug)]
-struct Pace {
-    /// Not before this.
-    earliest: Instant,
-    /// A change waits.
-    due: bool,
 }
 
 /// While tables are on their way to workers.
@@ -156,7 +146,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             started: now,
             jobs,
             jobs_sender,
-            pace: Pace { earliest: now, due: false },
+            pace: Pace::new(now),
             saving: Saving::new(parts.store),
             exchange_due: None,
             reclaim_due: None,
@@ -269,7 +259,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         }
         self.timeouts = wanted;
         lines.iter().for_each(|line| tracing::info!("{line}"));
-        self.pace.due = true;
+        self.pace.changed();
         self.publish_if_due();
         Ok(lines)
     }
@@ -289,7 +279,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         for line in &lines {
             tracing::info!("{line}");
         }
-        self.pace.due = true;
+        self.pace.changed();
         self.publish_if_due();
         self.saving.changed();
         self.reclaim_due.get_or_insert(Instant::now() + RECLAIM_INTERVAL);
@@ -321,11 +311,10 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     fn publish_if_due(&mut self) {
         let before = Instant::now();
-        if self.pace.due && before >= self.pace.earliest {
+        if self.pace.due().is_some_and(|at| before >= at) {
             let table = self.model.compile(self.timeouts);
             self.publisher.publish_services(Arc::new(table));
-            let after = Instant::now();
-            self.pace = Pace { earliest: after + 9 * (after - before), due: false };
+            self.pace.made(before, Instant::now());
             self.expect_exchange();
         }
     }
@@ -335,9 +324,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     }
 
     fn deadline(&self) -> Instant {
-        let publish = self.pace.due.then_some(self.pace.earliest);
         let exchange = self.exchange_due.map(|(at, _)| at);
-        let others = [publish, exchange, self.saving.due(), self.reclaim_due];
+        let others = [self.pace.due(), exchange, self.saving.due(), self.reclaim_due];
         others.into_iter().flatten().fold(self.busy.due(), Instant::min)
     }
 
@@ -363,7 +351,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         self.publisher.exchange();
         let reclaimed = self.model.reclaim(self.publisher.adopted());
         if reclaimed.publish {
-            self.pace.due = true;
+            self.pace.changed();
             self.publish_if_due();
         }
         for (port, address) in reclaimed.local_addresses {
