@@ -23,6 +23,8 @@ mod mark;
 pub mod model;
 mod on_link;
 #[cfg(feature = "dpdk")]
+mod pace;
+#[cfg(feature = "dpdk")]
 pub mod persistence;
 pub mod plan;
 #[cfg(feature = "dpdk")]

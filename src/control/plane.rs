@@ -20,6 +20,7 @@ use super::fullness::Fullness;
 use super::handle::Job;
 pub use super::handle::{ControlHandle, Measurements};
 use super::model::Model;
+use super::pace::Pace;
 use super::persistence::{KeptTimeouts, StateStore};
 use super::protocol::{ErrorKind, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
 use super::publish::Publisher;
@@ -83,17 +84,6 @@ pub struct Parts<F, E, P, H> {
     pub host: H,
     /// DPDK's version.
     pub dpdk_version: String,
-}
-
-/// When the next table may be made. Making one takes time in proportion to the configuration; the plane spends at
-/// most a tenth of its time on it, which is nothing to notice with hundreds of services, and makes tens of thousands
-/// of changes in a row cost as many tables as there is time for instead of one each.
-#[derive(Debug)]
-struct Pace {
-    /// Not before this.
-    earliest: Instant,
-    /// A change waits.
-    due: bool,
 }
 
 /// While tables are on their way to workers.
@@ -167,7 +157,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             started: now,
             jobs,
             jobs_sender,
-            pace: Pace { earliest: now, due: false },
+            pace: Pace::new(now),
             saving: Saving::new(parts.store),
             exchange_due: None,
             reclaim_due: None,
@@ -286,7 +276,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         self.kept_timeouts = self.kept_timeouts.and(KeptTimeouts { tcp, tcp_fin, udp });
         self.saving.changed();
         lines.iter().for_each(|line| tracing::info!("{line}"));
-        self.pace.due = true;
+        self.pace.changed();
         self.publish_if_due();
         Ok(lines)
     }
@@ -306,7 +296,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         for line in &lines {
             tracing::info!("{line}");
         }
-        self.pace.due = true;
+        self.pace.changed();
         self.publish_if_due();
         self.saving.changed();
         self.reclaim_due.get_or_insert(Instant::now() + RECLAIM_INTERVAL);
@@ -338,11 +328,10 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     fn publish_if_due(&mut self) {
         let before = Instant::now();
-        if self.pace.due && before >= self.pace.earliest {
+        if self.pace.due().is_some_and(|at| before >= at) {
             let table = self.model.compile(self.timeouts);
             self.publisher.publish_services(Arc::new(table));
-            let after = Instant::now();
-            self.pace = Pace { earliest: after + 9 * (after - before), due: false };
+            self.pace.made(before, Instant::now());
             self.expect_exchange();
         }
     }
@@ -352,9 +341,8 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     }
 
     fn deadline(&self) -> Instant {
-        let publish = self.pace.due.then_some(self.pace.earliest);
         let exchange = self.exchange_due.map(|(at, _)| at);
-        let others = [publish, exchange, self.saving.due(), self.reclaim_due];
+        let others = [self.pace.due(), exchange, self.saving.due(), self.reclaim_due];
         others.into_iter().flatten().fold(self.busy.due(), Instant::min)
     }
 
@@ -380,7 +368,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         self.publisher.exchange();
         let reclaimed = self.model.reclaim(self.publisher.adopted());
         if reclaimed.publish {
-            self.pace.due = true;
+            self.pace.changed();
             self.publish_if_due();
         }
         for (port, address) in reclaimed.local_addresses {
