@@ -100,9 +100,10 @@ impl Namespace {
         })
     }
 
-    /// A number of the kernel's protocol statistics (/proc/net/snmp), like `("Icmp", "InTimeExcds")`.
+    /// A number of the kernel's protocol statistics (/proc/net/snmp, /proc/net/netstat), like `("Icmp", "InTimeExcds")`.
     pub fn snmp(&self, protocol: &str, name: &str) -> u64 {
-        let text = self.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+        let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
+        let text = self.enter(|| read("snmp") + &read("netstat"));
         let mut rows = text.lines().filter(|line| line.split(':').next() == Some(protocol));
         let names = rows.next().unwrap().split_whitespace();
         let values = rows.next().unwrap().split_whitespace();
