@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -248,6 +249,18 @@ fn no_daemon_is_3_and_says_where_and_how() {
             );
         }
     }
+}
+
+#[test]
+fn the_socket_of_ipvs_tools_is_told_from_the_control_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.ipvs.sock");
+    let of_tools = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&of_tools, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    rustix::net::listen(&of_tools, 1).unwrap();
+    let (status, output, error) = run(&["status", "--socket", path.to_str().unwrap()]);
+    assert_eq!((status, output.as_str()), (1, ""));
+    assert!(error.contains("is the socket for IPVS's tools: the control socket is the one beside it"), "{error}");
 }
 
 #[test]

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use crate::control::line;
 use crate::control::protocol::{MAX_LINE, Outcome, Refusal, Reply, Request};
 
+/// EPROTOTYPE: of Unix sockets, one of datagrams where a stream was wanted.
+const WRONG_SOCKET_TYPE: i32 = rustix::io::Errno::PROTOTYPE.raw_os_error();
+
 /// Why a request got no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -27,6 +30,11 @@ pub enum ClientError {
     /// The socket is there, but not for this user.
     #[error("no permission for {0}: allowed: root and members of the group of [control] group")]
     Permission(PathBuf),
+    /// The socket is there, and is the other one.
+    #[error(
+        "{0} is the socket for IPVS's tools: the control socket is the one beside it, without \".ipvs\" in its name"
+    )]
+    OfTools(PathBuf),
     /// The connection failed under way.
     #[error("the daemon on {path} cannot be talked to: {source}")]
     Broken {
@@ -88,6 +96,7 @@ impl Client {
                     ClientError::NoDaemon { path, source }
                 }
                 ErrorKind::PermissionDenied => ClientError::Permission(path),
+                _ if source.raw_os_error() == Some(WRONG_SOCKET_TYPE) => ClientError::OfTools(path),
                 _ => ClientError::Broken { path, source },
             }),
         }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Args, ValueHint};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::CliError;
 use crate::config::{DEFAULT_SOCKET, ipvs_socket_beside};
@@ -54,12 +56,32 @@ impl Exec {
             return failed("no program is given".to_owned());
         };
         refuse_privileged(program)?;
+        let socket = ipvs_socket_beside(&self.socket);
+        if let Some(reason) = why_out_of_reach(&socket) {
+            eprintln!(
+                "fullgate: {}: {reason}: what {} asks for is refused meanwhile",
+                socket.display(),
+                program.display()
+            );
+        }
         let error = Command::new(program)
             .args(arguments)
             .env("LD_PRELOAD", preload(&library, std::env::var_os("LD_PRELOAD")))
-            .env("FULLGATE_IPVS_SOCKET", ipvs_socket_beside(&self.socket))
+            .env("FULLGATE_IPVS_SOCKET", socket)
             .exec();
         failed(format!("cannot run {}: {error}", program.display()))
+    }
+}
+
+/// Why the daemon cannot be asked anything at the moment. The program is started all the same: keepalived outlives that.
+fn why_out_of_reach(socket: &Path) -> Option<String> {
+    let ours = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
+    match connect(&ours, &SocketAddrUnix::new(socket).ok()?) {
+        Ok(()) => None,
+        Err(Errno::ACCESS) => {
+            Some("no permission: allowed are root and members of the group of [control] group".to_owned())
+        }
+        Err(errno) => Some(format!("no daemon listens ({errno})")),
     }
 }
 
@@ -76,7 +98,7 @@ fn installed_library() -> Result<PathBuf, CliError> {
         return Ok(found.clone());
     }
     let places = places.map(|place| place.display().to_string()).join(" or ");
-    failed(format!("there is no {places}: name it with --library, or build it with `cargo build -p ipvs-preload`"))
+    failed(format!("there is no {places}: name it with --library, or build it with `make build`"))
 }
 
 /// The library in front of those that are loaded already.
@@ -117,6 +139,18 @@ fn find(program: &OsStr) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_is_away_is_told_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.ipvs.sock");
+        let reason = why_out_of_reach(&path).unwrap();
+        assert!(reason.starts_with("no daemon listens (No such file"), "{reason}");
+        let daemon = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::bind(&daemon, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&daemon, 1).unwrap();
+        assert_eq!(why_out_of_reach(&path), None);
+    }
 
     #[test]
     fn other_libraries_stay() {

@@ -244,6 +244,32 @@ mod tests {
     }
 
     #[test]
+    fn what_workers_carried_for_services_stays_theirs_when_source_nat_gets_the_slot_and_the_other_way_round() {
+        let (mut model, counters) = model();
+        let carried = |model: &Model| model.worker_traffic()[0].connections;
+        let slot = slot_of(&mut model, "10.1.0.11:80").unwrap();
+        let own = &counters.real_servers[slot.0 as usize];
+        own.connections.add(5);
+        run(&mut model, real("real.del", "10.1.0.11:80"));
+        let generation = compile(&mut model);
+        assert_eq!(model.reclaim(generation).real_servers, 1);
+        let rule = serde_json::json!({"name": "office", "source": "10.1.0.0/24", "local_pool": "lan"});
+        run(&mut model, serde_json::json!({"command": "snat.add", "rule": rule}));
+        own.connections.add(7);
+        assert_eq!(carried(&model), 5);
+        run(&mut model, serde_json::json!({"command": "snat.del", "name": "office"}));
+        assert_eq!(carried(&model), 5);
+        let generation = compile(&mut model);
+        assert_eq!(model.reclaim(generation).real_servers, 1);
+        run(&mut model, real("real.add", "10.1.0.13:80"));
+        own.connections.add(1);
+        assert_eq!(carried(&model), 6);
+        let service = serde_json::json!({"vip": "10.0.0.100:80", "protocol": "tcp"});
+        run(&mut model, serde_json::json!({"command": "service.del", "service": service}));
+        assert_eq!(carried(&model), 6);
+    }
+
+    #[test]
     fn departed_slots_count_against_the_limit() {
         let (mut model, counters) = model();
         let slot = slot_of(&mut model, "10.1.0.11:80").unwrap();

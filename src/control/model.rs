@@ -61,6 +61,8 @@ pub struct Model {
     pub(super) departed_real_servers: HashMap<ServiceKey, Vec<DepartedRealServer>>,
     pub(super) departed_locals: HashMap<IpAddr, DepartedLocal>,
     pub(super) departed_snat: Vec<DepartedSnat>,
+    /// By worker: what was carried by rules for source NAT that are gone and whose slots are free again.
+    pub(super) retired_snat: Vec<TrafficTotals>,
     /// Addresses to be taken off a port because they are on another one now.
     pub(super) moved: Vec<DepartedLocal>,
     /// How many services have this address, and how many real servers.
@@ -120,7 +122,6 @@ impl Model {
             overloads: Arc::new(Overloads::new(limits.real_servers as usize)),
             templates: Arc::default(),
             sysctls: Sysctls::default(),
-            counters,
             pools: Vec::new(),
             services: BTreeMap::new(),
             by_key: HashMap::new(),
@@ -135,6 +136,8 @@ impl Model {
             departed_real_servers: HashMap::new(),
             departed_locals: HashMap::new(),
             departed_snat: Vec::new(),
+            retired_snat: vec![TrafficTotals::default(); counters.len()],
+            counters,
             moved: Vec::new(),
             virtual_uses: HashMap::new(),
             real_uses: HashMap::new(),

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
-
 use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use super::protocol::{
     ErrorKind, Fragments, LocalAddressRow, LocalPoolRow, Persistence, RealServerRow, Refusal, ServiceName, ServiceRow,
@@ -117,15 +115,11 @@ impl Model {
 
     /// What each worker has carried for services since it started, removed ones included; source NAT is none.
     pub fn worker_traffic(&self) -> Vec<TrafficTotals> {
-        let snat: HashSet<RealServerSlot> = self.snat_slots().collect();
         let slots = (0..self.real_slots.high_water()).filter_map(|slot| u32::try_from(slot).ok()).map(RealServerSlot);
-        let slots: Vec<_> = slots.filter(|slot| !snat.contains(slot)).collect();
-        let of = |worker: &Arc<WorkerCounters>| {
-            let mut sum = TrafficTotals::default();
-            slots.iter().for_each(|&slot| sum += totals::worker_traffic(worker, slot));
-            sum
+        let of = |worker: &Arc<WorkerCounters>| -> TrafficTotals {
+            slots.clone().map(|slot| totals::worker_traffic(worker, slot)).sum()
         };
-        self.counters.iter().map(of).collect()
+        self.counters.iter().map(of).zip(self.snat_traffic()).map(|(all, snat)| all - snat).collect()
     }
 
     /// How many services there are.

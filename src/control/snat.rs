@@ -5,6 +5,7 @@
 //! on it, and a rule of that name gets it, and with it these sessions, back.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::change::{Change, Edits, or_any, show_conditions};
 use super::model::Model;
@@ -14,6 +15,7 @@ use super::rule_list::{self, Rule, RuleChange};
 use super::totals;
 use crate::balance::{RealServerSlot, Selector, SnatRule};
 use crate::config::{SnatConfig, rules};
+use crate::telemetry::counters::WorkerCounters;
 
 /// A rule.
 #[derive(Clone, Debug)]
@@ -23,6 +25,7 @@ pub(super) struct SnatEntry {
     cursor: u32,
     /// The slot's traffic when this rule got it.
     baseline: TrafficTotals,
+    before: Vec<TrafficTotals>,
 }
 
 /// A removed rule that still holds its slot.
@@ -30,6 +33,8 @@ pub(super) struct SnatEntry {
 pub(super) struct DepartedSnat {
     pub name: String,
     slot: RealServerSlot,
+    /// By worker: the slot's traffic when a rule of this name first got it, which was services'.
+    before: Vec<TrafficTotals>,
     /// The first table without it.
     since: u64,
 }
@@ -106,17 +111,17 @@ impl Model {
 
     fn add_snat(&mut self, config: SnatConfig, before: Option<&str>) {
         let departed = self.departed_snat.iter().position(|departed| departed.name == config.name);
-        let slot = match departed.map(|index| self.departed_snat.swap_remove(index).slot) {
-            Some(slot) => slot,
+        let (slot, before_it) = match departed.map(|index| self.departed_snat.swap_remove(index)) {
+            Some(departed) => (departed.slot, departed.before),
             None => {
                 let Some(slot) = self.real_slots.take().map(RealServerSlot) else { return };
-                slot
+                (slot, totals::by_worker(&self.counters, slot).collect())
             }
         };
         let Some(cursor) = self.cursors.take() else { return };
         self.set_present(slot, true);
         let baseline = totals::real_server_traffic(&self.counters, slot);
-        let entry = SnatEntry { config, slot, cursor, baseline };
+        let entry = SnatEntry { config, slot, cursor, baseline, before: before_it };
         let at = before.and_then(|name| self.snat.iter().position(|entry| entry.config.name == name));
         self.snat.insert(at.unwrap_or(self.snat.len()), entry);
     }
@@ -129,16 +134,20 @@ impl Model {
 
     fn remove_snat(&mut self, name: &str) {
         let Some(index) = self.snat.iter().position(|entry| entry.config.name == name) else { return };
-        let SnatEntry { config, slot, cursor, .. } = self.snat.remove(index);
+        let SnatEntry { config, slot, cursor, before, .. } = self.snat.remove(index);
         self.cursors.give_back(cursor);
         self.set_present(slot, false);
-        self.departed_snat.push(DepartedSnat { name: config.name, slot, since: self.generation + 1 });
+        let since = self.generation + 1;
+        self.departed_snat.push(DepartedSnat { name: config.name, slot, before, since });
     }
 
-    /// The slots of all rules, also of removed ones that sessions still count on.
-    pub(super) fn snat_slots(&self) -> impl Iterator<Item = RealServerSlot> {
-        let departed = self.departed_snat.iter().map(|departed| departed.slot);
-        self.snat.iter().map(|entry| entry.slot).chain(departed)
+    /// What each worker has carried by rules since it started, also by removed ones.
+    pub(super) fn snat_traffic(&self) -> Vec<TrafficTotals> {
+        let mut sums = self.retired_snat.clone();
+        let rules = self.snat.iter().map(|entry| (entry.slot, &entry.before));
+        let departed = self.departed_snat.iter().map(|departed| (departed.slot, &departed.before));
+        rules.chain(departed).for_each(|(slot, before)| add_since(&mut sums, &self.counters, slot, before));
+        sums
     }
 
     /// Whether a new rule of this name gets the slot of a removed one.
@@ -149,11 +158,12 @@ impl Model {
     /// Frees slots of removed rules; see [`Model::reclaim`].
     pub(super) fn reclaim_snat(&mut self, adopted: u64) -> usize {
         let before = self.departed_snat.len();
-        let (counters, slots) = (&self.counters, &mut self.real_slots);
+        let (counters, slots, retired) = (&self.counters, &mut self.real_slots, &mut self.retired_snat);
         self.departed_snat.retain(|departed| {
             let now = totals::real_server_connections(counters, departed.slot);
             let used = adopted < departed.since || now.active != 0 || now.inactive != 0;
             if !used {
+                add_since(retired, counters, departed.slot, &departed.before);
                 slots.give_back(departed.slot.0);
             }
             used
@@ -196,4 +206,15 @@ impl Model {
         };
         self.snat.iter().map(row).collect()
     }
+}
+
+/// Adds what each worker has counted on a slot since it had counted this much.
+fn add_since(
+    sums: &mut [TrafficTotals],
+    counters: &[Arc<WorkerCounters>],
+    slot: RealServerSlot,
+    before: &[TrafficTotals],
+) {
+    let now = totals::by_worker(counters, slot);
+    sums.iter_mut().zip(now.zip(before)).for_each(|(sum, (now, before))| *sum += now - *before);
 }

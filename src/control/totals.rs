@@ -3,6 +3,7 @@
 //! A slot's traffic only ever grows while the process lives, whoever holds the slot; what a holder shows is the
 //! difference to the sums at which it got the slot. Gauges (connections, ports in use) are shown as they are.
 
+use std::iter::Sum;
 use std::ops::{AddAssign, Sub};
 use std::sync::Arc;
 
@@ -17,6 +18,15 @@ impl AddAssign for TrafficTotals {
         self.in_bytes = self.in_bytes.wrapping_add(other.in_bytes);
         self.out_packets = self.out_packets.wrapping_add(other.out_packets);
         self.out_bytes = self.out_bytes.wrapping_add(other.out_bytes);
+    }
+}
+
+impl Sum for TrafficTotals {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, each| {
+            sum += each;
+            sum
+        })
     }
 }
 
@@ -46,9 +56,12 @@ pub struct Connections {
 
 /// What all workers have ever counted on a real-server slot. Slots beyond a worker's counters count as 0.
 pub fn real_server_traffic(counters: &[Arc<WorkerCounters>], slot: RealServerSlot) -> TrafficTotals {
-    let mut sum = TrafficTotals::default();
-    counters.iter().for_each(|worker| sum += worker_traffic(worker, slot));
-    sum
+    by_worker(counters, slot).sum()
+}
+
+/// What each worker has ever counted on a real-server slot.
+pub fn by_worker(counters: &[Arc<WorkerCounters>], slot: RealServerSlot) -> impl Iterator<Item = TrafficTotals> {
+    counters.iter().map(move |worker| worker_traffic(worker, slot))
 }
 
 /// What one worker has ever counted on a real-server slot.

@@ -133,25 +133,6 @@ pub struct Stats {
     pub out_byte_rate: u64,
 }
 
-impl Stats {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            connections: self.connections + other.connections,
-            in_packets: self.in_packets + other.in_packets,
-            out_packets: self.out_packets + other.out_packets,
-            in_bytes: self.in_bytes + other.in_bytes,
-            out_bytes: self.out_bytes + other.out_bytes,
-            connection_rate: self.connection_rate + other.connection_rate,
-            in_packet_rate: self.in_packet_rate + other.in_packet_rate,
-            out_packet_rate: self.out_packet_rate + other.out_packet_rate,
-            in_byte_rate: self.in_byte_rate + other.in_byte_rate,
-            out_byte_rate: self.out_byte_rate + other.out_byte_rate,
-        }
-    }
-}
-
 /// A service that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEntry {

@@ -167,6 +167,9 @@ show_gateway() {
     inside client ping -c 3 -i 0.2 -W 2 "$VIP" || fail "the VIP does not answer ping"
     step "fullgate service list"
     "$FULLGATE" service list
+    step "the same by Debian's own ipvsadm, unmodified: fullgate exec -- ipvsadm -L -n"
+    "$FULLGATE" exec -- ipvsadm -L -n | tee "$DIRECTORY/ipvsadm"
+    grep -q "^TCP  $VIP:80 rr" "$DIRECTORY/ipvsadm" || fail "ipvsadm does not list the service"
     step "fullgate session list"
     "$FULLGATE" session list | sed -n 1,12p
     step "fullgate stats"
@@ -193,6 +196,9 @@ ${bold}== The lab stays up (KEEP=1). To play with it:$plain
       sudo -E \$fullgate stats --watch 1
       sudo -E \$fullgate session list
       sudo -E \$fullgate real edit -t $VIP:80 -r 10.1.0.11:80 -w 0
+  the same with Debian's ipvsadm, which takes the gateway for the kernel's IPVS
+      sudo -E \$fullgate exec -- ipvsadm -L -n --stats
+      sudo -E \$fullgate exec -- ipvsadm -e -t $VIP:80 -r 10.1.0.11:80 -m -w 0
   the kernel's side of its ports
       ${at}gateway ip addr show fg-wan
       ${at}gateway ip neigh
@@ -212,7 +218,7 @@ main() {
     "$HERE/install.sh"
     echo "all there"
     step "building fullgate (the first time takes some minutes)"
-    (cd "$ROOT" && "$HERE/cargo.sh" build --release --locked)
+    (cd "$ROOT" && "$HERE/cargo.sh" build --release --locked --package fullgate --package ipvs-preload)
     end_lab
     trap keep_or_end EXIT
     trap 'exit 130' INT TERM

@@ -110,6 +110,13 @@ fn files_of_proc_net_tell_what_there_is() {
         assert_eq!(number(rows[0][column]) + number(rows[1][column]), number(rows[2][column]), "{by_worker}");
         assert_eq!(number(rows[2][column]), total[column - 1], "{by_worker}");
     }
+    gateway.ipvsadm(&lab.gateway, "-C");
+    assert!(
+        cat("ip_vs_stats").lines().nth(2).unwrap().trim().starts_with("10 "),
+        "what services carried that are gone stays"
+    );
+    gateway.ipvsadm(&lab.gateway, "-Z");
+    assert_eq!(cat("ip_vs_stats").lines().nth(2).unwrap().split_whitespace().collect::<Vec<_>>(), ["0"; 5]);
     assert!(!cat("dev").is_empty(), "other files are the kernel's");
     let output = gateway.exec(&lab.gateway, "cat /proc/net/ip_vs_app").output().unwrap();
     assert!(!output.status.success(), "a file that there is not");

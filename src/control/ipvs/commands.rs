@@ -13,7 +13,7 @@ use crate::config::{RealServerConfig, ServiceConfig};
 use crate::control::plane::ControlHandle;
 use crate::control::protocol::{
     ErrorKind, Outcome, RealServerEdit, RealServerRow, Refusal, Reply, Request, ServiceName, ServiceRow, SessionFilter,
-    SessionRow,
+    SessionRow, TrafficTotals,
 };
 use crate::ipvs::{
     Answer, Command, Daemon, Destination, DestinationEntry, Errno, Service, ServiceEntry, ServiceId, Stats, Timeouts,
@@ -61,8 +61,8 @@ impl<F, E> Director<F, E> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            if let Ok(rows) = self.rows().await {
-                self.rates.sample(&rows);
+            if let (Ok(rows), Ok(total)) = (self.rows().await, self.total_traffic().await) {
+                self.rates.sample(&rows, &total);
             }
         }
     }
@@ -282,7 +282,10 @@ impl<F, E> Director<F, E> {
     async fn zero(&self, id: Option<&ServiceId>) -> Result<Answer, Errno> {
         match id {
             Some(id) => self.rates.zero(&[self.row(id).await?]),
-            None => self.rates.zero(&self.rows().await?),
+            None => {
+                self.rates.zero(&self.rows().await?);
+                self.rates.zero_total(&self.total_traffic().await?);
+            }
         }
         Ok(Answer::Done)
     }
@@ -305,11 +308,14 @@ impl<F, E> Director<F, E> {
         Ok(listed.collect())
     }
 
-    /// The counters of all services together.
+    /// The counters of all services together, those that are gone included, as the kernel's `tot_stats`.
     pub(super) async fn total(&self) -> Result<Stats, Errno> {
-        let rows = self.rows().await?;
-        let stats = rows.iter().map(|row| self.rates.of_service(row));
-        Ok(stats.fold(Stats::default(), Stats::plus))
+        Ok(self.rates.of_total(&self.total_traffic().await?))
+    }
+
+    async fn total_traffic(&self) -> Result<TrafficTotals, Errno> {
+        let workers = self.handle.worker_traffic().await.ok_or(Errno::Failed)?;
+        Ok(workers.into_iter().sum())
     }
 
     /// The counters of each worker, which never go back, as the kernel's of each CPU.

@@ -35,7 +35,16 @@ pub(super) struct Rates {
 struct State {
     /// By service first, so that to forget one costs what it has, however many others there are.
     by_service: HashMap<ServiceName, HashMap<Part, Kept>>,
+    /// All services together, those that are gone included.
+    total: Total,
     samplings: u64,
+}
+
+/// What is kept of the total.
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    zero: TrafficTotals,
+    estimator: Estimator,
 }
 
 pub(super) fn name(row: &ServiceRow) -> ServiceName {
@@ -54,8 +63,9 @@ impl Rates {
     }
 
     /// Takes in what two seconds have brought; forgets what is gone.
-    pub(super) fn sample(&self, rows: &[ServiceRow]) {
+    pub(super) fn sample(&self, rows: &[ServiceRow], total: &TrafficTotals) {
         let mut state = self.lock();
+        state.total.estimator.sample(&entries::stats(total));
         state.samplings += 1;
         let seen = state.samplings;
         for row in rows {
@@ -87,6 +97,11 @@ impl Rates {
         }
     }
 
+    /// Counts the total from here on, for tools.
+    pub(super) fn zero_total(&self, total: &TrafficTotals) {
+        self.lock().total = Total { zero: *total, estimator: Estimator::new(&entries::stats(total)) };
+    }
+
     /// Forgets one that goes, so that the next one of the same name does not count from its zero.
     pub(super) fn forget(&self, service: ServiceName, real_server: Option<SocketAddr>) {
         let mut state = self.lock();
@@ -95,6 +110,12 @@ impl Rates {
             (Some(_), None) => {}
             (None, _) => drop(state.by_service.remove(&service)),
         }
+    }
+
+    /// What tools see of all services together, those that are gone included.
+    pub(super) fn of_total(&self, total: &TrafficTotals) -> Stats {
+        let kept = self.lock().total;
+        kept.estimator.fill(entries::stats(&since(total, &kept.zero)))
     }
 
     /// What tools see of a service.
@@ -161,16 +182,16 @@ mod tests {
         rates.forget(name(&row(0)), None);
         assert_eq!(rates.of_service(&row(9)).connections, 9);
         rates.zero(&[row(7)]);
-        rates.sample(&[]);
+        rates.sample(&[], &TrafficTotals::default());
         assert_eq!(rates.of_service(&row(9)).connections, 9, "what is gone is forgotten");
     }
 
     #[test]
     fn rates_are_those_since_the_first_look() {
         let rates = Rates::default();
-        rates.sample(&[row(1_000)]);
+        rates.sample(&[row(1_000)], &row(5_000).traffic);
         assert_eq!(rates.of_service(&row(1_000)).connection_rate, 0);
-        rates.sample(&[row(1_200)]);
+        rates.sample(&[row(1_200)], &row(5_200).traffic);
         assert_eq!(rates.of_service(&row(1_200)).connection_rate, 25);
     }
 }
