@@ -7,9 +7,10 @@ mod lab;
 
 use std::net::Ipv4Addr;
 
-use etherparse::{Ipv4HeaderSlice, PacketBuilder};
+use etherparse::icmpv4::DestUnreachableHeader;
+use etherparse::{Icmpv4Type, IpFragOffset, Ipv4HeaderSlice, PacketBuilder};
 use fullgate::balance::{Encapsulation, ForwardingMode, Protocol, RealServer, ServiceKey, ServiceTable, Tunnel};
-use fullgate::forward::{DropReason, Hop, Verdict};
+use fullgate::forward::{DropReason, Hop, PuntClass, Verdict};
 use fullgate::port::{MacAddress, PortId, WorkerId};
 use lab::*;
 
@@ -172,6 +173,63 @@ fn dr_waits_for_a_neighbour_with_the_packet_ready_but_for_its_ethernet_header() 
     let (verdict, out) = gateway.send(WAN, &from_client(b"x").udp());
     assert_eq!(verdict, Verdict::AwaitNeighbour(Hop { port: LAN, address: SERVER.into() }));
     assert_eq!(out[14..], passed_on(b"x").udp()[14..]);
+}
+
+/// A gateway one of whose real servers is its own host, at this address.
+fn with_local_node(protocol: Protocol, mode: ForwardingMode, address: Ipv4Addr) -> Gateway {
+    let mut services = services(protocol, mode, Tunnel::default());
+    services.services[0].real_servers[0].address = address.into();
+    Gateway::new(services)
+}
+
+#[test]
+fn the_hosts_own_packets_go_to_it_as_they_came_and_are_counted_as_any() {
+    for (mode, address) in
+        [(ForwardingMode::Dr, Ipv4Addr::LOCALHOST), (ForwardingMode::Tun, Ipv4Addr::new(10, 0, 0, 1))]
+    {
+        let mut gateway = with_local_node(Protocol::Tcp, mode, address);
+        for (flags, ttl) in [("S", 64), ("A", 64), ("A", 1), ("FA", 64)] {
+            let sent = Spec { ttl, ..from_client(b"") }.tcp(flags, 1, 1);
+            assert_eq!(gateway.send(WAN, &sent), (Verdict::Punt(PuntClass::LocalNode), sent), "{mode:?} {flags}");
+        }
+        let server = &gateway.counters[0].real_servers[0];
+        assert_eq!((server.inbound.packets.get(), server.active.get(), server.inactive.get()), (4, 0, 1));
+        assert_eq!(gateway.sessions()[0].state, "FIN_WAIT");
+    }
+}
+
+#[test]
+fn the_host_gets_later_fragments_and_errors_about_its_answers_too() {
+    let mut gateway = with_local_node(Protocol::Udp, ForwardingMode::Dr, Ipv4Addr::LOCALHOST);
+    let whole = from_client(&[7; 64]).udp();
+    let fragments = [fragment(&whole, 0, 40, true), fragment(&whole, 40, 32, false)];
+    for sent in fragments {
+        assert_eq!(gateway.send(WAN, &sent), (Verdict::Punt(PuntClass::LocalNode), sent));
+    }
+    let answer = Spec { source: (VIP, 80), destination: (CLIENT, 40_000), ..from_client(b"a") }.udp();
+    let error = icmp_error(&answer[14..]);
+    assert_eq!(gateway.send(WAN, &error), (Verdict::Punt(PuntClass::LocalNode), error));
+}
+
+/// A router's answer to a client's router: fragmentation needed, about this packet from the VIP.
+fn icmp_error(quoted: &[u8]) -> Vec<u8> {
+    let unreachable = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1300 };
+    let header = PacketBuilder::ethernet2(CLIENT_MAC.0, WAN_MAC.0)
+        .ipv4(CLIENT.octets(), VIP.octets(), 64)
+        .icmpv4(Icmpv4Type::DestinationUnreachable(unreachable));
+    let mut packet = Vec::new();
+    header.write(&mut packet, quoted).unwrap();
+    packet
+}
+
+/// So many bytes of an IPv4 packet's payload, from this place on.
+fn fragment(whole: &[u8], at: usize, len: usize, more: bool) -> Vec<u8> {
+    let mut header = Ipv4HeaderSlice::from_slice(&whole[14..34]).unwrap().to_header();
+    header.fragment_offset = IpFragOffset::try_new((at / 8) as u16).unwrap();
+    (header.more_fragments, header.identification, header.dont_fragment) = (more, 77, false);
+    header.total_len = (20 + len) as u16;
+    header.header_checksum = header.calc_header_checksum();
+    [&whole[..14], &header.to_bytes(), &whole[34 + at..34 + at + len]].concat()
 }
 
 /// The outer IPv4 header of a frame, its checksum checked, and what follows it.

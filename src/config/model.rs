@@ -167,6 +167,7 @@ impl Default for PuntRates {
         rates[PuntClass::Multicast as usize] = 2_000;
         rates[PuntClass::Local as usize] = 100_000;
         rates[PuntClass::Virtual as usize] = 2_000;
+        rates[PuntClass::LocalNode as usize] = 20_000;
         Self(rates)
     }
 }

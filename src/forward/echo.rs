@@ -80,7 +80,7 @@ impl Forwarder {
         }
         let (hop, entry) = match self.find_way::<A>(found) {
             Ok(found) => found,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(verdict) => return verdict,
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if packet.total_len > way.mtu {

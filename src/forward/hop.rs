@@ -1,12 +1,13 @@
 //! Where a session's packets go next: looked up in the routes once, and remembered by the session until these change.
 
+use super::parse::Packet;
 use super::plane::{Plane, routed};
-use super::{DropReason, Forwarder, Hop};
+use super::{DropReason, Forwarder, Hop, Now, PuntClass, Verdict};
 use crate::balance::ForwardingMode;
-use crate::port::Frame;
+use crate::port::{Frame, PortId};
 use crate::route::{HopIndex, Resolution};
 use crate::session::Found;
-use crate::wire::ethernet;
+use crate::wire::{ethernet, icmp};
 
 /// What is known of a hop that has been found.
 pub(super) enum Resolved {
@@ -17,29 +18,65 @@ pub(super) enum Resolved {
 }
 
 impl Forwarder {
-    /// The hop of a session's packets by the routes of now, which the session remembers from here on.
-    pub(super) fn find_hop<A: Plane>(&mut self, found: Found) -> Result<Resolved, DropReason> {
+    /// The hop of a session's packets by the routes of now, which the session remembers from here on; or what becomes of them
+    /// where there is none.
+    pub(super) fn find_hop<A: Plane>(&mut self, found: Found) -> Result<Resolved, Verdict> {
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let to = session.rewritten_key(found.direction);
         let destination = routed(to.destination());
+        // The host itself has the virtual address, too, and answers from it.
+        if session.mode().is_one_way() && self.routes.is_host(destination) {
+            return Err(Verdict::Punt(PuntClass::LocalNode));
+        }
         // A rule for source NAT was chosen by the way of the packet as it came.
         let flow = if session.is_snat() { session.key(found.direction) } else { to };
         let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&flow).low_bits()) {
             Resolution::Hop(index) => {
-                let entry = self.routes.hop(index).ok_or(DropReason::NoRoute)?;
+                let entry = self.routes.hop(index).ok_or(Verdict::Drop(DropReason::NoRoute))?;
                 (Some(index), entry.hop, entry.resolved.then_some(index))
             }
             Resolution::Unresolved(hop) => (None, hop, None),
-            Resolution::NoRoute => return Err(DropReason::NoRoute),
+            Resolution::NoRoute => return Err(Verdict::Drop(DropReason::NoRoute)),
         };
         // A router would not know the packet for the real server's.
         if session.mode() == ForwardingMode::Dr && hop.address != destination {
-            return Err(DropReason::RealServerNotOnLink);
+            return Err(Verdict::Drop(DropReason::RealServerNotOnLink));
         }
         if let Some(index) = index {
             session.set_hop(found.direction, self.routes.generation, index);
         }
         Ok(resolved.map_or(Resolved::Later(hop), Resolved::Now))
+    }
+
+    /// A packet of a session that has no hop: `instead` is what becomes of it. One that is for the host itself is forwarded as any.
+    pub(super) fn keep_for_host<A: Plane>(
+        &mut self,
+        packet: &Packet<A>,
+        found: Found,
+        instead: Verdict,
+        now: Now,
+    ) -> Verdict {
+        if let Verdict::Punt(_) = instead {
+            let server = A::table(&self.sessions).session(found.index).real_server();
+            self.account::<true, false, A>(found, server, packet, now);
+        }
+        instead
+    }
+
+    /// A packet of a session whose TTL ends here: it reaches the host itself, and nobody else.
+    #[cold]
+    pub(super) fn expired<A: Plane, F: Frame>(
+        &mut self,
+        port: PortId,
+        frame: &mut F,
+        packet: &Packet<A>,
+        found: Found,
+        now: Now,
+    ) -> Verdict {
+        match self.find_hop::<A>(found) {
+            Err(instead @ Verdict::Punt(_)) => self.keep_for_host(packet, found, instead, now),
+            _ => self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now),
+        }
     }
 
     /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.

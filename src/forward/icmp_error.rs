@@ -150,7 +150,7 @@ impl Forwarder {
         }
         let (hop, entry) = match self.find_way::<T>(found) {
             Ok(found) => found,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(verdict) => return verdict,
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         let sent = match session.mode() {

@@ -74,7 +74,7 @@ impl Forwarder {
         let ends = (Q::of(routed(to_client.source()))?, Q::of(routed(to_client.destination()))?);
         let (hop, entry) = match self.find_way::<T>(Found { direction: Direction::Outbound, ..found }) {
             Ok(found) => found,
-            Err(reason) => return Some(Verdict::Drop(reason)),
+            Err(verdict) => return Some(verdict),
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         Some(match unwrap::<P, Q, F>(frame, arrived, at, ends, &way) {

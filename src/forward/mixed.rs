@@ -47,7 +47,12 @@ impl Forwarder {
         }
         let (hop, entry) = match self.find_way::<Ipv6Addr>(found) {
             Ok(found) => found,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(verdict) => {
+                if let Verdict::Punt(_) = verdict {
+                    self.account_piece::<LATER, true, false, Ipv6Addr>(found, session.real_server(), packet, now);
+                }
+                return verdict;
+            }
         };
         let way = Way::new(hop, entry.as_ref().map(|entry| &entry.header));
         if session.mode() == ForwardingMode::Tun {
@@ -57,10 +62,10 @@ impl Forwarder {
     }
 
     /// The hop of a session's packets and what it takes at once, and, once that has answered, all that is known of it.
-    pub(super) fn find_way<T: Plane>(&mut self, found: Found) -> Result<((Hop, u16), Option<HopEntry>), DropReason> {
+    pub(super) fn find_way<T: Plane>(&mut self, found: Found) -> Result<((Hop, u16), Option<HopEntry>), Verdict> {
         let (hop, entry) = match self.find_hop::<T>(found)? {
             Resolved::Now(index) => {
-                let entry = *self.routes.hop(index).ok_or(DropReason::NoRoute)?;
+                let entry = *self.routes.hop(index).ok_or(Verdict::Drop(DropReason::NoRoute))?;
                 (entry.hop, Some(entry))
             }
             Resolved::Later(hop) => (hop, None),

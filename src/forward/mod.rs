@@ -72,7 +72,6 @@ use crate::session::tcp_state::TimeoutTable;
 use crate::session::{Found, Tables, Tick};
 use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
-use crate::wire::icmp;
 use crate::wire::tcp::Flags;
 
 /// ICMP errors that one worker sends a second at most (the kernel's icmp_msgs_per_sec).
@@ -330,7 +329,7 @@ impl Forwarder {
             return self.without_real_server();
         }
         if packet.ttl <= 1 {
-            return self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now);
+            return self.expired(port, frame, packet, found, now);
         }
         let hop = session.hop(found.direction, self.routes.generation).and_then(|hop| self.routes.hop(hop));
         let Some(hop) = hop.filter(|hop| hop.resolved) else {
@@ -391,7 +390,7 @@ impl Forwarder {
         let hop = match self.find_hop::<A>(found) {
             Ok(Resolved::Now(_)) => return self.forward(port, frame, packet, found, now),
             Ok(Resolved::Later(hop)) => hop,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(verdict) => return self.keep_for_host(packet, found, verdict, now),
         };
         let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
         let session = *A::table(&self.sessions).session(found.index);

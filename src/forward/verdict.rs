@@ -178,6 +178,8 @@ named_enum! {
         Local = "local",
         /// Unicast for a virtual address, but for none of its services: the kernel refuses it.
         Virtual = "virtual",
+        /// Of a service whose real server is the gateway's own host: IPVS's local node.
+        LocalNode = "local_node",
     }
 }
 

@@ -229,7 +229,12 @@ impl RouteTable {
         }
     }
 
-    /// The same, in less time where it is hardly ever true.
+    /// Whether packets to `address` are for the host that the gateway runs on: one of its own, or loopback.
+    pub fn is_host(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.is_local(address)
+    }
+
+    /// The same as [`Self::is_local`], in less time where it is hardly ever true.
     #[inline]
     pub fn is_local_source(&self, address: IpAddr) -> bool {
         self.local_ends & end_of(address) != 0 && self.is_local(address)
