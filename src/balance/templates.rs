@@ -46,8 +46,8 @@ struct Bucket {
     entries: [Entry; PLACES],
 }
 
-/// A template. Changed by who has claimed its bucket; but for `connections`, which anybody takes from, and `position`,
-/// a hint.
+/// A template. Changed by who has claimed its bucket; but for `connections`, which anybody takes from, `position`, a
+/// hint, and `assured`, which is for listings.
 #[derive(Debug, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct Entry {
@@ -59,6 +59,8 @@ struct Entry {
     expires: AtomicU32,
     /// Sessions that were set up by it.
     connections: AtomicU32,
+    /// Not 0: one of them was established.
+    assured: AtomicU32,
 }
 
 /// Where a template stands in its table: never 0.
@@ -99,6 +101,8 @@ pub struct TemplateView {
     pub expires: Tick,
     /// Its sessions.
     pub connections: u32,
+    /// Whether one of its sessions was established.
+    pub is_assured: bool,
 }
 
 /// The templates of a gateway.
@@ -216,6 +220,7 @@ impl Templates {
         }
         entry.server.store(server.0, Ordering::Relaxed);
         entry.position.store(position, Ordering::Relaxed);
+        entry.assured.store(0, Ordering::Relaxed);
         bucket.0.tags[place].store(tag, Ordering::Relaxed);
         self.used.fetch_add(1, Ordering::Relaxed);
         if let Some(persistent) = self.persistent.get(server.0 as usize) {
@@ -228,6 +233,13 @@ impl Templates {
     pub fn release(&self, index: TemplateIndex) {
         if let Some(entry) = self.entry(index) {
             entry.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A session of a template is established (`ip_vs_control_assure_ct`).
+    pub fn assure(&self, index: TemplateIndex) {
+        if let Some(entry) = self.entry(index) {
+            entry.assured.store(1, Ordering::Relaxed);
         }
     }
 
@@ -425,6 +437,7 @@ impl Entry {
             server: RealServerSlot(self.server.load(Ordering::Relaxed)),
             expires: Tick(self.expires.load(Ordering::Relaxed)),
             connections: self.connections.load(Ordering::Relaxed),
+            is_assured: self.assured.load(Ordering::Relaxed) != 0,
         }
     }
 }

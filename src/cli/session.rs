@@ -188,6 +188,7 @@ fn template_table(rows: &[TemplateRow]) -> Table {
         ("Virtual", Left),
         ("Forward", Left),
         ("RealServer", Left),
+        ("State", Left),
         ("Sessions", Right),
         ("Expires", Right),
     ]);
@@ -199,6 +200,7 @@ fn template_table(rows: &[TemplateRow]) -> Table {
             row.vip.map_or_else(mark, |vip| vip.to_string()),
             row.mode.to_string(),
             row.real_server.to_string(),
+            row.state.clone(),
             row.connections.to_string(),
             expiry(row.expires_seconds),
         ]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::model::{Model, Pool, RealServerEntry};
+use super::model::{Model, Pool, RealServerEntry, ServiceEntry};
 use crate::balance::{
     ForwardingMode, LocalPool, Marks, MssClamp, Protocol, RealServer, Service, ServiceTable, Timeouts, Tunnel,
     WideServices,
@@ -36,12 +36,7 @@ impl Model {
                 pool: pool_index.get(service.settings.local_pool.as_str()).copied(),
                 owned_by_client: service.modes().any(|mode| mode == ForwardingMode::Nat),
                 cursor: service.cursor as usize,
-                real_servers: service
-                    .real_servers
-                    .iter()
-                    .rev()
-                    .map(|entry| entry.compile(service.settings.mode))
-                    .collect(),
+                real_servers: service.real_servers.iter().rev().map(|entry| entry.compile(service)).collect(),
             })
             .collect();
         ServiceTable {
@@ -141,16 +136,48 @@ fn addressed(services: &[Service]) -> impl Iterator<Item = &Service> {
 }
 
 impl RealServerEntry {
-    /// `mode` is its service's.
-    fn compile(&self, mode: ForwardingMode) -> RealServer {
+    fn compile(&self, service: &ServiceEntry) -> RealServer {
+        let mode = self.config.mode.unwrap_or(service.settings.mode);
+        // As in IPVS, which lists its port nevertheless (net/netfilter/ipvs/ip_vs_core.c, `ip_vs_sched_persist`).
+        let is_asked = mode == ForwardingMode::Nat && service.key.ports.is_all() && service.settings.persistence > 0;
         RealServer {
-            mode: self.config.mode.unwrap_or(mode),
+            mode,
             slot: self.slot,
             address: self.config.address.ip(),
-            port: self.config.address.port(),
+            port: if is_asked { 0 } else { self.config.address.port() },
             weight: self.config.weight,
             upper_threshold: self.config.upper_threshold,
             lower_threshold: self.config.lower_threshold,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{BalanceConfig, BalanceScope, ServiceConfig};
+    use crate::telemetry::counters::SlotLimits;
+
+    /// The port at which the real server 10.1.0.11:8080 of a service gets what a client asks of port 7001.
+    fn port_of(vip: &str, mode: ForwardingMode, persistence: u32) -> u16 {
+        let config = format!(
+            r#"{{ "vip": "{vip}", "protocol": "tcp", "mode": "{mode}", "persistence": {persistence},
+                 "real_server": [{{ "address": "10.1.0.11:8080", "weight": 1 }}] }}"#
+        );
+        let service: ServiceConfig = serde_json::from_str(&config).unwrap();
+        let balance = BalanceConfig { services: vec![service], ..BalanceConfig::default() };
+        let scope = BalanceScope { ports: Vec::new(), own_addresses: Vec::new(), workers: 1 };
+        let limits = SlotLimits { real_servers: 4, local_addresses: 4 };
+        let mut model = Model::new(scope, Vec::new(), limits, &balance).unwrap();
+        model.compile(Timeouts::default()).services[0].real_servers[0].port_for(7001)
+    }
+
+    #[test]
+    fn a_persistent_service_of_all_ports_leaves_the_port_alone_in_mode_nat() {
+        assert_eq!(port_of("10.0.0.100:0", ForwardingMode::Nat, 300), 7001);
+        assert_eq!(port_of("10.0.0.100:0", ForwardingMode::Nat, 0), 8080);
+        assert_eq!(port_of("10.0.0.100:7001", ForwardingMode::Nat, 300), 8080);
+        assert_eq!(port_of("10.0.0.100:7000-7009", ForwardingMode::Nat, 300), 8080);
     }
 }

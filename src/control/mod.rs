@@ -70,7 +70,7 @@ pub mod session_memory;
 #[cfg(feature = "dpdk")]
 pub mod tap;
 #[cfg(feature = "dpdk")]
-mod templates;
+pub mod templates;
 #[cfg(feature = "dpdk")]
 pub mod twin;
 #[cfg(feature = "dpdk")]

@@ -66,6 +66,14 @@ impl<F, E> ControlHandle<F, E> {
     }
 }
 
+/// The rows of all templates at the time that a worker has told last.
+pub fn rows(table: &ServiceTable) -> Vec<TemplateRow> {
+    let (servers, now) = (servers(table), table.templates.now());
+    let mut views = Vec::new();
+    (0..table.templates.buckets()).for_each(|bucket| table.templates.views(bucket, now, &mut views));
+    views.iter().filter_map(|view| row(view, servers.get(&view.server.0)?, now)).collect()
+}
+
 /// By slot, the real servers whose templates are any.
 fn servers(table: &ServiceTable) -> HashMap<u32, &RealServer> {
     let servers = table.services.iter().flat_map(|service| &service.real_servers);
@@ -88,6 +96,7 @@ fn row(view: &TemplateView, server: &RealServer, now: Tick) -> Option<TemplateRo
         mode: server.mode,
         real_server: SocketAddr::new(server.address, if is_of_one_port { server.port } else { 0 }),
         connections: view.connections,
+        state: if view.is_assured { "ASSURED" } else { "NONE" }.to_owned(),
         expires_seconds: view.expires.since(now).div_ceil(Tick::PER_SECOND),
     })
 }

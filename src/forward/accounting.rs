@@ -77,10 +77,14 @@ impl Forwarder {
         traffic.bytes.add(total_len.into());
     }
 
-    /// Moves a session between its real server's active and inactive connections.
+    /// Moves a session between its real server's active and inactive connections, as its state says; and its template knows of one that
+    /// is established.
     #[cold]
     fn count_activity<A: Plane>(&mut self, index: SessionIndex, state: State) {
         let session = A::table_mut(&mut self.sessions).session_mut(index);
+        if let (State::Established | State::SctpEstablished, Some(template)) = (state, session.template()) {
+            self.services.templates.assure(template);
+        }
         if session.is_active() == state.is_active() {
             return;
         }

@@ -1,9 +1,10 @@
 //! fullgate as a director: the model that the control thread keeps, and one worker's forwarder, in this process.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use fullgate::balance::{MssClamp, Protocol, Timeouts, Tunnel};
+use fullgate::balance::{MssClamp, Protocol, ServiceTable, Sysctls, Templates, Timeouts, Tunnel};
 use fullgate::config::BalanceConfig;
 use fullgate::config::BalanceScope;
 use fullgate::control::model::Model;
@@ -11,6 +12,7 @@ use fullgate::control::protocol::{RealServerRow, Request, ServiceRow, TrafficTot
 use fullgate::flow::HashSeed;
 use fullgate::flow::ownership::Ownership;
 use fullgate::forward::{DatagramTag, Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict, cut};
+use fullgate::ipvs::proc_net;
 use fullgate::port::memory::MemoryFrame;
 use fullgate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 use fullgate::route::{Interface, Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTable};
@@ -18,14 +20,19 @@ use fullgate::session::Capacity;
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
 use serde_json::{Value, json};
 
-use crate::director::{Connection, Counts, Director, Mode, Rule, Server, Service};
+use crate::director::{Connection, Counts, Director, Marked, Mode, Rule, Server, Service, Settings};
 use crate::network::{Family, Out, SERVERS, Side, router_mac, server_mac};
 
 const SESSIONS: u32 = 1 << 15;
+const TEMPLATES: u32 = 4096;
+const SECOND: u64 = 1_000_000_000;
 const BEGINNING: u64 = 1_000_000_000;
 
 pub struct Gateway {
     model: Model,
+    sysctls: Sysctls,
+    /// What was published last.
+    services: Arc<ServiceTable>,
     forwarder: Forwarder,
     timeouts: Timeouts,
     /// Fragments that came before the first one of their datagram.
@@ -44,7 +51,9 @@ impl Gateway {
             workers: 1,
         };
         let empty = BalanceConfig::default();
+        let templates = Templates::new(TEMPLATES, limits.real_servers as usize, HashSeed([13, 14]));
         let model = Model::new(scope, vec![counters.clone()], limits, &empty).unwrap();
+        let model = model.with_templates(Arc::new(templates));
         let view = |side: Side| PortView {
             mac: side.director_mac(),
             promiscuous: false,
@@ -62,7 +71,15 @@ impl Gateway {
             counters: vec![counters].into(),
         };
         let forwarder = Forwarder::new(config, now).unwrap();
-        let mut gateway = Self { model, forwarder, timeouts: Timeouts::default(), waiting: Vec::new(), now };
+        let mut gateway = Self {
+            model,
+            sysctls: Sysctls::default(),
+            services: Arc::default(),
+            forwarder,
+            timeouts: Timeouts::default(),
+            waiting: Vec::new(),
+            now,
+        };
         gateway.publish();
         gateway
     }
@@ -70,9 +87,9 @@ impl Gateway {
     /// As the control thread does after a change.
     fn publish(&mut self) {
         let table = self.model.compile(self.timeouts);
-        let generation = table.generation;
-        self.forwarder.adopt(Arc::new(table), Arc::new(RouteTable::new(&routes(), None)));
-        self.model.reclaim(generation);
+        self.services = Arc::new(ServiceTable { sysctls: self.sysctls, ..table });
+        self.forwarder.adopt(self.services.clone(), Arc::new(RouteTable::new(&routes(), None)));
+        self.model.reclaim(self.services.generation);
     }
 
     /// One frame, as a worker does it: what is cut, or had to wait, goes round again.
@@ -107,11 +124,28 @@ impl Gateway {
             (self.timeouts.tcp, self.timeouts.tcp_fin, self.timeouts.udp) = (tcp, fin, udp);
             return self.publish();
         }
+        if let Rule::Sysctl(name, value) = *rule {
+            return self.set_sysctl(name, value);
+        }
         let request: Request = serde_json::from_value(request(rule)).unwrap_or_else(|error| panic!("{rule}: {error}"));
         let changes = self.model.plan(&request).unwrap().unwrap_or_else(|refusal| panic!("{rule}: {refusal}"));
         self.model.commit(changes);
         self.publish();
     }
+}
+
+/// What IPVS calls one, by its name.
+fn with_sysctl(mut sysctls: Sysctls, name: &str, value: u8) -> Sysctls {
+    let place = match name {
+        "expire_nodest_conn" => &mut sysctls.expire_nodest_conn,
+        "expire_quiescent_template" => &mut sysctls.expire_quiescent_template,
+        "sloppy_tcp" => &mut sysctls.sloppy_tcp,
+        "sloppy_sctp" => &mut sysctls.sloppy_sctp,
+        "conn_reuse_mode" => return Sysctls { conn_reuse_mode: value, ..sysctls },
+        other => unreachable!("sysctl {other}"),
+    };
+    *place = value != 0;
+    sysctls
 }
 
 /// A command of ipvsadm as a request of the control protocol.
@@ -120,7 +154,7 @@ fn request(rule: &Rule) -> Value {
         Rule::AddService(service, scheduler, flags) => json!({
             "command": "service.add",
             "service": {
-                "vip": service.address.to_string(), "protocol": protocol(service), "scheduler": scheduler,
+                "vip": vip(service), "protocol": protocol(service), "scheduler": scheduler,
                 "scheduler_flags": flag_list(flags), "mode": "nat",
             },
         }),
@@ -128,6 +162,34 @@ fn request(rule: &Rule) -> Value {
             "command": "service.edit", "service": name(service), "scheduler": scheduler,
             "scheduler_flags": flag_list(flags),
         }),
+        Rule::AddWith(service, scheduler, settings) => {
+            let (persistence, prefix) = persistence(settings);
+            json!({
+                "command": "service.add",
+                "service": {
+                    "vip": vip(service), "protocol": protocol(service), "scheduler": scheduler, "mode": "nat",
+                    "persistence": persistence, "persistence_prefix": prefix, "one_packet": settings.one_packet,
+                },
+            })
+        }
+        Rule::EditWith(service, scheduler, settings) => {
+            let (persistence, prefix) = persistence(settings);
+            json!({
+                "command": "service.edit", "service": name(service), "scheduler": scheduler,
+                "persistence": persistence, "persistence_prefix": prefix, "one_packet": settings.one_packet,
+            })
+        }
+        Rule::Mark(mark, Marked { protocol, destination, ports: (first, last) }) => {
+            let whole = if destination.is_ipv4() { 32 } else { 128 };
+            json!({
+                "command": "mark.add",
+                "rule": {
+                    "name": format!("{mark}-{destination}-{protocol}-{first}"), "fwmark": mark,
+                    "destination": format!("{destination}/{whole}"), "protocol": protocol_name(protocol),
+                    "destination_port": format!("{first}-{last}"),
+                },
+            })
+        }
         Rule::DeleteService(service) => json!({ "command": "service.del", "service": name(service) }),
         Rule::AddServer(service, server) => {
             json!({ "command": "real.add", "service": name(service), "real_server": real_server(server) })
@@ -140,7 +202,7 @@ fn request(rule: &Rule) -> Value {
         Rule::DeleteServer(service, address) => {
             json!({ "command": "real.del", "service": name(service), "address": address.to_string() })
         }
-        Rule::SetTimeouts(..) => unreachable!("of the gateway, not of its services"),
+        Rule::SetTimeouts(..) | Rule::Sysctl(..) => unreachable!("of the gateway, not of its services"),
     }
 }
 
@@ -148,12 +210,34 @@ fn flag_list(flags: &str) -> Vec<&str> {
     flags.split(',').filter(|flag| !flag.is_empty()).collect()
 }
 
+/// Seconds, and how many bits of an address count.
+fn persistence(settings: Settings) -> (u32, Option<u8>) {
+    settings.persistence.unwrap_or((0, None))
+}
+
 fn protocol(service: Service) -> &'static str {
-    if service.protocol == Protocol::Udp { "udp" } else { "tcp" }
+    protocol_name(service.protocol)
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+        Protocol::Any => "any",
+        _ => "tcp",
+    }
+}
+
+fn vip(service: Service) -> String {
+    match service.mark() {
+        None => service.address.to_string(),
+        Some((mark, Family::Ipv4)) => format!("fwmark:{mark}"),
+        Some((mark, Family::Ipv6)) => format!("fwmark:{mark}/ipv6"),
+    }
 }
 
 fn name(service: Service) -> Value {
-    json!({ "vip": service.address.to_string(), "protocol": protocol(service) })
+    json!({ "vip": vip(service), "protocol": protocol(service) })
 }
 
 fn real_server(server: Server) -> Value {
@@ -193,7 +277,7 @@ fn routes() -> RouteInput {
         } else {
             let any = if family == Family::Ipv4 { "0.0.0.0" } else { "::" };
             input.routes.push(route(any.parse().unwrap(), 0, Some(family.router(side))));
-            input.local.push(family.vip());
+            input.local.extend([family.vip(), family.other_vip()]);
         }
         input.neighbours.extend(known.into_iter().map(|(address, mac)| Neighbour { hop: Hop { port, address }, mac }));
     }
@@ -227,8 +311,13 @@ impl Director for Gateway {
     }
 
     fn at(&mut self, seconds: u64) {
-        self.now = Now::from_nanoseconds(self.now.nanoseconds.max(BEGINNING + seconds * 1_000_000_000));
-        while self.forwarder.expire(self.now).more {}
+        let end = BEGINNING + seconds * SECOND;
+        while self.now.nanoseconds < end {
+            self.now = Now::from_nanoseconds(end.min(self.now.nanoseconds + SECOND));
+            while self.forwarder.expire(self.now).more {}
+            self.forwarder.begin_sweep(self.now);
+            self.forwarder.sweep_templates(self.services.templates.buckets(), self.now);
+        }
         self.publish();
     }
 
@@ -241,6 +330,7 @@ impl Director for Gateway {
         let of = views.into_iter().filter(|view| ports.contains(&view.virtual_.port()));
         let mut connections: Vec<_> = of
             .map(|view| Connection {
+                protocol: view.protocol.to_string().to_ascii_uppercase(),
                 client: view.client,
                 virtual_: view.virtual_,
                 server: view.real,
@@ -250,6 +340,28 @@ impl Director for Gateway {
             .collect();
         connections.sort();
         connections
+    }
+
+    fn templates(&mut self) -> Vec<Connection> {
+        let rows = fullgate::control::templates::rows(&self.services);
+        let listed = rows.iter().map(fullgate::control::ipvs::template_entry).map(|entry| Connection {
+            protocol: proc_net::protocol_name(entry.protocol).to_owned(),
+            client: entry.client,
+            virtual_: entry.virtual_address,
+            server: entry.destination,
+            state: entry.state,
+            expires: entry.expires_seconds,
+        });
+        let mut templates: Vec<_> = listed.collect();
+        templates.sort();
+        templates
+    }
+
+    fn persistent(&mut self) -> Vec<Counts> {
+        self.counts(
+            |_| Vec::new(),
+            |real| vec![real.persistent_connections.into(), real.active_connections, real.inactive_connections],
+        )
     }
 
     fn loads(&mut self) -> Vec<Counts> {
@@ -265,6 +377,12 @@ impl Director for Gateway {
 }
 
 impl Gateway {
+    /// As a gateway has it that was started with it.
+    fn set_sysctl(&mut self, name: &str, value: u8) {
+        self.sysctls = with_sysctl(self.sysctls, name, value);
+        self.publish();
+    }
+
     fn counts(
         &self,
         of_service: impl Fn(&ServiceRow) -> Vec<u64>,
@@ -272,7 +390,9 @@ impl Gateway {
     ) -> Vec<Counts> {
         let mut counts = Vec::new();
         for row in self.model.service_rows(None).unwrap() {
-            let service = (row.protocol, row.vip.to_string().parse().unwrap());
+            let family = if row.vip.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+            let marked = row.vip.mark.map(|mark| Service::of_mark(mark.number() as u16, family).address);
+            let service = (row.protocol, marked.unwrap_or(SocketAddr::new(row.vip.address, row.vip.default_port())));
             counts.push(Counts { service, server: None, counts: of_service(&row) });
             counts.extend(row.real_servers.iter().map(|real| Counts {
                 service,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use fullgate::balance::Protocol;
 use fullgate::port::MacAddress;
 
-use crate::director::{Connection, Counts, Director, Rule};
+use crate::director::{Connection, Counts, Director, Marked, Rule, Service};
 use crate::network::{Family, Out, SERVERS, Side, router_mac, server_mac};
 use crate::vm::{self, Machine};
 
@@ -68,7 +68,7 @@ impl Kernel {
         self.machine.ok(&format!("printf '%s\\n' '{}' | {write}", settings.join("' '")));
         let lines = Side::BOTH.map(network_of).concat().join("\\n");
         self.machine.ok(&format!("printf '{lines}\\n' | ip -batch -"));
-        self.machine.ok("for nic in eth0 eth1; do ethtool -K $nic gro off; done");
+        self.machine.ok("for nic in eth0 eth1; do ethtool -K $nic gro off; done; tc qdisc add dev eth0 ingress");
     }
 
     /// What is said to be the time there, in seconds.
@@ -77,9 +77,18 @@ impl Kernel {
         text.trim().parse().unwrap()
     }
 
-    /// A new scenario begins: without services, and at a time of its own. Connections stay, as in any kernel.
+    /// A new scenario begins: without services, with the sysctls of a kernel that has just started, and at a time of its own.
+    /// Connections stay, as in any kernel.
     pub fn begin(&mut self) {
         self.machine.ok("ipvsadm -C; ipvsadm --set 900 120 300");
+        let defaults = [
+            ("expire_nodest_conn", 0),
+            ("expire_quiescent_template", 0),
+            ("conn_reuse_mode", 1),
+            ("sloppy_tcp", 0),
+            ("sloppy_sctp", 0),
+        ];
+        self.machine.ok(&defaults.map(|(name, value)| sysctl(name, value)).join("; "));
         self.began = self.uptime();
     }
 
@@ -101,7 +110,8 @@ fn network_of(side: Side) -> Vec<String> {
             known.extend(SERVERS.map(|number| (family.server(number), server_mac(number))));
         } else {
             let whole = if family == Family::Ipv6 { 128 } else { 32 };
-            lines.push(format!("addr add {}/{whole} dev {interface}{nodad}", family.vip()));
+            let vips = [family.vip(), family.other_vip()];
+            lines.extend(vips.map(|vip| format!("addr add {vip}/{whole} dev {interface}{nodad}")));
         }
         let neighbour =
             |(address, mac)| format!("neigh replace {address} lladdr {} dev {interface} nud permanent", colons(mac));
@@ -114,6 +124,21 @@ fn network_of(side: Side) -> Vec<String> {
         }
     }
     lines
+}
+
+fn sysctl(name: &str, value: u8) -> String {
+    format!("echo {value} >/proc/sys/net/ipv4/vs/{name}")
+}
+
+/// A filter that marks packets as they come in.
+fn filter(mark: u32, marked: Marked) -> String {
+    let Marked { protocol, destination, ports: (first, last) } = marked;
+    let (ethertype, protocol) =
+        (if destination.is_ipv4() { "ip" } else { "ipv6" }, protocol.to_string().to_ascii_lowercase());
+    format!(
+        "tc filter add dev eth0 ingress protocol {ethertype} flower ip_proto {protocol} dst_ip {destination} \
+         dst_port {first}-{last} action skbedit mark {mark}"
+    )
 }
 
 fn colons(mac: MacAddress) -> String {
@@ -176,11 +201,13 @@ fn who_has(side: Side) -> Vec<u8> {
 
 impl Director for Kernel {
     fn configure(&mut self, rules: &[Rule]) {
-        // A process takes the machine a tenth of a second.
-        let lines: Vec<_> = rules.iter().map(ToString::to_string).collect();
-        for lines in lines.chunks(60) {
-            let said = self.machine.ok(&format!("ipvsadm -R <<<$'{}'", lines.join("\\n")));
-            assert_eq!(said.trim(), "", "{lines:#?}");
+        let is_of_ipvsadm = |rule: &Rule| !matches!(rule, Rule::Sysctl(..) | Rule::Mark(..));
+        for rules in rules.chunk_by(|one, other| is_of_ipvsadm(one) && is_of_ipvsadm(other)) {
+            match rules[0] {
+                Rule::Sysctl(name, value) => drop(self.machine.ok(&sysctl(name, value))),
+                Rule::Mark(mark, marked) => drop(self.machine.ok(&filter(mark, marked))),
+                _ => self.run_ipvsadm(rules),
+            }
         }
     }
 
@@ -203,32 +230,67 @@ impl Director for Kernel {
     }
 
     fn connections(&mut self, ports: RangeInclusive<u16>) -> Vec<Connection> {
-        let text = self.machine.ok("ipvsadm -Lnc");
-        let mut connections: Vec<_> = text.lines().filter_map(connection).collect();
-        connections.retain(|connection| ports.contains(&connection.virtual_.port()));
-        connections.sort();
+        let mut connections = self.listed();
+        connections.retain(|connection| connection.client.port() != 0 && ports.contains(&connection.virtual_.port()));
         connections
+    }
+
+    fn templates(&mut self) -> Vec<Connection> {
+        let mut templates = self.listed();
+        templates.retain(|template| template.client.port() == 0);
+        templates
     }
 
     fn loads(&mut self) -> Vec<Counts> {
         let text = self.machine.ok("ipvsadm -Ln");
-        rows(&text)
+        // Before them stand the way of forwarding and the weight.
+        rows(&text, |is_server, numbers| match numbers {
+            [_, _, active, inactive] if is_server => vec![*active, *inactive],
+            _ => Vec::new(),
+        })
+    }
+
+    fn persistent(&mut self) -> Vec<Counts> {
+        let text = self.machine.ok("ipvsadm -Ln --persistent-conn");
+        rows(&text, |is_server, numbers| match numbers {
+            [_weight, counts @ ..] if is_server => counts.to_vec(),
+            _ => Vec::new(),
+        })
     }
 
     fn traffic(&mut self) -> Vec<Counts> {
         // It adds up what its processors have counted every two seconds.
         self.machine.ok("kill -STOP $(</run/busy); sleep 2.1; kill -CONT $(</run/busy)");
         let text = self.machine.ok("ipvsadm -Ln --stats --exact");
-        rows(&text)
+        rows(&text, |_, numbers| numbers.to_vec())
+    }
+}
+
+impl Kernel {
+    fn run_ipvsadm(&mut self, rules: &[Rule]) {
+        // A process takes the machine a tenth of a second.
+        let lines: Vec<_> = rules.iter().map(ToString::to_string).collect();
+        for lines in lines.chunks(60) {
+            let said = self.machine.ok(&format!("ipvsadm -R <<<$'{}'", lines.join("\\n")));
+            assert_eq!(said.trim(), "", "{lines:#?}");
+        }
+    }
+
+    fn listed(&mut self) -> Vec<Connection> {
+        let text = self.machine.ok("ipvsadm -Lnc");
+        let mut connections: Vec<_> = text.lines().filter_map(connection).collect();
+        connections.sort();
+        connections
     }
 }
 
 /// A line of `ipvsadm -Lnc`: `TCP 14:59  ESTABLISHED 10.9.0.1:40000 10.0.0.100:80 10.1.0.11:80`.
 fn connection(line: &str) -> Option<Connection> {
     let words: Vec<_> = line.split_whitespace().collect();
-    let [_protocol, expires, state, client, virtual_, server] = words[..] else { return None };
+    let [protocol, expires, state, client, virtual_, server] = words[..] else { return None };
     let (minutes, seconds) = expires.split_once(':')?;
     Some(Connection {
+        protocol: protocol.to_owned(),
         client: client.parse().ok()?,
         virtual_: virtual_.parse().ok()?,
         server: server.parse().ok()?,
@@ -237,30 +299,37 @@ fn connection(line: &str) -> Option<Connection> {
     })
 }
 
-/// The services and real servers of `ipvsadm -Ln`, with what numbers each list has.
-fn rows(text: &str) -> Vec<Counts> {
+/// The services and real servers of a listing, with those of the numbers behind their names that are wanted.
+fn rows(text: &str, wanted: impl Fn(bool, &[u64]) -> Vec<u64>) -> Vec<Counts> {
     let mut service = None;
     let row = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
-        let numbers =
-            |from: usize| words[from..].iter().map(|word| word.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
-        let (server, from) = match words.first()? {
-            &"->" => (Some(words.get(1)?.parse::<SocketAddr>().ok()?), 2),
-            protocol => {
-                let protocol = if *protocol == "UDP" { Protocol::Udp } else { Protocol::Tcp };
-                service = Some((protocol, words.get(1)?.parse::<SocketAddr>().ok()?));
-                (None, 2)
+        let server = match words[..] {
+            ["->", server, ..] => Some(server.parse::<SocketAddr>().ok()?),
+            [protocol, name, ..] => {
+                service = Some(service_named(protocol, name, words.contains(&"IPv6"))?);
+                None
             }
+            _ => return None,
         };
-        let numbers = numbers(from);
-        // Before active and inactive connections stand the way of forwarding and the weight.
-        let counts = match numbers[..] {
-            [_, _, active, inactive] => vec![active, inactive],
-            [_, _, _, _, _] => numbers,
-            // What a service has behind its name.
-            _ => Vec::new(),
-        };
-        Some(Counts { service: service?, server, counts })
+        let numbers: Vec<_> = words[2..].iter().map(|word| word.parse().unwrap_or(0)).collect();
+        Some(Counts { service: service?, server, counts: wanted(server.is_some(), &numbers) })
     };
     text.lines().filter_map(row).collect()
+}
+
+/// A service as listings name it.
+fn service_named(protocol: &str, name: &str, is_ipv6: bool) -> Option<(Protocol, SocketAddr)> {
+    let protocol = match protocol {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        "SCTP" => Protocol::Sctp,
+        "FWM" => {
+            let family = if is_ipv6 { Family::Ipv6 } else { Family::Ipv4 };
+            let Service { protocol, address } = Service::of_mark(name.parse().ok()?, family);
+            return Some((protocol, address));
+        }
+        _ => return None,
+    };
+    Some((protocol, name.parse().ok()?))
 }

@@ -14,6 +14,9 @@ pub const KNOWN: &[Known] = &[
     Known { subject: "counts of what is answered", shows: both_count, heading: "What is counted" },
     Known { subject: "", shows: counts_answers_of_the_removed, heading: "What is counted" },
     Known { subject: "", shows: counts_from_zero, heading: "Counters of what comes back" },
+    Known { subject: "templates: ", shows: is_not_listed, heading: "Templates without their real server" },
+    Known { subject: "templates: ", shows: counts_templates_in_use, heading: "Templates without their real server" },
+    Known { subject: "ages of templates", shows: comes_again, heading: "Templates that connections have kept" },
     Known { subject: "mh in two orders", shows: |_, _| true, heading: "Maglev tables" },
 ];
 
@@ -108,4 +111,25 @@ fn counts_from_zero(kernel: &str, fullgate: &str) -> bool {
     let comes_back = ["10.1.0.11: ", "10.1.0.13: ", "in all, 10.1.0.1"].iter().any(|whose| kernel.starts_with(whose));
     let lower = |[kernel, fullgate]: [Vec<u64>; 2]| kernel.iter().zip(&fullgate).all(|(one, other)| one >= other);
     comes_back && counters(kernel, fullgate).is_some_and(lower)
+}
+
+/// Whether the kernel lists a template that fullgate does not.
+fn is_not_listed(kernel: &str, fullgate: &str) -> bool {
+    kernel.starts_with("part ") && fullgate.ends_with(": none")
+}
+
+/// Whether they differ in the templates of a real server alone, of which the kernel counts more.
+fn counts_templates_in_use(kernel: &str, fullgate: &str) -> bool {
+    let split = |text: &str| {
+        let (what, counts) = text.split_once("templates, active, inactive [")?;
+        let (templates, rest) = counts.split_once(',')?;
+        Some((what.to_owned(), templates.parse::<u32>().ok()?, rest.to_owned()))
+    };
+    let (Some(kernel), Some(fullgate)) = (split(kernel), split(fullgate)) else { return false };
+    (kernel.0, kernel.2) == (fullgate.0, fullgate.2) && kernel.1 > fullgate.1
+}
+
+/// Whether it is the template of a client that came again after a connection had kept it.
+fn comes_again(kernel: &str, _fullgate: &str) -> bool {
+    kernel.contains("and another one")
 }

@@ -61,6 +61,11 @@ impl Family {
         self.address(0, 100)
     }
 
+    /// A second one.
+    pub fn other_vip(self) -> IpAddr {
+        self.address(0, 101)
+    }
+
     /// A real server, 1 to 8.
     pub fn server(self, number: u16) -> IpAddr {
         self.address(1, 10 + number)
@@ -99,7 +104,7 @@ pub fn server_mac(number: u16) -> MacAddress {
     MacAddress([2, 0, 0, 0, 2, number as u8])
 }
 
-/// TCP's control bits as letters.
+/// TCP's control bits as letters; of SCTP the first chunk's name.
 pub type Flags = &'static str;
 
 /// A packet to build.
@@ -129,7 +134,7 @@ impl Packet {
             class: 0,
             identification: 0x1234,
             dont_fragment: true,
-            flags: "S",
+            flags: if protocol == Protocol::Sctp { "INIT" } else { "S" },
             sequence: 1000,
             acknowledgement: 0,
             payload: Vec::new(),
@@ -171,6 +176,7 @@ impl Packet {
                 }
                 header.write(&mut bytes).unwrap();
             }
+            Protocol::Sctp => return (IpNumber(132), sctp(ports, self.flags, &self.payload)),
             _ => {
                 let length = (8 + self.payload.len()) as u16;
                 let header = UdpHeader { source_port: ports.0, destination_port: ports.1, length, checksum: 0 };
@@ -259,6 +265,43 @@ pub fn icmp_error(from: IpAddr, to: IpAddr, (kind, code, rest): (u8, u8, u32), q
     outer.wrap(IpNumber(next), &message)
 }
 
+/// An SCTP packet of one chunk (RFC 9260, 3).
+fn sctp((from, to): (u16, u16), name: Flags, content: &[u8]) -> Vec<u8> {
+    let len = (4 + content.len()) as u16;
+    let mut bytes = [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0, 0, 0, 7], &[0; 4]].concat();
+    bytes.extend_from_slice(&[chunk(name), 3]);
+    bytes.extend_from_slice(&len.to_be_bytes());
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let sum = crc32c(&bytes);
+    bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// A chunk's type by its name; by TCP's control bits, the one that says as much.
+fn chunk(name: Flags) -> u8 {
+    match name {
+        "DATA" | "A" | "PA" | "P" | "" => 0,
+        "INIT" | "S" => 1,
+        "INIT ACK" | "SA" => 2,
+        "SACK" => 3,
+        "ABORT" | "R" | "RA" => 6,
+        "SHUTDOWN" | "FA" => 7,
+        "SHUTDOWN ACK" => 8,
+        "ERROR" => 9,
+        "COOKIE ECHO" => 10,
+        "COOKIE ACK" => 11,
+        "SHUTDOWN COMPLETE" => 14,
+        other => unreachable!("chunk {other}"),
+    }
+}
+
+/// RFC 9260, appendix A, a bit at a time.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |sum: u32| if sum & 1 == 1 { sum >> 1 ^ 0x82f6_3b78 } else { sum >> 1 };
+    !bytes.iter().fold(u32::MAX, |sum, &byte| (0..8).fold(sum ^ u32::from(byte), |sum, _bit| step(sum)))
+}
+
 /// What is summed up besides (RFC 9293, 3.1; RFC 8200, 8.1).
 fn pseudo_header(from: IpAddr, to: IpAddr, next: u8, len: usize) -> Vec<u8> {
     let tail = [0, 0, 0, next];
@@ -314,6 +357,13 @@ impl Out {
             4 => Ipv4Addr::from(<[u8; 4]>::try_from(&packet[16..20]).unwrap()).into(),
             _ => Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).unwrap()).into(),
         }
+    }
+
+    /// Of a packet of a protocol with ports that is no fragment.
+    pub fn destination_port(&self) -> u16 {
+        let packet = self.packet();
+        let header = if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { 40 };
+        u16::from_be_bytes([packet[header + 2], packet[header + 3]])
     }
 
     /// The last byte of the link-layer address that it goes to: a real server's number on the `lan` side.

@@ -245,3 +245,20 @@ fn workers_agree_on_one_real_server_for_each_client() {
     let is_free = |bucket: &Bucket| (0..PLACES).all(|place| bucket.tag(place) == FREE);
     assert!(table.buckets.iter().all(is_free));
 }
+
+#[test]
+fn a_template_is_assured_once_and_a_later_one_is_another() {
+    let table = table(100);
+    let entered = table.enter(&key(1), (SERVER, 0), 10, START).unwrap();
+    let is_assured = |now| views(&table, now).iter().map(|view| view.is_assured).collect::<Vec<_>>();
+    assert_eq!(is_assured(START), [false]);
+    table.assure(entered.index);
+    table.release(entered.index);
+    let found = table.find(&key(1), 10, START).unwrap().unwrap();
+    assert_eq!(is_assured(START), [true], "for all that it is used");
+    table.release(found.index);
+    let later = START.plus_seconds(11);
+    sweep(&table, later);
+    table.enter(&key(1), (SERVER, 0), 10, later).unwrap();
+    assert_eq!(is_assured(later), [false]);
+}

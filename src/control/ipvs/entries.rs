@@ -224,7 +224,7 @@ pub(super) fn connection(row: SessionRow) -> Option<Connection> {
 }
 
 /// A template as IPVS lists it, among the connections: without a client's port. A mark stands for the virtual address.
-pub(super) fn template(row: &TemplateRow) -> Connection {
+pub fn template(row: &TemplateRow) -> Connection {
     let of_mark = |mark: u32| match row.client {
         IpAddr::V4(_) => IpAddr::V4(mark.into()),
         IpAddr::V6(_) => {
@@ -238,7 +238,7 @@ pub(super) fn template(row: &TemplateRow) -> Connection {
         client: SocketAddr::new(row.client, 0),
         virtual_address: row.vip.map_or_else(marked, |vip| SocketAddr::new(vip.address, vip.default_port())),
         destination: row.real_server,
-        state: "NONE".to_owned(),
+        state: row.state.clone(),
         expires_seconds: row.expires_seconds,
     }
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::time::{sleep, timeout};
 
+pub use self::entries::template as template_entry;
+
 use self::commands::Director;
 use self::seqpacket::{Connection, Listener};
 use super::plane::ControlHandle;

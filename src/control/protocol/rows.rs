@@ -205,6 +205,8 @@ pub struct TemplateRow {
     pub real_server: SocketAddr,
     /// Its sessions, which keep it.
     pub connections: u32,
+    /// IPVS's name of its state: ASSURED once one of its TCP or SCTP sessions was established, else NONE.
+    pub state: String,
     /// Seconds until it ends if it is not used and has no session.
     pub expires_seconds: u32,
 }
