@@ -139,6 +139,7 @@ const COMMANDS: &[&str] = &[
     "worker show",
     "stats",
     "status",
+    "sysctl",
     "completion",
     "man",
 ];
@@ -213,6 +214,9 @@ fn wrong_usage_is_2() {
         (&["session", "list", "--protocol", "dccp"], "[possible values: tcp, udp, sctp, icmp]"),
         (&["stats", "--watch", "0"], "allowed: 0.1 to 86400 seconds"),
         (&["stats", "--count", "1"], "--watch"),
+        (&["sysctl", "sloppy_tcp=yes"], "\"yes\" is no whole number from 0 on"),
+        (&["sysctl", "-a", "sloppy_tcp"], "cannot be used with"),
+        (&["sysctl", "-w"], "<NAME[=VALUE]>..."),
         (&["run"], "--config <FILE>"),
         (&["run", "--config", "x", "--log-format", "xml"], "[possible values: text, json]"),
     ];
@@ -986,6 +990,46 @@ sessions  10 of 2097152
 ",
     );
     assert_json(&["status", "--json"], json!({ "status": status }));
+}
+
+fn sysctl_rows(rows: &[(&str, u32)]) -> Value {
+    let row = |&(name, value): &(&str, u32)| json!({ "name": name, "value": value, "default": 0, "least": 0, "most": 3, "changed_at_run_time": value != 0 });
+    json!({ "sysctls": rows.iter().map(row).collect::<Vec<_>>() })
+}
+
+#[test]
+fn sysctls_are_shown_as_sysctl_does() {
+    let two = sysctl_rows(&[("conn_reuse_mode", 3), ("sloppy_tcp", 0)]);
+    let all = json!({ "version": 1, "command": "sysctl.list", "names": [] });
+    let lines = "net.ipv4.vs.conn_reuse_mode = 3\nnet.ipv4.vs.sloppy_tcp = 0\n";
+    assert_table(&["sysctl"], two.clone(), all.clone(), lines);
+    assert_table(&["sysctl", "-a"], two.clone(), all.clone(), lines);
+    assert_table(&["sysctl", "-an"], two.clone(), all, "3\n0\n");
+    let named = json!({ "version": 1, "command": "sysctl.list", "names": ["net/ipv4/vs/sloppy_tcp"] });
+    let one = sysctl_rows(&[("sloppy_tcp", 1)]);
+    assert_table(&["sysctl", "net/ipv4/vs/sloppy_tcp"], one.clone(), named, "net.ipv4.vs.sloppy_tcp = 1\n");
+    assert_json(&["sysctl", "--json"], two);
+}
+
+#[test]
+fn sysctls_are_set_together_and_shown() {
+    let changed = line(&json!({ "changed": ["sysctl sloppy_tcp: 0 -> 1"] }));
+    let rows = line(&sysctl_rows(&[("sloppy_tcp", 1), ("conn_reuse_mode", 0)]));
+    for arguments in [
+        &["sysctl", "-w", "net.ipv4.vs.sloppy_tcp=1", "conn_reuse_mode=0"][..],
+        &["sysctl", "net.ipv4.vs.sloppy_tcp=1", "conn_reuse_mode = 0"],
+    ] {
+        let (code, out, err, requests) = FakeDaemon::new(vec![changed.clone(), rows.clone()]).run(arguments);
+        let lines = "net.ipv4.vs.sloppy_tcp = 1\nnet.ipv4.vs.conn_reuse_mode = 0\n";
+        assert_eq!((code, out.as_str(), err.as_str()), (0, lines, ""));
+        let set = json!({ "version": 1, "command": "sysctl.set", "values": { "sloppy_tcp": 1, "conn_reuse_mode": 0 } });
+        let names = ["net.ipv4.vs.sloppy_tcp", "conn_reuse_mode"];
+        assert_eq!(requests, [set, json!({ "version": 1, "command": "sysctl.list", "names": names })]);
+    }
+    let refusal = json!({ "version": 1, "error": { "kind": "invalid", "message": "sysctl sloppy_tcp: 2 is out of range; allowed: 0-1" } });
+    let (code, out, err, _) = FakeDaemon::new(vec![format!("{refusal}\n")]).run(&["sysctl", "-w", "sloppy_tcp=2"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err, "fullgate: sysctl sloppy_tcp: 2 is out of range; allowed: 0-1\n");
 }
 
 #[test]

@@ -1585,6 +1585,7 @@ fn sysctls_of_ipvs_by_their_names() {
         conn_reuse_mode: 3,
         sloppy_tcp: true,
         sloppy_sctp: true,
+        ..Sysctls::default()
     };
     assert_eq!(config(all).unwrap().sysctls, on);
     let error = |keys: &str| config(keys).unwrap_err()[0].to_string();
@@ -1593,9 +1594,9 @@ fn sysctls_of_ipvs_by_their_names() {
         "f.toml:2: [ipvs].expire_nodest_conn: 2 is out of range; allowed: an integer from 0 to 1"
     );
     assert_eq!(
-        error("secure_tcp = 1"),
-        "f.toml:2: [ipvs].secure_tcp: unknown key \"secure_tcp\"; allowed: conn_reuse_mode, expire_nodest_conn, \
-         expire_quiescent_template, sloppy_tcp, sloppy_sctp, hash_secret, mh_tab_index, lblc_expiration, lblcr_expiration"
+        error("sync_ports = 1"),
+        "f.toml:2: [ipvs].sync_ports: unknown key \"sync_ports\"; allowed: conn_reuse_mode, expire_nodest_conn, \
+         expire_quiescent_template, lblc_expiration, lblcr_expiration, sloppy_sctp, sloppy_tcp, hash_secret, mh_tab_index"
     );
     assert_eq!(Config::parse(GOOD, "f.toml").unwrap().session.persistence_capacity, 262_144);
     let session = |keys: &str| Config::parse(&format!("[session]\n{keys}\n{GOOD}"), "f.toml");

@@ -12,10 +12,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use fullgate::balance::{Persistence, Protocol, RealServerSlot, TemplateKey, TemplateTarget, Templates, Timeouts};
+use fullgate::balance::{
+    Persistence, Protocol, RealServerSlot, Sysctls, TemplateKey, TemplateTarget, Templates, Timeouts,
+};
 use fullgate::config::{BalanceConfig, BalanceScope};
 use fullgate::control::persistence::{StateStore, restore};
 use fullgate::control::protocol::{ErrorKind, MAX_LINE, Outcome, PortRow, Refusal, Reply, Request, ServiceRow};
+use fullgate::control::settings::Settings;
 use fullgate::control::socket::ControlSocket;
 use fullgate::control::{ControlPlane, LocalAddressHost, Parts, PortReporter, line, server};
 use fullgate::flow::HashSeed;
@@ -150,7 +153,7 @@ impl Gateway {
     fn try_start(directory: &Path, file: BalanceConfig, discard: bool) -> Result<Self, String> {
         let store = StateStore::open(&directory.join("state")).map_err(|error| error.to_string())?;
         let balance = restore(&store, file, discard).map_err(|error| error.to_string())?;
-        let kept_timeouts = store.timeouts().map_err(|error| error.to_string())?;
+        let kept = store.settings().map_err(|error| error.to_string())?;
         let socket = ControlSocket::bind(&directory.join("control.sock"), None).map_err(|error| error.to_string())?;
         let waker = Arc::new(Waker::new(NoEvent));
         let link =
@@ -174,10 +177,8 @@ impl Gateway {
                         own_addresses: vec![OWN.into()],
                         workers: 2,
                     },
-                    timeouts: Timeouts::default(),
-                    kept_timeouts,
+                    settings: Settings::new(Timeouts::default(), Sysctls::default(), kept),
                     scheduling: fullgate::balance::SchedulerSettings::default(),
-                    sysctls: fullgate::balance::Sysctls::default(),
                     templates: Arc::new(Templates::new(1000, 64, HashSeed([1, 2]))),
                     balance,
                     store: Some(store),
@@ -845,6 +846,47 @@ fn timeouts_that_were_set_survive_a_restart() {
     gateway.stop();
     let gateway = Gateway::try_start(directory.path(), file_balance(), true).unwrap();
     assert_eq!(shown(&gateway), (900, 120, 300), "unless the state is discarded");
+}
+
+#[test]
+fn sysctls_are_set_published_and_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = |gateway: &Gateway| match gateway.client().ask(json!({"command": "sysctl.list"})) {
+        Outcome::Ok(Reply::Sysctls(rows)) => {
+            rows.into_iter().filter(|row| row.changed_at_run_time).map(|row| (row.name, row.value)).collect::<Vec<_>>()
+        }
+        other => panic!("no sysctls: {other:?}"),
+    };
+    let set = |values: Value| json!({"command": "sysctl.set", "values": values});
+    let gateway = Gateway::start(directory.path());
+    let mut client = gateway.client();
+    assert_eq!(shown(&gateway), []);
+    let refusal = client.refusal(set(json!({"sloppy_tcp": 1, "conn_reuse_mode": 4})));
+    assert_eq!(refusal.kind, ErrorKind::Invalid);
+    assert_eq!(refusal.message, "sysctl conn_reuse_mode: 4 is out of range; allowed: 0-3");
+    let refusal = client.refusal(set(json!({"net.ipv4.vs.slopy_tcp": 1})));
+    assert_eq!(refusal.kind, ErrorKind::NotFound);
+    assert_eq!(refusal.message, "there is no sysctl \"slopy_tcp\"; did you mean \"sloppy_tcp\"?");
+    assert_eq!(shown(&gateway), [], "all or nothing");
+
+    let lines = client.changed(set(json!({"net.ipv4.vs.sloppy_tcp": 1, "lblc_expiration": 60, "conn_reuse_mode": 1})));
+    assert_eq!(lines, ["sysctl lblc_expiration: 86400 -> 60", "sysctl sloppy_tcp: 0 -> 1"]);
+    gateway.wait_for_tables("the switch", |snapshot| snapshot.services.sysctls.sloppy_tcp);
+    let kept = |pairs: &[(&str, u32)]| pairs.iter().map(|&(name, value)| (name.to_owned(), value)).collect::<Vec<_>>();
+    let three = kept(&[("conn_reuse_mode", 1), ("lblc_expiration", 60), ("sloppy_tcp", 1)]);
+    assert_eq!(shown(&gateway), three);
+    assert_eq!(client.changed(set(json!({"sloppy_tcp": 1}))), ["no difference"]);
+    // Applying a file is about services: what else was changed stays.
+    client.ask(json!({"command": "apply", "balance": file_balance()}));
+    assert_eq!(shown(&gateway), three);
+    gateway.stop();
+
+    let gateway = Gateway::start(directory.path());
+    assert_eq!(shown(&gateway), three);
+    assert!(gateway.workers[0].current.lock().unwrap().services.sysctls.sloppy_tcp, "from the first table on");
+    gateway.stop();
+    let gateway = Gateway::try_start(directory.path(), file_balance(), true).unwrap();
+    assert_eq!(shown(&gateway), [], "unless the state is discarded");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn a_syn_for_a_session_with_a_drained_real_server_begins_anew_where_sessions_end
 }
 
 /// Opens a connection, brings its session to this state by the client's segments, and says whether a SYN replaces it.
-fn is_replaced(mode: ForwardingMode, conn_reuse_mode: u8, segments: &[&str], state: &str) -> bool {
+fn is_replaced(mode: ForwardingMode, conn_reuse_mode: u32, segments: &[&str], state: &str) -> bool {
     let sysctls = Sysctls { conn_reuse_mode, ..Sysctls::default() };
     let mut gateway = Gateway::new(services(Protocol::Tcp, mode, BOTH, sysctls));
     for flags in segments {
@@ -172,7 +172,7 @@ fn any_packet_but_an_abort_opens_an_association_where_it_may() {
 
 #[test]
 fn an_unset_switch_is_the_kernels() {
-    let Sysctls { expire_nodest_conn, expire_quiescent_template, conn_reuse_mode, sloppy_tcp, sloppy_sctp } =
+    let Sysctls { expire_nodest_conn, expire_quiescent_template, conn_reuse_mode, sloppy_tcp, sloppy_sctp, .. } =
         Sysctls::default();
     assert_eq!(conn_reuse_mode, 1);
     assert!(!(expire_nodest_conn || expire_quiescent_template || sloppy_tcp || sloppy_sctp));

@@ -23,6 +23,7 @@ mod snat;
 mod stats;
 mod stats_table;
 mod status;
+mod sysctl;
 mod table;
 mod worker;
 
@@ -83,6 +84,7 @@ enum Command {
     Worker(worker::Worker),
     Stats(stats::Stats),
     Status(status::Status),
+    Sysctl(sysctl::Sysctl),
     Exec(exec::Exec),
     Ipvsadm(ipvsadm::Ipvsadm),
     Completion(pages::Completion),
@@ -134,6 +136,7 @@ impl Command {
             Self::Worker(worker) => worker.execute()?,
             Self::Stats(stats) => stats.execute()?,
             Self::Status(status) => status.execute()?,
+            Self::Sysctl(sysctl) => sysctl.execute()?,
             Self::Exec(exec) => exec.execute()?,
             // Taken in `main`, before clap reads the command line.
             Self::Ipvsadm(_) => {}

@@ -29,6 +29,7 @@ use crate::balance::scheduler::HashSecret;
 pub use balance::DEFAULT_PORTS;
 pub use error::ConfigError;
 pub use model::*;
+pub(crate) use suggest::nearest;
 pub use validate::BalanceScope;
 
 impl Config {

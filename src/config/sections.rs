@@ -13,7 +13,7 @@ use super::raw::{Section, Value};
 use super::rules;
 use super::syntax;
 use crate::balance::scheduler::{HashSecret, mh};
-use crate::balance::{SchedulerSettings, Sysctls, Timeouts};
+use crate::balance::{SchedulerSettings, Sysctl, Sysctls, Timeouts};
 use crate::forward::PuntClass;
 use crate::port::MAX_WORKERS;
 
@@ -203,8 +203,14 @@ pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
 
 /// `[ipvs]`: keys by IPVS's names where it has them.
 pub(super) fn ipvs(mut section: Section<'_>) -> (SchedulerSettings, Sysctls) {
-    let sysctls = sysctls(&mut section);
-    let mut settings = SchedulerSettings::default();
+    let mut sysctls = Sysctls::default();
+    for sysctl in Sysctl::ALL {
+        let value = section.get(sysctl.name);
+        if let Some(number) = value.and_then(|value| value.integer(sysctl.range.clone(), sysctl.unit)) {
+            let _in_range = sysctl.set(&mut sysctls, number);
+        }
+    }
+    let mut settings = SchedulerSettings::default().with_expirations(&sysctls);
     let secret = section.get("hash_secret");
     if let Some(secret) = secret.and_then(|value| value.parsed(HashSecret::ALLOWED, HashSecret::from_str)) {
         settings.hash_secret = secret;
@@ -213,35 +219,6 @@ pub(super) fn ipvs(mut section: Section<'_>) -> (SchedulerSettings, Sysctls) {
     if let Some(index) = index.and_then(|value| value.integer(mh::TABLE_INDICES, "")) {
         settings.mh_table_index = index;
     }
-    let fields: [(&'static str, &mut u32); 2] =
-        [("lblc_expiration", &mut settings.lblc_expiration), ("lblcr_expiration", &mut settings.lblcr_expiration)];
-    for (name, field) in fields {
-        let value = section.get(name);
-        if let Some(seconds) = value.and_then(|value| value.integer(rules::TIMEOUT, "seconds (31 days)")) {
-            *field = seconds;
-        }
-    }
     section.finish();
     (settings, sysctls)
-}
-
-/// Those of `[ipvs]` that are sysctls of IPVS's.
-fn sysctls(section: &mut Section<'_>) -> Sysctls {
-    let mut sysctls = Sysctls::default();
-    let range = 0..=u32::from(Sysctls::MAX_CONN_REUSE_MODE);
-    if let Some(mode) = section.get("conn_reuse_mode").and_then(|value| value.integer(range, "")) {
-        sysctls.conn_reuse_mode = mode;
-    }
-    let switches: [(&'static str, &mut bool); 4] = [
-        ("expire_nodest_conn", &mut sysctls.expire_nodest_conn),
-        ("expire_quiescent_template", &mut sysctls.expire_quiescent_template),
-        ("sloppy_tcp", &mut sysctls.sloppy_tcp),
-        ("sloppy_sctp", &mut sysctls.sloppy_sctp),
-    ];
-    for (name, switch) in switches {
-        if let Some(number) = section.get(name).and_then(|value| value.integer::<u32>(0..=1, "")) {
-            *switch = number == 1;
-        }
-    }
-    sysctls
 }

@@ -1,7 +1,7 @@
 //! Which allowed word a misspelt one was meant to be.
 
 /// The allowed word nearest to `word`, if one is near enough to be meant: at most a third of it differs.
-pub(super) fn nearest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
     let limit = (word.chars().count() / 3).max(1);
     allowed

@@ -14,12 +14,14 @@ use tokio::task::JoinSet;
 
 use super::data_plane::{DataPlane, DataPlaneError};
 use super::ipvs;
+use super::kept::KeptSettings;
 use super::kernel_side::{KernelSide, KernelSideError, TapAddresses};
-use super::persistence::{self, KeptTimeouts, StateError, StateStore};
+use super::persistence::{self, StateError, StateStore};
 use super::plane::{ControlHandle, ControlPlane, Parts};
 use super::port_report::OpenPorts;
 use super::protocol::{Outcome, Refusal, Reply, Request};
 use super::server;
+use super::settings::Settings;
 use super::socket::{ControlSocket, SocketError};
 use super::wake::EventFd;
 use crate::cli::RunOptions;
@@ -151,9 +153,9 @@ async fn serve(config: Arc<Config>, options: &RunOptions) -> Result<(), DaemonEr
 }
 
 /// What the gateway begins with of what can be changed at run time.
-fn restore(store: &StateStore, config: &Config, discard: bool) -> Result<(BalanceConfig, KeptTimeouts), StateError> {
+fn restore(store: &StateStore, config: &Config, discard: bool) -> Result<(BalanceConfig, KeptSettings), StateError> {
     let balance = persistence::restore(store, config.balance.clone(), discard)?;
-    Ok((balance, persistence::restore_timeouts(store, config.timeouts)?))
+    Ok((balance, persistence::restore_settings(store, (config.timeouts, config.sysctls))?))
 }
 
 /// The sockets of the control protocol and of IPVS's tools.
@@ -165,7 +167,7 @@ fn sockets(config: &ControlConfig) -> Result<(ControlSocket, ControlSocket), Soc
 /// What the control plane is made of.
 fn parts(
     config: &Arc<Config>,
-    (balance, kept_timeouts): (BalanceConfig, KeptTimeouts),
+    (balance, kept): (BalanceConfig, KeptSettings),
     store: StateStore,
     data_plane: &DataPlane,
     kernel_side: &KernelSide,
@@ -179,10 +181,8 @@ fn parts(
         cores: config.worker.cores.clone(),
         session_capacity: config.session.capacity(),
         scope: config.balance_scope(),
-        timeouts: config.timeouts,
-        kept_timeouts,
+        settings: Settings::new(config.timeouts, config.sysctls, kept),
         scheduling: config.ipvs,
-        sysctls: config.sysctls,
         templates: Arc::clone(data_plane.templates()),
         balance,
         store: Some(store),

@@ -18,6 +18,7 @@ mod fullness;
 mod handle;
 #[cfg(feature = "dpdk")]
 pub mod ipvs;
+mod kept;
 pub mod line;
 mod mark;
 pub mod model;
@@ -43,6 +44,7 @@ mod schedulers;
 pub mod server;
 #[cfg(feature = "dpdk")]
 pub mod sessions;
+pub mod settings;
 mod slots;
 mod snat;
 #[cfg(feature = "dpdk")]
@@ -77,5 +79,6 @@ pub mod twin;
 pub mod wake;
 
 pub use departed::Reclaimed;
+pub use kept::{KeptSettings, KeptSysctls, KeptTimeouts};
 #[cfg(feature = "dpdk")]
 pub use plane::{ControlHandle, ControlPlane, LocalAddressHost, Measurements, Parts, PortReporter};

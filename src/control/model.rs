@@ -148,9 +148,10 @@ impl Model {
         Ok(model)
     }
 
-    /// The same with these switches: to be called first.
-    pub fn with_sysctls(self, sysctls: Sysctls) -> Self {
-        Self { sysctls, ..self }
+    /// Lets these sysctls hold from the next table on.
+    pub fn set_sysctls(&mut self, sysctls: Sysctls) {
+        self.sysctls = sysctls;
+        self.set_schedulers(self.scheduling.with_expirations(&sysctls));
     }
 
     /// The same with this table of templates: to be called first.

@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::balance::Timeouts;
-use crate::config::{BalanceConfig, LocalPoolConfig, MarkConfig, ServiceConfig, SnatConfig, rules};
+use super::kept::{KeptSettings, KeptSysctls, KeptTimeouts};
+use super::settings::Settings;
+use crate::balance::{Sysctls, Timeouts};
+use crate::config::{BalanceConfig, LocalPoolConfig, MarkConfig, ServiceConfig, SnatConfig};
 
 /// The version of the file's form.
 pub const STATE_VERSION: u32 = 1;
@@ -57,48 +59,8 @@ struct StateFile<B> {
     balance: B,
     #[serde(default, skip_serializing_if = "KeptTimeouts::is_empty")]
     timeouts: KeptTimeouts,
-}
-
-/// Session timeouts that were changed at run time, in seconds: they win over the configuration file's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the fields are called as in [timeouts]")]
-pub struct KeptTimeouts {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tcp_fin: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub udp: Option<u32>,
-}
-
-impl KeptTimeouts {
-    /// Whether none was changed.
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde wants it")]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// These, and over them later changes.
-    #[must_use]
-    pub fn and(self, later: Self) -> Self {
-        Self { tcp: later.tcp.or(self.tcp), tcp_fin: later.tcp_fin.or(self.tcp_fin), udp: later.udp.or(self.udp) }
-    }
-
-    /// All timeouts, with these in place of the file's.
-    pub fn over(self, file: Timeouts) -> Timeouts {
-        Timeouts {
-            tcp: self.tcp.unwrap_or(file.tcp),
-            tcp_fin: self.tcp_fin.unwrap_or(file.tcp_fin),
-            udp: self.udp.unwrap_or(file.udp),
-            ..file
-        }
-    }
-
-    /// Whether each of them is one that can be set.
-    fn are_valid(&self) -> bool {
-        [self.tcp, self.tcp_fin, self.udp].into_iter().flatten().all(|seconds| rules::TIMEOUT.contains(&seconds))
-    }
+    #[serde(default, skip_serializing_if = "KeptSysctls::is_empty")]
+    sysctls: KeptSysctls,
 }
 
 #[derive(Deserialize)]
@@ -141,9 +103,10 @@ impl StateStore {
         Ok(self.read()?.map(|state| state.balance))
     }
 
-    /// The timeouts of the state.
-    pub fn timeouts(&self) -> Result<KeptTimeouts, StateError> {
-        Ok(self.read()?.map(|state| state.timeouts).unwrap_or_default())
+    /// The timeouts and sysctls of the state.
+    pub fn settings(&self) -> Result<KeptSettings, StateError> {
+        let settings = |StateFile { timeouts, sysctls, .. }| KeptSettings { timeouts, sysctls };
+        Ok(self.read()?.map(settings).unwrap_or_default())
     }
 
     fn read(&self) -> Result<Option<StateFile<BalanceConfig>>, StateError> {
@@ -161,11 +124,12 @@ impl StateStore {
             return Err(StateError::Version { path: self.file.clone(), found: version });
         }
         let state: StateFile<BalanceConfig> = serde_json::from_slice(&text).map_err(corrupt)?;
-        if !state.timeouts.are_valid() {
-            let reason = format!("{:?} has what is no timeout", state.timeouts);
-            return Err(StateError::Corrupt { path: self.file.clone(), reason });
+        let no_timeouts = || format!("{:?} has what is no timeout", state.timeouts);
+        let fault = (!state.timeouts.are_valid()).then(no_timeouts).or_else(|| state.sysctls.fault());
+        match fault {
+            Some(reason) => Err(StateError::Corrupt { path: self.file.clone(), reason }),
+            None => Ok(Some(state)),
         }
-        Ok(Some(state))
     }
 
     /// Moves the state aside, as `services.json.bad` or that with a number. Returns where it went, if there was one.
@@ -204,21 +168,22 @@ pub struct StateWriter {
 
 impl StateWriter {
     /// Replaces the state. It is on the disk when this returns.
-    pub fn save(&self, balance: &BalanceConfig, timeouts: KeptTimeouts) -> Result<(), StateError> {
+    pub fn save(&self, balance: &BalanceConfig, kept: &KeptSettings) -> Result<(), StateError> {
         let temporary = self.directory.join("services.json.new");
-        write_synced(&temporary, balance, timeouts).map_err(io_error(&temporary, "cannot be written"))?;
+        write_synced(&temporary, balance, kept).map_err(io_error(&temporary, "cannot be written"))?;
         fs::rename(&temporary, &self.file).map_err(io_error(&self.file, "cannot be replaced"))?;
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
         synced.map_err(io_error(&self.directory, "cannot be synced"))
     }
 }
 
-fn write_synced(path: &Path, balance: &BalanceConfig, timeouts: KeptTimeouts) -> io::Result<()> {
+fn write_synced(path: &Path, balance: &BalanceConfig, kept: &KeptSettings) -> io::Result<()> {
     // What the socket tells only those who may use it, the file tells only its owner.
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut buffer = io::BufWriter::with_capacity(1 << 16, file);
-    serde_json::to_writer_pretty(&mut buffer, &StateFile { version: STATE_VERSION, balance, timeouts })?;
+    let KeptSettings { timeouts, sysctls } = kept.clone();
+    serde_json::to_writer_pretty(&mut buffer, &StateFile { version: STATE_VERSION, balance, timeouts, sysctls })?;
     buffer.write_all(b"\n")?;
     buffer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
@@ -288,12 +253,24 @@ pub fn restore(store: &StateStore, file: BalanceConfig, discard: bool) -> Result
     Ok(balance)
 }
 
-/// Reads the timeouts that were changed at run time; says in the log where they are others than the file's.
-pub fn restore_timeouts(store: &StateStore, file: Timeouts) -> Result<KeptTimeouts, StateError> {
-    let kept = store.timeouts()?;
-    if kept.over(file) != file {
-        let Timeouts { tcp, tcp_fin, udp, .. } = kept.over(file);
+/// Reads the timeouts and sysctls that were changed at run time, which win over the file's; says in the log where they are
+/// others.
+pub fn restore_settings(
+    store: &StateStore,
+    (timeouts, sysctls): (Timeouts, Sysctls),
+) -> Result<KeptSettings, StateError> {
+    let kept = store.settings()?;
+    let settings = Settings::new(timeouts, sysctls, kept.clone());
+    if settings.timeouts != timeouts {
+        let Timeouts { tcp, tcp_fin, udp, .. } = settings.timeouts;
         tracing::warn!(tcp, tcp_fin, udp, "timeouts kept from run time differ from the configuration file's and win");
+    }
+    let differ = settings.differing_from(&sysctls);
+    if !differ.is_empty() {
+        tracing::warn!(
+            "sysctls kept from run time differ from the configuration file's and win: {}",
+            differ.join(", ")
+        );
     }
     Ok(kept)
 }
@@ -303,6 +280,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::balance::Sysctl;
 
     fn balance(ports: &[u16]) -> BalanceConfig {
         let service = |port: &u16| {
@@ -322,8 +300,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = StateStore::open(&directory.path().join("a/b")).unwrap();
         assert_eq!(store.load().unwrap(), None);
-        store.writer().save(&balance(&[80]), KeptTimeouts::default()).unwrap();
-        store.writer().save(&balance(&[80, 81]), KeptTimeouts::default()).unwrap();
+        store.writer().save(&balance(&[80]), &KeptSettings::default()).unwrap();
+        store.writer().save(&balance(&[80, 81]), &KeptSettings::default()).unwrap();
         assert_eq!(store.load().unwrap(), Some(balance(&[80, 81])));
         let mut names: Vec<_> =
             fs::read_dir(directory.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -333,18 +311,31 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_that_were_changed_are_kept_and_win() {
+    fn settings_that_were_changed_are_kept_and_win() {
         let directory = tempfile::tempdir().unwrap();
         let store = StateStore::open(directory.path()).unwrap();
-        assert_eq!(store.timeouts().unwrap(), KeptTimeouts::default());
-        let kept = KeptTimeouts { tcp: Some(600), ..KeptTimeouts::default() };
-        let kept = kept.and(KeptTimeouts { tcp: Some(700), udp: Some(60), tcp_fin: None });
-        store.writer().save(&balance(&[80]), kept).unwrap();
-        assert_eq!(store.timeouts().unwrap(), kept);
-        let all = kept.over(Timeouts { tcp: 5, tcp_fin: 6, udp: 7, icmp: 8, ..Timeouts::default() });
-        assert_eq!((all.tcp, all.tcp_fin, all.udp, all.icmp), (700, 6, 60, 8));
-        store.writer().save(&balance(&[80]), KeptTimeouts { udp: Some(0), ..kept }).unwrap();
-        assert!(store.timeouts().unwrap_err().to_string().contains("no timeout"));
+        assert_eq!(store.settings().unwrap(), KeptSettings::default());
+        let timeouts = KeptTimeouts { tcp: Some(600), ..KeptTimeouts::default() };
+        let timeouts = timeouts.and(KeptTimeouts { tcp: Some(700), udp: Some(60), tcp_fin: None });
+        let mut kept = KeptSettings { timeouts, ..KeptSettings::default() };
+        kept.sysctls.insert(Sysctl::find("conn_reuse_mode").unwrap(), 0);
+        store.writer().save(&balance(&[80]), &kept).unwrap();
+        assert_eq!(store.settings().unwrap(), kept);
+        let file = Timeouts { tcp: 5, tcp_fin: 6, udp: 7, icmp: 8, ..Timeouts::default() };
+        let file_sysctls = Sysctls { sloppy_tcp: true, ..Sysctls::default() };
+        let all = Settings::new(file, file_sysctls, kept.clone());
+        let Timeouts { tcp, tcp_fin, udp, icmp, .. } = all.timeouts;
+        assert_eq!((tcp, tcp_fin, udp, icmp), (700, 6, 60, 8));
+        assert_eq!(all.sysctls, Sysctls { conn_reuse_mode: 0, ..file_sysctls });
+        assert_eq!(all.differing_from(&file_sysctls), ["conn_reuse_mode = 0"]);
+        kept.timeouts.udp = Some(0);
+        store.writer().save(&balance(&[80]), &kept).unwrap();
+        assert!(store.settings().unwrap_err().to_string().contains("no timeout"));
+        let text = r#"{"version":1,"balance":{},"sysctls":{"sloppy_udp":1}}"#;
+        fs::write(store.file(), text).unwrap();
+        assert!(store.settings().unwrap_err().to_string().contains("there is no sysctl \"sloppy_udp\""));
+        assert_eq!(restore(&store, balance(&[80]), true).unwrap(), balance(&[80]));
+        assert_eq!(store.settings().unwrap(), KeptSettings::default(), "discarded with the services");
     }
 
     #[test]
@@ -395,9 +386,9 @@ mod tests {
     fn a_failed_write_leaves_the_old_state() {
         let directory = tempfile::tempdir().unwrap();
         let store = StateStore::open(directory.path()).unwrap();
-        store.writer().save(&balance(&[80]), KeptTimeouts::default()).unwrap();
+        store.writer().save(&balance(&[80]), &KeptSettings::default()).unwrap();
         fs::create_dir(directory.path().join("services.json.new")).unwrap();
-        let error = store.writer().save(&balance(&[81]), KeptTimeouts::default()).unwrap_err().to_string();
+        let error = store.writer().save(&balance(&[81]), &KeptSettings::default()).unwrap_err().to_string();
         assert!(error.contains("services.json.new: cannot be written"), "{error}");
         assert_eq!(store.load().unwrap(), Some(balance(&[80])));
     }

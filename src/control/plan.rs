@@ -55,6 +55,8 @@ impl Model {
             | Request::MarkList {}
             | Request::TimeoutsSet { .. }
             | Request::TimeoutsShow {}
+            | Request::SysctlSet { .. }
+            | Request::SysctlList { .. }
             | Request::SessionList { .. }
             | Request::SessionCount { .. }
             | Request::TemplateList { .. }

@@ -19,16 +19,18 @@ use super::change::Change;
 use super::fullness::Fullness;
 use super::handle::Job;
 pub use super::handle::{ControlHandle, Measurements};
+use super::kept::KeptTimeouts;
 use super::model::Model;
 use super::pace::Pace;
-use super::persistence::{KeptTimeouts, StateStore};
+use super::persistence::StateStore;
 use super::protocol::{ErrorKind, Outcome, PortRow, Refusal, Reply, Request, Stats, Status};
 use super::publish::Publisher;
 use super::report;
 use super::saving::Saving;
 use super::sessions::SessionWalks;
-use crate::balance::{SchedulerSettings, Sysctls, Templates, Timeouts};
-use crate::config::{BalanceConfig, BalanceScope, rules};
+use super::settings::Settings;
+use crate::balance::{SchedulerSettings, Templates};
+use crate::config::{BalanceConfig, BalanceScope};
 use crate::port::PortId;
 use crate::route::RouteTable;
 use crate::session::Capacity;
@@ -62,14 +64,10 @@ pub struct Parts<F, E, P, H> {
     pub session_capacity: Capacity,
     /// What of the gateway the rules for services and pools need to know; its ports are in the order of [`PortId`].
     pub scope: BalanceScope,
-    /// Session timeouts, by the configuration file.
-    pub timeouts: Timeouts,
-    /// Those of them that were changed at run time.
-    pub kept_timeouts: KeptTimeouts,
+    /// Session timeouts and sysctls.
+    pub settings: Settings,
     /// Settings for schedulers.
     pub scheduling: SchedulerSettings,
-    /// IPVS's switches.
-    pub sysctls: Sysctls,
     /// Which real servers clients stay with.
     pub templates: Arc<Templates>,
     /// What to begin with (see [`super::persistence::restore`]).
@@ -105,9 +103,7 @@ pub struct ControlPlane<F, E, P, H> {
     other_counters: Vec<Arc<WorkerCounters>>,
     cores: Vec<u16>,
     session_capacity: Capacity,
-    timeouts: Timeouts,
-    /// What was changed of them.
-    kept_timeouts: KeptTimeouts,
+    settings: Settings,
     routes: watch::Receiver<Arc<RouteTable>>,
     ports: P,
     host: H,
@@ -130,11 +126,10 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     pub fn new(parts: Parts<F, E, P, H>) -> Result<Self, Refusal> {
         let counters: Vec<_> = parts.links.iter().map(|link| link.counters.clone()).collect();
         let model = Model::new(parts.scope, counters.clone(), slot_limits(&counters), &parts.balance)?;
-        let model = model.with_schedulers(parts.scheduling).with_sysctls(parts.sysctls);
-        let mut model = model.with_templates(parts.templates);
+        let mut model = model.with_schedulers(parts.scheduling).with_templates(parts.templates);
+        model.set_sysctls(parts.settings.sysctls);
         let mut routes = parts.routes;
-        let timeouts = parts.kept_timeouts.over(parts.timeouts);
-        let services = Arc::new(model.compile(timeouts));
+        let services = Arc::new(model.compile(parts.settings.timeouts));
         let first = Arc::new(Snapshot { services, routes: routes.borrow_and_update().clone() });
         let (jobs_sender, jobs) = mpsc::channel(JOBS);
         let now = Instant::now();
@@ -148,8 +143,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             other_counters: parts.other_counters,
             cores: parts.cores,
             session_capacity: parts.session_capacity,
-            timeouts,
-            kept_timeouts: parts.kept_timeouts,
+            settings: parts.settings,
             routes,
             ports: parts.ports,
             host: parts.host,
@@ -200,7 +194,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
                 () = sleep_until(deadline) => self.tick().await,
             }
         }
-        self.saving.end(|| (self.model.to_config(), self.kept_timeouts)).await;
+        self.saving.end(|| (self.model.to_config(), self.settings.kept.clone())).await;
     }
 
     async fn answer(&mut self, job: Job) {
@@ -237,8 +231,16 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::LocalList {} => Ok(Reply::LocalPools(self.model.local_pool_rows())),
             Request::SnatList {} => Ok(Reply::Snat(self.model.snat_rows())),
             Request::MarkList {} => Ok(Reply::Marks(self.model.to_config().marks)),
-            Request::TimeoutsSet { tcp, tcp_fin, udp } => self.set_timeouts(tcp, tcp_fin, udp).map(Reply::Changed),
-            Request::TimeoutsShow {} => Ok(Reply::Timeouts(self.timeouts)),
+            Request::TimeoutsSet { tcp, tcp_fin, udp } => {
+                let lines = self.settings.set_timeouts(KeptTimeouts { tcp, tcp_fin, udp })?;
+                Ok(Reply::Changed(self.settings_changed(lines)))
+            }
+            Request::TimeoutsShow {} => Ok(Reply::Timeouts(self.settings.timeouts)),
+            Request::SysctlSet { values } => {
+                let lines = self.settings.set_sysctls(&values)?;
+                Ok(Reply::Changed(self.settings_changed(lines)))
+            }
+            Request::SysctlList { names } => self.settings.sysctl_rows(&names).map(Reply::Sysctls),
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
             Request::WorkerShow {} => {
                 Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity)))
@@ -248,37 +250,18 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         }
     }
 
-    /// Changes timeouts for what sessions do from the next table on.
-    fn set_timeouts(
-        &mut self,
-        tcp: Option<u32>,
-        tcp_fin: Option<u32>,
-        udp: Option<u32>,
-    ) -> Result<Vec<String>, Refusal> {
-        let mut lines = Vec::new();
-        let mut wanted = self.timeouts;
-        let places =
-            [("tcp", tcp, &mut wanted.tcp), ("tcp_fin", tcp_fin, &mut wanted.tcp_fin), ("udp", udp, &mut wanted.udp)];
-        for (name, given, place) in places {
-            let Some(seconds) = given.filter(|seconds| seconds != place) else { continue };
-            if !rules::TIMEOUT.contains(&seconds) {
-                let (least, most) = rules::TIMEOUT.into_inner();
-                let message = format!("timeout {name}: {seconds} is no timeout; allowed: {least}-{most} seconds");
-                return Err(Refusal::new(ErrorKind::Invalid, message));
-            }
-            lines.push(format!("timeout {name}: {place} -> {seconds} seconds"));
-            *place = seconds;
-        }
-        if lines.is_empty() {
-            return Ok(vec!["no difference".to_owned()]);
-        }
-        self.timeouts = wanted;
-        self.kept_timeouts = self.kept_timeouts.and(KeptTimeouts { tcp, tcp_fin, udp });
+    /// Settings were asked to change: keeps them, and publishes those that are others now, which holds for what sessions do from
+    /// the next table on.
+    fn settings_changed(&mut self, lines: Vec<String>) -> Vec<String> {
         self.saving.changed();
+        if lines.is_empty() {
+            return vec!["no difference".to_owned()];
+        }
+        self.model.set_sysctls(self.settings.sysctls);
         lines.iter().for_each(|line| tracing::info!("{line}"));
         self.pace.changed();
         self.publish_if_due();
-        Ok(lines)
+        lines
     }
 
     /// Does what was planned; the lines that tell what.
@@ -329,7 +312,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
     fn publish_if_due(&mut self) {
         let before = Instant::now();
         if self.pace.due().is_some_and(|at| before >= at) {
-            let table = self.model.compile(self.timeouts);
+            let table = self.model.compile(self.settings.timeouts);
             self.publisher.publish_services(Arc::new(table));
             self.pace.made(before, Instant::now());
             self.expect_exchange();
@@ -357,7 +340,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             self.reclaim().await;
         }
         if self.saving.due().is_some_and(|at| now >= at) {
-            self.saving.start(self.model.to_config(), self.kept_timeouts);
+            self.saving.start(self.model.to_config(), self.settings.kept.clone());
         }
         if self.busy.sample(&self.counters, now) {
             self.fullness.look(&self.counters);

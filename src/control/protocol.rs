@@ -6,6 +6,7 @@
 
 mod rows;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -198,6 +199,19 @@ pub enum Request {
     /// The session timeouts.
     #[serde(rename = "timeouts.show")]
     TimeoutsShow {},
+    /// Set sysctls, all or nothing; that is kept over restarts.
+    #[serde(rename = "sysctl.set")]
+    SysctlSet {
+        /// By name, with or without `net.ipv4.vs.` in front.
+        values: BTreeMap<String, u32>,
+    },
+    /// Sysctls with their values.
+    #[serde(rename = "sysctl.list")]
+    SysctlList {
+        /// Which, in the order wanted; empty: all.
+        #[serde(default)]
+        names: Vec<String>,
+    },
     /// Sessions that match.
     #[serde(rename = "session.list")]
     SessionList {
@@ -328,6 +342,8 @@ pub enum Reply {
     Marks(Vec<MarkConfig>),
     /// To `timeouts.show`.
     Timeouts(Timeouts),
+    /// To `sysctl.list`.
+    Sysctls(Vec<SysctlRow>),
     /// To `session.list`.
     Sessions(Vec<SessionRow>),
     /// To `template.list`.

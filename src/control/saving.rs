@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::persistence::{KeptTimeouts, StateError, StateStore};
+use super::kept::KeptSettings;
+use super::persistence::{StateError, StateStore};
 use crate::config::BalanceConfig;
 
 /// From a change to its being written.
@@ -53,10 +54,10 @@ impl Saving {
     }
 
     /// Begins to write this, if none is under way.
-    pub fn start(&mut self, balance: BalanceConfig, timeouts: KeptTimeouts) {
+    pub fn start(&mut self, balance: BalanceConfig, kept: KeptSettings) {
         self.due = None;
         if let Some(writer) = self.store.as_ref().map(StateStore::writer) {
-            self.writing = Some(tokio::task::spawn_blocking(move || writer.save(&balance, timeouts)));
+            self.writing = Some(tokio::task::spawn_blocking(move || writer.save(&balance, &kept)));
         }
     }
 
@@ -83,15 +84,15 @@ impl Saving {
     }
 
     /// Waits for the write under way, and writes what it did not hold.
-    pub async fn end(&mut self, state: impl FnOnce() -> (BalanceConfig, KeptTimeouts)) {
+    pub async fn end(&mut self, state: impl FnOnce() -> (BalanceConfig, KeptSettings)) {
         if let Some(writing) = self.writing.take() {
             self.finish(writing.await);
         }
         if self.due.take().is_some()
             && let Some(store) = &self.store
         {
-            let (balance, timeouts) = state();
-            if let Err(error) = store.writer().save(&balance, timeouts) {
+            let (balance, kept) = state();
+            if let Err(error) = store.writer().save(&balance, &kept) {
                 tracing::error!(%error, "the last changes are not kept for the next start");
             }
         }
@@ -111,14 +112,14 @@ mod tests {
         let mut saving = Saving::new(Some(store));
         saving.changed();
         assert!(saving.due().is_some_and(|due| due <= Instant::now() + SAVE_DELAY));
-        saving.start(BalanceConfig::default(), KeptTimeouts::default());
+        saving.start(BalanceConfig::default(), KeptSettings::default());
         assert_eq!(saving.due(), None, "one write at a time");
         let result = saving.written().await;
         saving.finish(result);
         assert_eq!(saving.failures(), 1);
         assert!(saving.due().is_some_and(|due| due > Instant::now() + SAVE_DELAY));
         std::fs::remove_dir(&obstacle).unwrap();
-        saving.end(|| (BalanceConfig::default(), KeptTimeouts::default())).await;
+        saving.end(|| (BalanceConfig::default(), KeptSettings::default())).await;
         assert!(directory.path().join("services.json").exists());
     }
 }

@@ -24,6 +24,14 @@ impl Model {
         self
     }
 
+    /// Lets other expirations hold. Nothing else of the settings may be another than before.
+    pub(super) fn set_schedulers(&mut self, settings: SchedulerSettings) {
+        self.scheduling = settings;
+        for prepared in self.services.values().filter_map(|service| service.prepared.as_ref()) {
+            prepared.scheduler.set_expiration(&settings);
+        }
+    }
+
     /// The schedulers of all services, in their order. Makes those that are not there yet, or not as they should be.
     pub(super) fn prepare_schedulers(&mut self) -> Vec<Scheduler> {
         let settings = self.scheduling;

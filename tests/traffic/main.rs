@@ -38,6 +38,7 @@ mod routing;
 mod schedulers;
 mod snat;
 mod start;
+mod sysctls;
 mod udp;
 mod vlan;
 mod workers;

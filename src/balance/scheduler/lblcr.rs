@@ -19,7 +19,7 @@ pub(super) fn schedule(
     let seen = locality.find(destination, now);
     let mut set = seen.unwrap_or_default();
     let least = least_of(&set, servers, loads);
-    if set.slots().nth(1).is_some() && now.since(set.changed) > locality.expiration {
+    if set.slots().nth(1).is_some() && now.since(set.changed) > locality.expiration() {
         let most = most_of(&set, servers, loads);
         set.retain(now, |slot| Some(slot) != most);
     }

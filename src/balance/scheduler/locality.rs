@@ -5,6 +5,7 @@
 //! used longest ago is forgotten. (The kernel forgets who was not used for six minutes when the table has 16,384.)
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::secret::{HashSecret, Purpose};
@@ -81,21 +82,33 @@ pub(super) struct Locality {
     rows: Box<[Mutex<Row>]>,
     secret: HashSecret,
     /// Ticks after which a destination that was not used is forgotten, and a set that was not changed shrinks.
-    pub(super) expiration: u32,
+    expiration: AtomicU32,
 }
 
 impl Locality {
     /// An empty table for so many destinations or some more. The expiration is in seconds.
     pub(super) fn new(destinations: usize, expiration_seconds: u32, secret: HashSecret) -> Self {
         let rows = (0..destinations.div_ceil(ROW).max(1)).map(|_| Mutex::new([None; ROW])).collect();
-        Self { rows, secret, expiration: expiration_seconds.saturating_mul(Tick::PER_SECOND) }
+        let locality = Self { rows, secret, expiration: AtomicU32::new(0) };
+        locality.set_expiration(expiration_seconds);
+        locality
+    }
+
+    /// Ticks after which a destination that was not used is forgotten, and a set that was not changed shrinks.
+    pub(super) fn expiration(&self) -> u32 {
+        self.expiration.load(Ordering::Relaxed)
+    }
+
+    /// Changes that, in seconds, while workers look.
+    pub(super) fn set_expiration(&self, seconds: u32) {
+        self.expiration.store(seconds.saturating_mul(Tick::PER_SECOND), Ordering::Relaxed);
     }
 
     /// What is remembered of a destination, which is now used.
     pub(super) fn find(&self, destination: IpAddr, now: Tick) -> Option<ServerSet> {
         let mut row = self.row(destination)?;
         let entry = row.iter_mut().flatten().find(|entry| entry.destination == destination)?;
-        if now.since(entry.used) >= self.expiration {
+        if now.since(entry.used) >= self.expiration() {
             return None;
         }
         entry.used = now;
@@ -114,7 +127,7 @@ impl Locality {
         let Some(mut row) = self.row(destination) else { return wanted };
         let known = row.iter_mut().flatten().find(|entry| entry.destination == destination);
         match known {
-            Some(entry) if seen != Some(entry.servers) && now.since(entry.used) < self.expiration => entry.servers,
+            Some(entry) if seen != Some(entry.servers) && now.since(entry.used) < self.expiration() => entry.servers,
             Some(entry) => {
                 (entry.servers, entry.used) = (wanted, now);
                 wanted

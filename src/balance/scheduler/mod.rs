@@ -36,6 +36,7 @@ pub use self::secret::{HashSecret, HashSecretError};
 use self::buckets::Buckets;
 use self::locality::Locality;
 use super::service::{RealServer, RealServerSlot, Service, ServiceKey};
+use super::sysctls::Sysctls;
 use crate::port::WorkerId;
 use crate::session::Tick;
 
@@ -56,6 +57,15 @@ impl Default for SchedulerSettings {
     fn default() -> Self {
         const DAY: u32 = 86_400;
         Self { hash_secret: HashSecret::default(), mh_table_index: 12, lblc_expiration: DAY, lblcr_expiration: DAY }
+    }
+}
+
+impl SchedulerSettings {
+    /// The same with the expirations that are among the sysctls.
+    #[must_use]
+    pub fn with_expirations(self, sysctls: &Sysctls) -> Self {
+        let Sysctls { lblc_expiration, lblcr_expiration, .. } = *sysctls;
+        Self { lblc_expiration, lblcr_expiration, ..self }
     }
 }
 
@@ -97,6 +107,15 @@ impl Scheduler {
             _ => Means::Nothing,
         };
         Self { kind, means }
+    }
+
+    /// Lets what is remembered of destinations expire as these settings say, from now on, also in tables that workers use
+    /// already: what was learnt is kept.
+    pub fn set_expiration(&self, settings: &SchedulerSettings) {
+        if let Means::Locality(locality) = &self.means {
+            let is_lblc = self.kind == SchedulerKind::Lblc;
+            locality.set_expiration(if is_lblc { settings.lblc_expiration } else { settings.lblcr_expiration });
+        }
     }
 
     /// Which it is.

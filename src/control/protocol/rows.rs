@@ -333,6 +333,23 @@ pub struct WorkerRow {
     pub burst_times: Durations,
 }
 
+/// A sysctl in `sysctl.list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SysctlRow {
+    /// Its name, without `net.ipv4.vs.`.
+    pub name: String,
+    /// Its value.
+    pub value: u32,
+    /// What it is where nothing is said.
+    pub default: u32,
+    /// The least that it may be.
+    pub least: u32,
+    /// The most.
+    pub most: u32,
+    /// Whether it was set at run time, and so wins over the configuration file.
+    pub changed_at_run_time: bool,
+}
+
 /// What became of fragments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fragments {

@@ -79,9 +79,11 @@ impl Gateway {
             conn_reuse_mode: if on { 3 } else { 1 },
             sloppy_tcp: on,
             sloppy_sctp: on,
+            ..Sysctls::default()
         };
         let templates = Arc::new(Templates::new(TEMPLATES, LIMITS.real_servers as usize, HashSeed([11, 12])));
-        let model = model.with_sysctls(sysctls).with_templates(Arc::clone(&templates));
+        let mut model = model.with_templates(Arc::clone(&templates));
+        model.set_sysctls(sysctls);
         let forwarders = (0..workers).map(forwarder).collect();
         let mut gateway = Self { templates, forwarders, model, now, routes: Arc::default(), mtu: 0, counters };
         gateway.change_routes(0);
