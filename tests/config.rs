@@ -179,7 +179,7 @@ local_pool = "p"
     assert_eq!((config.session.capacity, config.session.pages), (1024, SessionPages::TwoMegabytes));
     assert_eq!(config.control.metrics, None);
     assert_eq!(config.control.group.as_deref(), Some("adm"));
-    assert_eq!(config.punt.0, [1, 2, 5, 3, 4, 0, 2000]);
+    assert_eq!(config.punt.0, [1, 2, 5, 3, 4, 0, 2000, 20_000]);
     assert_eq!((config.timeouts.tcp, config.timeouts.tcp_synack, config.timeouts.udp), (1, 10, 2_678_400));
     let ipvs = config.ipvs;
     assert_eq!(ipvs.hash_secret, HashSecret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));

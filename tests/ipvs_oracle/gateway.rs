@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use fullgate::balance::{MssClamp, Protocol, ServiceTable, Sysctls, Templates, Timeouts, Tunnel};
+use fullgate::balance::{MssClamp, Protocol, ServiceTable, Sysctl, Sysctls, Templates, Timeouts, Tunnel};
 use fullgate::config::BalanceConfig;
 use fullgate::config::BalanceScope;
 use fullgate::control::model::Model;
@@ -134,17 +134,10 @@ impl Gateway {
     }
 }
 
-/// What IPVS calls one, by its name.
+/// With one of them set, by its name.
 fn with_sysctl(mut sysctls: Sysctls, name: &str, value: u8) -> Sysctls {
-    let place = match name {
-        "expire_nodest_conn" => &mut sysctls.expire_nodest_conn,
-        "expire_quiescent_template" => &mut sysctls.expire_quiescent_template,
-        "sloppy_tcp" => &mut sysctls.sloppy_tcp,
-        "sloppy_sctp" => &mut sysctls.sloppy_sctp,
-        "conn_reuse_mode" => return Sysctls { conn_reuse_mode: value, ..sysctls },
-        other => unreachable!("sysctl {other}"),
-    };
-    *place = value != 0;
+    let known = Sysctl::find(name).unwrap_or_else(|| panic!("sysctl {name}"));
+    assert!(known.set(&mut sysctls, value.into()), "{name} = {value}");
     sysctls
 }
 
