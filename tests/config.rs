@@ -422,7 +422,7 @@ fn bad_plain_tables() {
         bad(
             "[worker]",
             "[punt]\nospf = 1\n[worker]",
-            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, nd, ipv6, multicast, local, virtual",
+            "f.toml:2: [punt].ospf: unknown key \"ospf\"; allowed: arp, icmp, nd, ipv6, multicast, local, virtual, local_node",
         ),
         bad(
             "[worker]",
