@@ -5,7 +5,13 @@
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
+mod admission;
+#[cfg(feature = "dpdk")]
 mod announce;
+#[cfg(feature = "dpdk")]
+mod audit;
+#[cfg(feature = "dpdk")]
+mod budget;
 #[cfg(feature = "dpdk")]
 mod busy;
 pub mod change;

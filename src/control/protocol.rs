@@ -306,6 +306,8 @@ pub enum ErrorKind {
     Conflict,
     /// A limit of the gateway is reached.
     Limit,
+    /// Who asks may not use the gateway.
+    Permission,
     /// The gateway failed.
     Internal,
 }
