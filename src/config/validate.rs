@@ -66,7 +66,19 @@ impl BalanceConfig {
     /// # Errors
     /// One sentence for each rule broken, beginning with the pool or service that breaks it.
     pub fn validate(&self, scope: &BalanceScope) -> Result<(), Vec<String>> {
-        let violations = self.violations(scope);
+        self.sentences(&self.violations(scope))
+    }
+
+    /// The same of a state that commands led to, which may be one that nobody would ask for as a whole: pools whose
+    /// addresses were withdrawn, and services that have none left for their real servers.
+    ///
+    /// # Errors
+    /// As of [`Self::validate`].
+    pub fn validate_kept(&self, scope: &BalanceScope) -> Result<(), Vec<String>> {
+        self.sentences(&self.violations_of(scope, Asked::Kept))
+    }
+
+    fn sentences(&self, violations: &[Violation]) -> Result<(), Vec<String>> {
         if violations.is_empty() {
             return Ok(());
         }
@@ -76,7 +88,11 @@ impl BalanceConfig {
 
     /// Every rule broken, in the order of the lists.
     pub fn violations(&self, scope: &BalanceScope) -> Vec<Violation> {
-        let mut check = Check { balance: self, scope, violations: Vec::new() };
+        self.violations_of(scope, Asked::Wanted)
+    }
+
+    fn violations_of(&self, scope: &BalanceScope, asked: Asked) -> Vec<Violation> {
+        let mut check = Check { balance: self, scope, asked, violations: Vec::new() };
         check.pools();
         check.services();
         check.snat();
@@ -104,9 +120,19 @@ impl BalanceConfig {
     }
 }
 
+/// What a configuration is checked as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// What somebody wants to have.
+    Wanted,
+    /// What there is already.
+    Kept,
+}
+
 struct Check<'a> {
     balance: &'a BalanceConfig,
     scope: &'a BalanceScope,
+    asked: Asked,
     violations: Vec<Violation>,
 }
 
@@ -158,7 +184,7 @@ impl Check<'_> {
         let mut seen = HashMap::new();
         let mut total = 0;
         for (index, pool) in self.balance.local_pools.iter().enumerate() {
-            if pool.addresses.is_empty() {
+            if pool.addresses.is_empty() && self.asked == Asked::Wanted {
                 self.faults(|key| Place::Pool(index, key), [rules::empty_pool()]);
             }
             for (at, &address) in pool.addresses.iter().enumerate() {
@@ -312,7 +338,7 @@ impl Check<'_> {
         let pool = self.balance.local_pools.iter().find(|pool| pool.name == service.local_pool);
         for (at, real) in service.real_servers.iter().enumerate() {
             self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, service.mode, real));
-            if let Some(pool) = pool.filter(|pool| !pool.addresses.is_empty()) {
+            if let Some(pool) = pool.filter(|pool| self.asked == Asked::Wanted && !pool.addresses.is_empty()) {
                 let addresses = pool.addresses.iter().copied();
                 let fault = rules::pool_speaks_to(real, service.mode, &pool.name, addresses);
                 self.faults(|key| Place::RealServer(index, at, key), fault);
@@ -345,6 +371,7 @@ mod tests {
             port: "lan".into(),
             addresses: vec![IpAddr::from([10, 1, 0, 200])],
             ports: PortRange { first: 1024, last: 65535 },
+            transient: false,
         };
         let real = RealServerConfig {
             mode: None,

@@ -35,6 +35,7 @@ pub mod persistence;
 pub mod plan;
 #[cfg(feature = "dpdk")]
 pub mod plane;
+mod pools;
 pub mod protocol;
 pub mod publish;
 mod refusal;

@@ -351,6 +351,7 @@ mod tests {
             name: "lan".to_owned(),
             port: "lan".to_owned(),
             ports: "1024-65535".to_owned(),
+            transient: false,
             addresses: vec![address(200, false), address(201, false), address(202, true)],
         };
         let stats = Stats { services, ..Stats::default() };
