@@ -70,7 +70,8 @@ impl BalanceConfig {
     }
 
     /// The same of a state that commands led to, which may be one that nobody would ask for as a whole: pools whose
-    /// addresses were withdrawn, and services that have none left for their real servers.
+    /// addresses were withdrawn, services that have none left for their real servers, and real servers whose address a
+    /// port has got since.
     ///
     /// # Errors
     /// As of [`Self::validate`].
@@ -338,6 +339,9 @@ impl Check<'_> {
         let pool = self.balance.local_pools.iter().find(|pool| pool.name == service.local_pool);
         for (at, real) in service.real_servers.iter().enumerate() {
             self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, service.mode, real));
+            // An address that came to a port later is no reason to refuse a whole start.
+            let own = if self.asked == Asked::Wanted { self.scope.own_addresses.as_slice() } else { &[] };
+            self.faults(|key| Place::RealServer(index, at, key), rules::is_another_host(real, own));
             if let Some(pool) = pool.filter(|pool| self.asked == Asked::Wanted && !pool.addresses.is_empty()) {
                 let addresses = pool.addresses.iter().copied();
                 let fault = rules::pool_speaks_to(real, service.mode, &pool.name, addresses);
@@ -439,6 +443,11 @@ mod tests {
             |b| b.local_pools[0].addresses.push(IpAddr::from([10, 1, 0, 11])),
             "local pool \"lan\": 10.1.0.11 is a real server's address; \
              allowed: addresses that the gateway uses for nothing else",
+        );
+        assert_refused(
+            |b| b.services[0].real_servers[0].address = "10.1.0.1:80".parse().unwrap(),
+            "service tcp 10.0.0.100:80: real server 10.1.0.1:80: address: 10.1.0.1 is an address of the gateway's own \
+             ports, and its own host is no real server; allowed: an address of another host",
         );
         assert_refused(
             |b| b.local_pools[0].ports = PortRange { first: 6, last: 5 },

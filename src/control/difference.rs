@@ -25,7 +25,7 @@ impl Model {
     }
 
     /// The same to a state that commands led to (see [`BalanceConfig::validate_kept`]).
-    pub(super) fn plan_kept(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
+    pub fn plan_kept(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
         let wanted = &*with_default_pool(wanted);
         wanted.validate_kept(&self.scope).map_err(refusal)?;
         self.plan_difference(wanted)
@@ -366,6 +366,8 @@ mod tests {
             (real(|r| r.address = "10.0.1.0:80".parse().unwrap()), ErrorKind::Invalid),
             (real(|r| r.address = "10.128.0.0:80".parse().unwrap()), ErrorKind::Exists),
             (real(|r| r.address = "127.0.0.1:0".parse().unwrap()), ErrorKind::Invalid),
+            (real(|r| r.address = "10.64.0.254:80".parse().unwrap()), ErrorKind::OwnAddress),
+            (service(|s| s.real_servers[0].address.set_ip(OWN)), ErrorKind::OwnAddress),
             (real(|r| (r.weight, r.lower_threshold) = (Weight(65_536), 1)), ErrorKind::Invalid),
             (local("10.64.0.254"), ErrorKind::Conflict),
             (local("10.0.1.0"), ErrorKind::Conflict),

@@ -110,6 +110,7 @@ impl Model {
             if !seen.insert(real_server.address) {
                 return real_server_twice(ErrorKind::Invalid, key, real_server.address);
             }
+            self.is_another_host(key, real_server)?;
             self.real_server_not_local(key, real_server)?;
         }
         let changes = service_add(&config);
@@ -185,6 +186,7 @@ impl Model {
         }
         self.check_real_server(entry, real_server)?;
         self.check_pool_of(entry, real_server)?;
+        self.is_another_host(*key, real_server)?;
         self.real_server_not_local(*key, real_server)?;
         let changes = vec![Change::RealAdd { key: *key, real_server: real_server.clone() }];
         self.enough_slots(&changes)?;
@@ -296,6 +298,12 @@ impl Model {
     pub(super) fn real_server_not_local(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
         let address = real_server.address;
         self.not_local(address.ip(), format_args!("service {key}: real server {address}: address"))
+    }
+
+    /// By the configuration's addresses; those that ports have now are asked for by `on_link`.
+    fn is_another_host(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
+        let subject = format_args!("service {key}: real server {}", real_server.address);
+        check(ErrorKind::OwnAddress, subject, rules::is_another_host(real_server, &self.scope.own_addresses))
     }
 
     fn not_local(&self, address: IpAddr, what: impl Display) -> Result<(), Refusal> {

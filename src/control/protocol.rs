@@ -314,6 +314,8 @@ pub enum ErrorKind {
     Limit,
     /// Who asks may not use the gateway.
     Permission,
+    /// An address of the gateway's own, where another host's is wanted.
+    OwnAddress,
     /// The gateway failed.
     Internal,
 }

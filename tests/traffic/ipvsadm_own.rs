@@ -136,11 +136,13 @@ fn the_forks_options_make_a_fullnat_service_with_a_pool_of_its_own() {
     // The last one can go, too: what is there stays, what is new is a drop that says why.
     own(&lab, &gateway, "-Q -t 10.0.0.100:80 -z 10.1.0.231");
     let listed = gateway.command("service list");
-    assert!(listed.contains("TCP 10.0.0.100:80 rr tcp-10-0-0-100-80 (no local address: no new sessions)"), "{listed}");
+    assert!(listed.contains("TCP  10.0.0.100:80 rr tcp-10-0-0-100-80 (no local address: no new sessions)"), "{listed}");
     let pools = gateway.command("local list tcp-10-0-0-100-80");
     assert!(pools.contains("no address: new sessions are dropped"), "{pools}");
     let refused_before = drops(&gateway);
-    lab.client.enter(|| std::net::TcpStream::connect_timeout(&vip(80).into(), std::time::Duration::from_secs(1))).unwrap_err();
+    lab.client
+        .enter(|| std::net::TcpStream::connect_timeout(&vip(80).into(), std::time::Duration::from_secs(1)))
+        .unwrap_err();
     assert!(drops(&gateway) > refused_before);
     own(&lab, &gateway, "-P -t 10.0.0.100:80 -z 10.1.0.231");
     lab.client.enter(|| get(vip(80), "/")).unwrap();

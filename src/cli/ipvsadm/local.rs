@@ -52,11 +52,14 @@ impl Control {
         self.services(Some(name))?.pop().ok_or_else(|| Failure::Fork("No such service".to_owned()))
     }
 
+    /// Those that there are. Others that are listed wait for the sessions of their addresses to end, and have no ports.
     fn pools(&mut self) -> Result<Vec<LocalPoolRow>, Failure> {
-        self.ask(&Request::LocalList {}, |reply| match reply {
+        let mut pools = self.ask(&Request::LocalList {}, |reply| match reply {
             Reply::LocalPools(rows) => Some(rows),
             _ => None,
-        })
+        })?;
+        pools.retain(|pool| !pool.ports.is_empty());
+        Ok(pools)
     }
 
     fn choose_pool(&mut self, service: ServiceName, pool: String) -> Result<(), Failure> {

@@ -42,6 +42,8 @@ fn errno(refusal: &Refusal, not_found: Errno) -> Errno {
         ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Version => Errno::Invalid,
         ErrorKind::Limit => Errno::NoSpace,
         ErrorKind::Permission => Errno::NotPermitted,
+        // ipvsadm: "Cannot assign requested address".
+        ErrorKind::OwnAddress => Errno::AddressNotAvailable,
         ErrorKind::Internal => Errno::Failed,
     }
 }

@@ -121,7 +121,7 @@ pub struct LocalPoolRow {
     pub name: String,
     /// The port that its addresses are on.
     pub port: String,
-    /// Its range of local ports, `1024-65535`.
+    /// Its range of local ports, `1024-65535`; empty: it was removed, and waits for the sessions of its addresses to end.
     pub ports: String,
     /// Whether it goes when the last service that uses it does.
     #[serde(default, skip_serializing_if = "is_false")]
