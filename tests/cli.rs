@@ -124,6 +124,8 @@ const COMMANDS: &[&str] = &[
     "real edit",
     "real del",
     "real list",
+    "local create",
+    "local destroy",
     "local add",
     "local del",
     "local list",
@@ -475,6 +477,17 @@ fn changes_are_requests() {
                 "addresses": ["10.1.0.254", "10.1.0.255", "10.1.1.0", "10.1.1.1", "10.1.0.7"] }),
     );
     assert_request(
+        &["local", "create", "dmz", "--port", "lan", "--ports", "2000-2999", "10.1.0.7-10.1.0.8"],
+        json!({ "version": 1, "command": "local.create",
+                "pool": { "name": "dmz", "port": "lan", "addresses": ["10.1.0.7", "10.1.0.8"], "ports": "2000-2999" } }),
+    );
+    assert_request(
+        &["local", "create", "dmz", "10.1.0.7", "--port", "lan"],
+        json!({ "version": 1, "command": "local.create",
+                "pool": { "name": "dmz", "port": "lan", "addresses": ["10.1.0.7"], "ports": "1024-65535" } }),
+    );
+    assert_request(&["local", "destroy", "dmz"], json!({ "version": 1, "command": "local.destroy", "pool": "dmz" }));
+    assert_request(
         &["local", "del", "lan", "10.1.0.7"],
         json!({ "version": 1, "command": "local.del", "pool": "lan", "addresses": ["10.1.0.7"] }),
     );
@@ -667,6 +680,25 @@ dmz   wan   1-9    10.2.0.1              0  active
 ",
     );
     assert_json(&["local", "list", "--json"], json!({ "local_pools": pools }));
+    let without = json!([
+        { "name": "lan", "port": "lan", "ports": "1024-65535", "addresses": [
+            { "address": "10.1.0.9", "ports_used": 1, "withdrawn": true },
+        ] },
+        { "name": "gone", "port": "lan", "ports": "", "addresses": [
+            { "address": "10.1.0.8", "ports_used": 2, "withdrawn": true },
+        ] },
+    ]);
+    assert_table(
+        &["local", "list"],
+        json!({ "local_pools": without }),
+        json!({ "version": 1, "command": "local.list" }),
+        "\
+Pool  Port  Ports       LocalAddress  PortsUsed  State
+lan   lan   1024-65535  -                     -  no address: new sessions are dropped
+lan   lan   1024-65535  10.1.0.9              1  withdrawn
+gone  lan               10.1.0.8              2  withdrawn
+",
+    );
     let (code, _, err, _) = FakeDaemon::ok(json!({ "local_pools": pools })).run(&["local", "list", "wan"]);
     assert_eq!((code, err.as_str()), (1, "fullgate: there is no local pool \"wan\"; there are: lan, dmz\n"));
 }

@@ -1092,6 +1092,11 @@ fn bad_services() {
             "f.toml:24: service[0].real_server[0].address: 10.0.0.100:80 is the service itself; allowed: an address of another host",
         ),
         bad(
+            "address = \"10.1.0.11:80\"",
+            "address = \"10.1.0.1:80\"",
+            "f.toml:24: service[0].real_server[0].address: 10.1.0.1 is an address of the gateway's own ports, and its own host is no real server; allowed: an address of another host",
+        ),
+        bad(
             "\"10.1.0.11:80\"",
             "\"10.1.0.11:80\"\nweight = 65536",
             "f.toml:25: service[0].real_server[0].weight: 65536 is out of range; allowed: an integer from 0 to 65535",

@@ -397,7 +397,7 @@ fn limits_are_counted_drops() {
 
     let mut empty = table(vec![service(Protocol::Udp, vec![server(0, SERVER, 1)])], PORTS);
     empty.pools[0].ipv4.clear();
-    assert_eq!(Gateway::new(empty).send(WAN, &second).0, Verdict::Drop(DropReason::LocalPortsExhausted));
+    assert_eq!(Gateway::new(empty).send(WAN, &second).0, Verdict::Drop(DropReason::NoLocalAddress));
 }
 
 #[test]

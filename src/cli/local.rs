@@ -1,4 +1,4 @@
-//! `fullgate local`: local addresses (LIPs), the sources that real servers see.
+//! `fullgate local`: local addresses (LIPs), the sources that real servers see, and the pools that they are in.
 
 use std::net::IpAddr;
 
@@ -9,19 +9,59 @@ use super::arguments::Connection;
 use super::output::{print, print_json};
 use super::table::Align::{Left, Right};
 use super::table::Table;
-use crate::config::syntax;
+use crate::balance::PortRange;
+use crate::config::{DEFAULT_PORTS, LocalPoolConfig, syntax};
 use crate::control::protocol::{LocalPoolRow, Reply, Request};
 
-/// Add, withdraw and list local addresses
+/// Make and remove pools of local addresses; add, withdraw and list these
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
+  fullgate local create dmz --port lan 10.1.0.220-10.1.0.223
   fullgate local add lan 10.1.0.204-10.1.0.207
   fullgate local list")]
 pub(super) enum Local {
+    Create(Create),
+    Destroy(Destroy),
     Add(Add),
     Del(Del),
     List(List),
+}
+
+/// Make a pool of local addresses
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fullgate local create dmz --port lan 10.1.0.220-10.1.0.223
+  fullgate local create dmz --port lan --ports 20000-39999 10.1.0.220 2001:db8:1::220
+  fullgate service edit -t 10.0.0.100:80 --local-pool dmz")]
+pub(super) struct Create {
+    #[command(flatten)]
+    addresses: Addresses,
+
+    /// Port that the addresses are on: they are put on its TAP
+    #[arg(long, value_name = "NAME")]
+    port: String,
+
+    /// Local ports that sessions may use
+    #[arg(long, value_name = "FIRST-LAST", default_value_t = DEFAULT_PORTS)]
+    ports: PortRange,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Remove a pool that no service and no rule for source NAT uses; sessions keep their addresses
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fullgate local destroy dmz")]
+pub(super) struct Destroy {
+    /// Name of the local pool
+    pool: String,
+
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Add local addresses to a pool
@@ -38,6 +78,9 @@ pub(super) struct Add {
 }
 
 /// Withdraw local addresses: no new session gets them, those that have them keep them
+///
+/// A pool may lose all of its addresses. New sessions of services that use it are then dropped (no_local_address) until it
+/// has one again; `fullgate service list` and `fullgate local list` say so.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -84,6 +127,12 @@ pub(super) struct List {
 impl Local {
     pub(super) fn execute(self) -> Result<(), CliError> {
         match self {
+            Self::Create(Create { addresses, port, ports, connection }) => {
+                let (name, addresses) = addresses.expand();
+                let pool = LocalPoolConfig { name, port, addresses, ports, transient: false };
+                connection.change(&Request::LocalCreate { pool })
+            }
+            Self::Destroy(Destroy { pool, connection }) => connection.change(&Request::LocalDestroy { pool }),
             Self::Add(Add { addresses, connection }) => {
                 let (pool, addresses) = addresses.expand();
                 connection.change(&Request::LocalAdd { pool, addresses })
@@ -130,6 +179,12 @@ fn table(pools: &[LocalPoolRow]) -> Table {
         ("State", Left),
     ]);
     for pool in pools {
+        // One that was removed has no ports any more, and waits for its sessions.
+        if !pool.ports.is_empty() && pool.addresses.iter().all(|address| address.withdrawn) {
+            let state = "no address: new sessions are dropped".to_owned();
+            let none = || "-".to_owned();
+            table.row([pool.name.clone(), pool.port.clone(), pool.ports.clone(), none(), none(), state]);
+        }
         for address in &pool.addresses {
             table.row([
                 pool.name.clone(),

@@ -283,6 +283,7 @@ fn table(rows: &[ServiceRow]) -> Table {
         words.extend(service.persistence_prefix.map(|bits| format!("mask /{bits}")));
         words.extend(service.one_packet.then(|| "ops".to_owned()));
         words.extend((service.max_connections > 0).then(|| format!("max-connections {}", service.max_connections)));
+        words.extend(service.lacks_local_address.then(|| "(no local address: no new sessions)".to_owned()));
         words.retain(|word| !word.is_empty());
         table.line(words.join(" "));
         for real in &service.real_servers {

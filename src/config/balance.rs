@@ -75,7 +75,7 @@ fn local_pool(mut section: Section<'_>) -> (LocalPoolConfig, Vec<usize>) {
     let ports =
         section.get("ports").and_then(|value| value.parsed("FIRST-LAST, like \"1024-65535\"", PortRange::from_str));
     section.finish();
-    (LocalPoolConfig { name, port, addresses, ports: ports.unwrap_or(DEFAULT_PORTS) }, origins)
+    (LocalPoolConfig { name, port, addresses, ports: ports.unwrap_or(DEFAULT_PORTS), transient: false }, origins)
 }
 
 fn service(mut section: Section<'_>) -> ServiceConfig {

@@ -282,6 +282,9 @@ pub struct LocalPoolConfig {
     pub addresses: Vec<IpAddr>,
     /// Local ports that sessions may use.
     pub ports: PortRange,
+    /// Whether it goes when the last service that uses it does, as a pool that was made for one. Not in the file.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub transient: bool,
 }
 
 /// `[[service]]`

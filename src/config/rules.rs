@@ -157,6 +157,18 @@ pub fn real_server(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerC
     faults
 }
 
+/// A real server on a gateway that has these addresses itself: packets to it would never leave it, and go to no service
+/// of its host either.
+pub fn is_another_host(real: &RealServerConfig, own_addresses: &[IpAddr]) -> Option<Fault> {
+    Fault::unless(!own_addresses.contains(&real.address.ip()), || is_this_host(real.address.ip()))
+}
+
+/// A real server whose address is the gateway's own.
+pub fn is_this_host(address: IpAddr) -> Fault {
+    let wrong = format!("{address} is an address of the gateway's own ports, and its own host is no real server");
+    Fault::new("address", wrong, "an address of another host")
+}
+
 /// A real server in FULLNAT mode of a service without a local pool.
 pub fn no_pool_for_fullnat() -> Fault {
     Fault::new("mode", "fullnat needs local addresses, and the service has no local pool", "a service with one")

@@ -66,7 +66,20 @@ impl BalanceConfig {
     /// # Errors
     /// One sentence for each rule broken, beginning with the pool or service that breaks it.
     pub fn validate(&self, scope: &BalanceScope) -> Result<(), Vec<String>> {
-        let violations = self.violations(scope);
+        self.sentences(&self.violations(scope))
+    }
+
+    /// The same of a state that commands led to, which may be one that nobody would ask for as a whole: pools whose
+    /// addresses were withdrawn, services that have none left for their real servers, and real servers whose address a
+    /// port has got since.
+    ///
+    /// # Errors
+    /// As of [`Self::validate`].
+    pub fn validate_kept(&self, scope: &BalanceScope) -> Result<(), Vec<String>> {
+        self.sentences(&self.violations_of(scope, Asked::Kept))
+    }
+
+    fn sentences(&self, violations: &[Violation]) -> Result<(), Vec<String>> {
         if violations.is_empty() {
             return Ok(());
         }
@@ -76,7 +89,11 @@ impl BalanceConfig {
 
     /// Every rule broken, in the order of the lists.
     pub fn violations(&self, scope: &BalanceScope) -> Vec<Violation> {
-        let mut check = Check { balance: self, scope, violations: Vec::new() };
+        self.violations_of(scope, Asked::Wanted)
+    }
+
+    fn violations_of(&self, scope: &BalanceScope, asked: Asked) -> Vec<Violation> {
+        let mut check = Check { balance: self, scope, asked, violations: Vec::new() };
         check.pools();
         check.services();
         check.snat();
@@ -104,9 +121,19 @@ impl BalanceConfig {
     }
 }
 
+/// What a configuration is checked as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// What somebody wants to have.
+    Wanted,
+    /// What there is already.
+    Kept,
+}
+
 struct Check<'a> {
     balance: &'a BalanceConfig,
     scope: &'a BalanceScope,
+    asked: Asked,
     violations: Vec<Violation>,
 }
 
@@ -158,7 +185,7 @@ impl Check<'_> {
         let mut seen = HashMap::new();
         let mut total = 0;
         for (index, pool) in self.balance.local_pools.iter().enumerate() {
-            if pool.addresses.is_empty() {
+            if pool.addresses.is_empty() && self.asked == Asked::Wanted {
                 self.faults(|key| Place::Pool(index, key), [rules::empty_pool()]);
             }
             for (at, &address) in pool.addresses.iter().enumerate() {
@@ -312,7 +339,10 @@ impl Check<'_> {
         let pool = self.balance.local_pools.iter().find(|pool| pool.name == service.local_pool);
         for (at, real) in service.real_servers.iter().enumerate() {
             self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, service.mode, real));
-            if let Some(pool) = pool.filter(|pool| !pool.addresses.is_empty()) {
+            // An address that came to a port later is no reason to refuse a whole start.
+            let own = if self.asked == Asked::Wanted { self.scope.own_addresses.as_slice() } else { &[] };
+            self.faults(|key| Place::RealServer(index, at, key), rules::is_another_host(real, own));
+            if let Some(pool) = pool.filter(|pool| self.asked == Asked::Wanted && !pool.addresses.is_empty()) {
                 let addresses = pool.addresses.iter().copied();
                 let fault = rules::pool_speaks_to(real, service.mode, &pool.name, addresses);
                 self.faults(|key| Place::RealServer(index, at, key), fault);
@@ -345,6 +375,7 @@ mod tests {
             port: "lan".into(),
             addresses: vec![IpAddr::from([10, 1, 0, 200])],
             ports: PortRange { first: 1024, last: 65535 },
+            transient: false,
         };
         let real = RealServerConfig {
             mode: None,
@@ -412,6 +443,11 @@ mod tests {
             |b| b.local_pools[0].addresses.push(IpAddr::from([10, 1, 0, 11])),
             "local pool \"lan\": 10.1.0.11 is a real server's address; \
              allowed: addresses that the gateway uses for nothing else",
+        );
+        assert_refused(
+            |b| b.services[0].real_servers[0].address = "10.1.0.1:80".parse().unwrap(),
+            "service tcp 10.0.0.100:80: real server 10.1.0.1:80: address: 10.1.0.1 is an address of the gateway's own \
+             ports, and its own host is no real server; allowed: an address of another host",
         );
         assert_refused(
             |b| b.local_pools[0].ports = PortRange { first: 6, last: 5 },

@@ -57,11 +57,13 @@ pub struct PoolSettings {
     pub port: String,
     /// Local ports that sessions may use.
     pub ports: PortRange,
+    /// Whether it goes when the last service that uses it does.
+    pub transient: bool,
 }
 
 impl From<&LocalPoolConfig> for PoolSettings {
     fn from(config: &LocalPoolConfig) -> Self {
-        Self { port: config.port.clone(), ports: config.ports }
+        Self { port: config.port.clone(), ports: config.ports, transient: config.transient }
     }
 }
 
@@ -101,13 +103,15 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PoolAdd { name, settings } => {
-                write!(f, "local pool {name}: added on port {}, ports {}", settings.port, settings.ports)
+                let until = if settings.transient { ", until no service uses it" } else { "" };
+                write!(f, "local pool {name}: added on port {}, ports {}{until}", settings.port, settings.ports)
             }
             Self::PoolEdit { name, from, to } => {
                 write!(f, "local pool {name}:")?;
                 let mut edits = Edits::new(f);
                 edits.show("port", &from.port, &to.port)?;
-                edits.show("ports", &from.ports, &to.ports)
+                edits.show("ports", &from.ports, &to.ports)?;
+                edits.show("goes with its services", &from.transient, &to.transient)
             }
             Self::PoolRemove { name } => write!(f, "local pool {name}: removed"),
             Self::LocalAdd { pool, address } => write!(f, "local pool {pool}: address {address} added"),

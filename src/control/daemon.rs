@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::audit::By;
 use super::data_plane::{DataPlane, DataPlaneError};
 use super::ipvs;
 use super::kept::KeptSettings;
@@ -218,7 +219,7 @@ async fn reload(handle: &Handle, running: &Config, path: &Path) {
     if !sections.is_empty() {
         tracing::warn!("changes of {} take effect at the next start", sections.join(", "));
     }
-    match handle.request(Request::Apply { balance: wanted.balance, dry_run: false }).await {
+    match handle.by(By::Signal("SIGHUP")).request(Request::Apply { balance: wanted.balance, dry_run: false }).await {
         Outcome::Ok(Reply::Changed(lines)) => tracing::info!("reloaded: {}", lines.join("; ")),
         Outcome::Ok(_) => {}
         Outcome::Error(refusal) => {

@@ -20,7 +20,18 @@ impl Model {
     /// The steps that make the model equal to `wanted`, or why that is refused: every rule broken, one a line.
     pub fn plan_apply(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
         let wanted = &*with_default_pool(wanted);
-        wanted.validate(&self.scope).map_err(|broken| Refusal::new(ErrorKind::Invalid, broken.join("\n")))?;
+        wanted.validate(&self.scope).map_err(refusal)?;
+        self.plan_difference(wanted)
+    }
+
+    /// The same to a state that commands led to (see [`BalanceConfig::validate_kept`]).
+    pub fn plan_kept(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
+        let wanted = &*with_default_pool(wanted);
+        wanted.validate_kept(&self.scope).map_err(refusal)?;
+        self.plan_difference(wanted)
+    }
+
+    fn plan_difference(&self, wanted: &BalanceConfig) -> Result<Vec<Change>, Refusal> {
         let mut changes = self.pool_changes(&wanted.local_pools);
         self.service_changes(&wanted.services, &mut changes);
         changes.extend(self.snat_changes(&wanted.snat));
@@ -31,13 +42,6 @@ impl Model {
         self.check_against_sessions(&changes)?;
         self.enough_slots(&changes)?;
         Ok(changes)
-    }
-
-    /// A pool besides those that there are. It is rare, so that everything may be checked again with it.
-    pub(super) fn plan_local_create(&self, pool: &LocalPoolConfig) -> Result<Vec<Change>, Refusal> {
-        let mut wanted = self.to_config();
-        wanted.local_pools.push(pool.clone());
-        self.plan_apply(&wanted)
     }
 
     /// Addresses that sessions use as local ones cannot become virtual or real at once.
@@ -88,6 +92,10 @@ impl Model {
             }
         }
     }
+}
+
+fn refusal(broken: Vec<String>) -> Refusal {
+    Refusal::new(ErrorKind::Invalid, broken.join("\n"))
 }
 
 /// The wanted state, with the only pool there is for services that name none.
@@ -189,6 +197,7 @@ mod tests {
             port: "lan".to_owned(),
             addresses: vec![IpAddr::from([10, 64, 0, 1]), IpAddr::from([10, 64, 0, 2])],
             ports: "1024-65535".parse().unwrap(),
+            transient: false,
         };
         BalanceConfig {
             local_pools: vec![pool],
@@ -357,6 +366,8 @@ mod tests {
             (real(|r| r.address = "10.0.1.0:80".parse().unwrap()), ErrorKind::Invalid),
             (real(|r| r.address = "10.128.0.0:80".parse().unwrap()), ErrorKind::Exists),
             (real(|r| r.address = "127.0.0.1:0".parse().unwrap()), ErrorKind::Invalid),
+            (real(|r| r.address = "10.64.0.254:80".parse().unwrap()), ErrorKind::OwnAddress),
+            (service(|s| s.real_servers[0].address.set_ip(OWN)), ErrorKind::OwnAddress),
             (real(|r| (r.weight, r.lower_threshold) = (Weight(65_536), 1)), ErrorKind::Invalid),
             (local("10.64.0.254"), ErrorKind::Conflict),
             (local("10.0.1.0"), ErrorKind::Conflict),
@@ -426,24 +437,6 @@ mod tests {
                  allowed: an address that is in no local pool"
             )
         );
-    }
-
-    /// A pool without addresses would be refused at the next start.
-    #[test]
-    fn a_pool_keeps_an_address_even_if_no_service_uses_it() {
-        let two = two_pools();
-        let model = model(&two);
-        let del = |pool: &str, addresses: &[&str]| {
-            plan(&model, serde_json::json!({"command": "local.del", "pool": pool, "addresses": addresses}))
-        };
-        let refusal = del("two", &["10.64.0.9"]).unwrap_err();
-        assert_eq!(refusal.kind, ErrorKind::Conflict);
-        assert!(refusal.message.starts_with("local pool \"two\": addresses: the pool would have no address left"));
-        assert_eq!(del("lan", &["10.64.0.1"]).unwrap().len(), 1);
-        let mut empty = two;
-        empty.local_pools[1].addresses.clear();
-        let refusal = model.plan_apply(&empty).unwrap_err();
-        assert!(refusal.message.starts_with("local pool \"two\": addresses: the pool has no address; allowed"));
     }
 
     #[test]

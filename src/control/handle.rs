@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::audit::{Audit, By};
 use super::protocol::{ErrorKind, LocalPoolRow, Outcome, Refusal, Reply, Request, Stats, TrafficTotals};
 use super::sessions::SessionWalks;
 use crate::balance::ServiceTable;
@@ -13,17 +14,35 @@ use crate::balance::ServiceTable;
 pub struct ControlHandle<F, E> {
     jobs: mpsc::Sender<Job>,
     walks: Arc<SessionWalks<F, E>>,
+    audit: Arc<Audit>,
+    /// Who asks.
+    by: By,
 }
 
 impl<F, E> Clone for ControlHandle<F, E> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone(), walks: self.walks.clone() }
+        Self { jobs: self.jobs.clone(), walks: self.walks.clone(), audit: self.audit.clone(), by: self.by }
     }
 }
 
 impl<F, E> ControlHandle<F, E> {
-    pub(super) fn new(jobs: mpsc::Sender<Job>, walks: Arc<SessionWalks<F, E>>) -> Self {
-        Self { jobs, walks }
+    pub(super) fn new(jobs: mpsc::Sender<Job>, walks: Arc<SessionWalks<F, E>>, audit: Arc<Audit>) -> Self {
+        Self { jobs, walks, audit, by: By::Daemon }
+    }
+
+    /// The same for somebody: what he changes is logged as his doing.
+    pub(super) fn by(&self, by: By) -> Self {
+        Self { by, ..self.clone() }
+    }
+
+    /// Who asks.
+    pub(super) fn asker(&self) -> By {
+        self.by
+    }
+
+    /// What the log says of who changed what.
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Does a request. `session.list` and `template.list` are refused: their replies are lines only, see
@@ -38,7 +57,7 @@ impl<F, E> ControlHandle<F, E> {
         }
         let (answer, answered) = oneshot::channel();
         // Either error means that the plane has ended.
-        let _ = self.jobs.send(Job::Request(Box::new(request), answer)).await;
+        let _ = self.jobs.send(Job::Request(Box::new(request), self.by, answer)).await;
         answered.await.unwrap_or_else(|_| Outcome::Error(Refusal::new(ErrorKind::Internal, "the gateway is stopping")))
     }
 
@@ -85,6 +104,8 @@ pub struct Measurements {
     pub busy_ratios: Vec<f64>,
     /// How often the state could not be written.
     pub state_write_failures: u64,
+    /// Who was turned away at the sockets: socket, reason, how often.
+    pub turned_away: Vec<(&'static str, &'static str, u64)>,
     /// Seconds since the gateway started.
     pub uptime_seconds: f64,
 }
@@ -92,7 +113,7 @@ pub struct Measurements {
 /// What the plane's task is asked.
 #[derive(Debug)]
 pub(super) enum Job {
-    Request(Box<Request>, oneshot::Sender<Outcome>),
+    Request(Box<Request>, By, oneshot::Sender<Outcome>),
     Measure(oneshot::Sender<Measurements>),
     Services(oneshot::Sender<Arc<ServiceTable>>),
     WorkerTraffic(oneshot::Sender<Vec<TrafficTotals>>),

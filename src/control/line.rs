@@ -7,6 +7,13 @@ use serde_json::{Map, Value};
 
 use super::protocol::{ErrorKind, Outcome, Refusal, Request, VERSION};
 
+/// Objects, and values in all, that a line may have. A value takes many times the bytes of its text, and this is what the
+/// largest configuration has, twice.
+const MAX_OBJECTS: usize = 1 << 19;
+const MAX_VALUES: usize = 1 << 22;
+/// Shorter lines cannot have so many that it matters.
+const UNCOUNTED: usize = 1 << 18;
+
 /// The line of a request, without a newline.
 pub fn request_line(request: &Request) -> serde_json::Result<String> {
     let mut object = serde_json::to_value(request)?;
@@ -21,6 +28,7 @@ pub fn request_line(request: &Request) -> serde_json::Result<String> {
 /// Refuses with [`ErrorKind::Version`] another version, with [`ErrorKind::Invalid`] all else that is wrong.
 pub fn parse_request(line: &[u8]) -> Result<Request, Refusal> {
     let invalid = |message: String| Refusal::new(ErrorKind::Invalid, message);
+    check_size(line)?;
     let value: Value = serde_json::from_slice(line).map_err(|error| invalid(format!("no JSON object: {error}")))?;
     let Value::Object(mut object) = value else {
         return Err(invalid(
@@ -29,6 +37,20 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Refusal> {
     };
     check_version(object.remove("version"))?;
     serde_json::from_value(Value::Object(object)).map_err(|error| invalid(with_suggestion(&error.to_string())))
+}
+
+/// Refuses a line with more values than any honest one has, before they are made of it. (Signs in texts count, too.)
+fn check_size(line: &[u8]) -> Result<(), Refusal> {
+    if line.len() < UNCOUNTED {
+        return Ok(());
+    }
+    let count = |signs: &[u8]| line.iter().filter(|byte| signs.contains(byte)).count();
+    if count(b"{") <= MAX_OBJECTS && count(b",[{") <= MAX_VALUES {
+        return Ok(());
+    }
+    let message =
+        format!("the line has more than {MAX_OBJECTS} objects, or {MAX_VALUES} values: allowed: at most these");
+    Err(Refusal::new(ErrorKind::Limit, message))
 }
 
 fn check_version(version: Option<Value>) -> Result<(), Refusal> {
@@ -134,6 +156,14 @@ mod tests {
             r#"{"version":1,"command":"service.edit","service":{"vip":"10.0.0.1:80","protocol":"tcp"},"scheduler":"wlcc"}"#,
         );
         assert!(scheduler.message.ends_with("(did you mean `wlc`?)"), "{scheduler}");
+    }
+
+    #[test]
+    fn a_line_has_no_more_values_than_there_can_be_memory_for() {
+        let many = |part: &str, count: usize| format!("[{}]", vec![part; count].join(","));
+        assert_eq!(refusal(&many("{}", MAX_OBJECTS + 1)).kind, ErrorKind::Limit);
+        assert_eq!(refusal(&many("0", MAX_VALUES + 1)).kind, ErrorKind::Limit);
+        assert_eq!(refusal(&many("{}", MAX_OBJECTS)).kind, ErrorKind::Invalid, "no object");
     }
 
     proptest::proptest! {

@@ -5,7 +5,13 @@
 //! of it, [`report`] the rows of listings.
 
 #[cfg(feature = "dpdk")]
+mod admission;
+#[cfg(feature = "dpdk")]
 mod announce;
+#[cfg(feature = "dpdk")]
+mod audit;
+#[cfg(feature = "dpdk")]
+mod budget;
 #[cfg(feature = "dpdk")]
 mod busy;
 pub mod change;
@@ -30,6 +36,7 @@ pub mod persistence;
 pub mod plan;
 #[cfg(feature = "dpdk")]
 pub mod plane;
+mod pools;
 pub mod protocol;
 pub mod publish;
 mod refusal;

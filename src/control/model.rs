@@ -109,7 +109,7 @@ pub(super) struct RealServerEntry {
 impl Model {
     /// A model that holds `balance`, on a gateway with these ports (by [`PortId`]), whose workers count in `counters`.
     ///
-    /// Services that name no local pool get the only one there is. Refuses what [`Model::plan`] would refuse.
+    /// Services that name no local pool get the only one there is. Refuses what no commands could lead to.
     pub fn new(
         scope: BalanceScope,
         counters: Vec<Arc<WorkerCounters>>,
@@ -143,7 +143,7 @@ impl Model {
             real_uses: HashMap::new(),
             generation: 0,
         };
-        let changes = model.plan_apply(balance)?;
+        let changes = model.plan_kept(balance)?;
         model.commit(changes);
         Ok(model)
     }
@@ -357,6 +357,7 @@ impl Pool {
             port: self.settings.port.clone(),
             addresses: self.addresses.iter().map(|local| local.address).collect(),
             ports: self.settings.ports,
+            transient: self.settings.transient,
         }
     }
 }

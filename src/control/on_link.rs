@@ -1,6 +1,8 @@
-//! Whether real servers in DR mode are on a link of the gateway, as the kernel's routes say now. Pure.
+//! Whether real servers are where their mode can reach them, as the kernel's addresses and routes say now: on another host, and in
+//! DR mode on a link of the gateway. Pure.
 //!
-//! What has no route at all is let pass: its port may come up later, and until then its packets are counted drops.
+//! It is asked at the time of the change only: addresses and routes that come later disturb no change that was made. What
+//! has no route at all is let pass: its port may come up later, and until then its packets are counted drops.
 
 use std::net::IpAddr;
 
@@ -9,11 +11,14 @@ use hashbrown::HashMap;
 use super::change::Change;
 use super::model::Model;
 use super::protocol::{ErrorKind, Refusal};
+use super::refusal::check;
 use crate::balance::{ForwardingMode, ServiceKey};
+use crate::config::{RealServerConfig, rules};
 use crate::route::{Resolution, RouteTable};
 
 impl Model {
-    /// Refuses changes after which a real server in DR mode would be reached through a router only.
+    /// Refuses real servers whose address is the gateway's own, and changes after which one in DR mode would be reached
+    /// through a router only.
     pub fn check_on_link(&self, changes: &[Change], routes: &RouteTable) -> Result<(), Refusal> {
         let mut modes: HashMap<ServiceKey, ForwardingMode> = HashMap::new();
         for change in changes {
@@ -22,6 +27,9 @@ impl Model {
                     modes.insert(*key, settings.mode);
                 }
                 Change::RealAdd { key, real_server } | Change::RealEdit { key, to: real_server, .. } => {
+                    if matches!(change, Change::RealAdd { .. }) {
+                        another_host(*key, real_server, routes)?;
+                    }
                     let of_service = || modes.get(key).copied().or_else(|| Some(self.service(key)?.settings.mode));
                     if real_server.mode.or_else(of_service) == Some(ForwardingMode::Dr) {
                         on_link(*key, real_server.address.ip(), routes)?;
@@ -32,6 +40,12 @@ impl Model {
         }
         Ok(())
     }
+}
+
+fn another_host(key: ServiceKey, real_server: &RealServerConfig, routes: &RouteTable) -> Result<(), Refusal> {
+    let address = real_server.address.ip();
+    let own = routes.is_local(address).then(|| rules::is_this_host(address));
+    check(ErrorKind::OwnAddress, format_args!("service {key}: real server {}", real_server.address), own)
 }
 
 fn on_link(key: ServiceKey, address: IpAddr, routes: &RouteTable) -> Result<(), Refusal> {

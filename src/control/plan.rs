@@ -30,9 +30,7 @@ impl Model {
                 .known_service(&ServiceKey::from(*service))
                 .and_then(|entry| self.plan_service_edit(entry, edited(entry, request))),
             Request::ServiceDel { service } => {
-                let entry = self.known_service(&ServiceKey::from(*service));
-                entry
-                    .map(|entry| vec![Change::ServiceRemove { key: entry.key, real_servers: entry.real_servers.len() }])
+                self.known_service(&ServiceKey::from(*service)).map(|entry| self.plan_service_del(entry))
             }
             Request::RealAdd { service, real_server } => self.plan_real_add(&ServiceKey::from(*service), real_server),
             Request::RealEdit { service, address, set } => {
@@ -42,6 +40,7 @@ impl Model {
                 .known_real_server(&ServiceKey::from(*service), *address)
                 .map(|(entry, _)| vec![Change::RealRemove { key: entry.key, address: *address }]),
             Request::LocalCreate { pool } => self.plan_local_create(pool),
+            Request::LocalDestroy { pool } => self.plan_local_destroy(pool),
             Request::LocalAdd { pool, addresses } => self.plan_local_add(pool, addresses),
             Request::LocalDel { pool, addresses } => self.plan_local_del(pool, addresses),
             Request::SnatAdd { rule, before } => self.plan_snat_add(rule, before.as_deref()),
@@ -113,6 +112,7 @@ impl Model {
             if !seen.insert(real_server.address) {
                 return real_server_twice(ErrorKind::Invalid, key, real_server.address);
             }
+            self.is_another_host(key, real_server)?;
             self.real_server_not_local(key, real_server)?;
         }
         let changes = service_add(&config);
@@ -150,13 +150,21 @@ impl Model {
         let modes = entry.real_servers.iter().map(|real| real.config.mode.unwrap_or(to.mode)).chain([to.mode]);
         let one_packet = modes.filter_map(|mode| rules::one_packet(to.one_packet, entry.key.protocol, mode)).next();
         check(ErrorKind::Invalid, format_args!("service {}", entry.key), one_packet)?;
-        if let Some(pool) = self.pools.iter().find(|pool| pool.name == to.local_pool) {
-            self.pool_serves(entry, &pool.name, || pool.addresses.iter().map(|local| local.address))?;
-        }
         if to == entry.settings {
             return Ok(Vec::new());
         }
-        Ok(vec![Change::ServiceEdit { key: entry.key, from: entry.settings.clone(), to }])
+        let left = (to.local_pool != entry.settings.local_pool).then_some(entry.settings.local_pool.as_str());
+        if left.is_some() {
+            self.pool_serves(entry, &to)?;
+        }
+        let gone = left.map(|pool| self.pool_left_by(entry.key, pool)).unwrap_or_default();
+        let edit = Change::ServiceEdit { key: entry.key, from: entry.settings.clone(), to };
+        Ok(std::iter::once(edit).chain(gone).collect())
+    }
+
+    fn plan_service_del(&self, entry: &ServiceEntry) -> Vec<Change> {
+        let remove = Change::ServiceRemove { key: entry.key, real_servers: entry.real_servers.len() };
+        std::iter::once(remove).chain(self.pool_left_by(entry.key, &entry.settings.local_pool)).collect()
     }
 
     /// Whether real servers that take their service's mode can have its new one.
@@ -179,6 +187,8 @@ impl Model {
             return real_server_twice(ErrorKind::Exists, *key, address);
         }
         self.check_real_server(entry, real_server)?;
+        self.check_pool_of(entry, real_server)?;
+        self.is_another_host(*key, real_server)?;
         self.real_server_not_local(*key, real_server)?;
         let changes = vec![Change::RealAdd { key: *key, real_server: real_server.clone() }];
         self.enough_slots(&changes)?;
@@ -203,62 +213,11 @@ impl Model {
             lower_threshold: edit.lower_threshold.unwrap_or(from.lower_threshold),
         };
         self.check_real_server(entry, &to)?;
+        // What is not about its mode can be changed, whatever has become of the pool since.
+        if to.mode != from.mode {
+            self.check_pool_of(entry, &to)?;
+        }
         Ok(if to == *from { vec![] } else { vec![real_edit(entry.key, from, &to)] })
-    }
-
-    fn plan_local_add(&self, pool: &str, addresses: &[IpAddr]) -> Result<Vec<Change>, Refusal> {
-        self.known_pool(pool)?;
-        let mut seen = HashSet::new();
-        for &address in addresses {
-            if !seen.insert(address) {
-                let message =
-                    format!("local pool {pool:?}: {address} is given twice; allowed: each address once over all pools");
-                return refuse(ErrorKind::Invalid, message);
-            }
-            self.check_new_local(pool, address)?;
-        }
-        let add = |&address| Change::LocalAdd { pool: pool.to_owned(), address };
-        let changes = addresses.iter().map(add).collect::<Vec<_>>();
-        self.enough_slots(&changes)?;
-        Ok(changes)
-    }
-
-    /// A new local address is used for nothing else.
-    fn check_new_local(&self, pool: &str, address: IpAddr) -> Result<(), Refusal> {
-        let subject = format_args!("local pool {pool:?}");
-        check(ErrorKind::Invalid, subject, rules::local_address(address))?;
-        if let Some(owner) = self.pool_of(address) {
-            return broken(ErrorKind::Exists, subject, &rules::in_a_pool(address, owner));
-        }
-        let vip = self.virtual_uses.contains_key(&address).then(|| rules::is_a_vip(address));
-        let real_server = self.real_uses.contains_key(&address).then(|| rules::is_a_real_server(address));
-        let own = rules::not_own(address, &self.scope.own_addresses);
-        check(ErrorKind::Conflict, subject, [vip, real_server, own].into_iter().flatten())
-    }
-
-    fn plan_local_del(&self, pool: &str, addresses: &[IpAddr]) -> Result<Vec<Change>, Refusal> {
-        let entry = self.known_pool(pool)?;
-        let mut left: HashSet<IpAddr> = entry.addresses.iter().map(|local| local.address).collect();
-        for address in addresses {
-            if !left.remove(address) {
-                let has = list(entry.addresses.iter().map(|local| local.address));
-                let message = format!("local pool {pool} has no address {address} (to withdraw): it has {has}");
-                return refuse(ErrorKind::NotFound, message);
-            }
-        }
-        if left.is_empty() && !addresses.is_empty() {
-            let message = format!(
-                "local pool {pool:?}: addresses: the pool would have no address left; allowed: at least one: add \
-                 another first, or apply a configuration without the pool"
-            );
-            return refuse(ErrorKind::Conflict, message);
-        }
-        let using = self.services.values().filter(|service| service.settings.local_pool == pool);
-        for service in using {
-            self.pool_serves(service, pool, || left.iter().copied())?;
-        }
-        let remove = |&address| Change::LocalRemove { pool: pool.to_owned(), address };
-        Ok(addresses.iter().map(remove).collect())
     }
 
     /// A real server of a service that there is.
@@ -270,27 +229,28 @@ impl Model {
         check(ErrorKind::Invalid, subject, rules::one_packet(settings.one_packet, key.protocol, mode))?;
         let is_fullnat = mode == ForwardingMode::Fullnat;
         let lacks_pool = (is_fullnat && settings.local_pool.is_empty()).then(rules::no_pool_for_fullnat);
-        check(ErrorKind::Invalid, subject, lacks_pool)?;
+        check(ErrorKind::Invalid, subject, lacks_pool)
+    }
+
+    fn check_pool_of(&self, service: &ServiceEntry, config: &RealServerConfig) -> Result<(), Refusal> {
+        let (key, settings) = (service.key, &service.settings);
+        let subject = format_args!("service {key}: real server {}", config.address);
         check(ErrorKind::Invalid, subject, self.pool_speaks_to(config, settings.mode, &settings.local_pool))
     }
 
-    /// Whether a pool of these addresses has one for each real server of a service.
-    fn pool_serves<I: Iterator<Item = IpAddr>>(
-        &self,
-        service: &ServiceEntry,
-        pool: &str,
-        addresses: impl Fn() -> I,
-    ) -> Result<(), Refusal> {
+    /// Whether the pool that a service is to have has an address for each of its real servers.
+    fn pool_serves(&self, service: &ServiceEntry, to: &ServiceSettings) -> Result<(), Refusal> {
         for real in &service.real_servers {
             let subject = format_args!("service {}: real server {}", service.key, real.config.address);
-            let fault = rules::pool_speaks_to(&real.config, service.settings.mode, pool, addresses());
+            let fault = self.pool_speaks_to(&real.config, to.mode, &to.local_pool);
             check(ErrorKind::Conflict, subject, fault)?;
         }
         Ok(())
     }
 
+    /// A pool whose addresses were all withdrawn speaks to nobody for now, and may be named.
     fn pool_speaks_to(&self, config: &RealServerConfig, mode: ForwardingMode, pool: &str) -> Option<rules::Fault> {
-        let pool = self.pools.iter().find(|known| known.name == pool)?;
+        let pool = self.pools.iter().find(|known| known.name == pool).filter(|pool| !pool.addresses.is_empty())?;
         rules::pool_speaks_to(config, mode, &pool.name, pool.addresses.iter().map(|local| local.address))
     }
 
@@ -317,7 +277,7 @@ impl Model {
         })
     }
 
-    fn known_pool(&self, name: &str) -> Result<&Pool, Refusal> {
+    pub(super) fn known_pool(&self, name: &str) -> Result<&Pool, Refusal> {
         self.pools.iter().find(|pool| pool.name == name).ok_or_else(|| {
             let allowed = rules::one_of(self.pool_names(), "local_pool");
             Refusal::new(ErrorKind::NotFound, format!("there is no local pool {name:?}; allowed: {allowed}"))
@@ -340,6 +300,12 @@ impl Model {
     pub(super) fn real_server_not_local(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
         let address = real_server.address;
         self.not_local(address.ip(), format_args!("service {key}: real server {address}: address"))
+    }
+
+    /// By the configuration's addresses; those that ports have now are asked for by `on_link`.
+    fn is_another_host(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
+        let subject = format_args!("service {key}: real server {}", real_server.address);
+        check(ErrorKind::OwnAddress, subject, rules::is_another_host(real_server, &self.scope.own_addresses))
     }
 
     fn not_local(&self, address: IpAddr, what: impl Display) -> Result<(), Refusal> {

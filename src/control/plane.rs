@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::audit::{Audit, By};
 use super::busy::BusySampler;
 use super::change::Change;
 use super::fullness::Fullness;
@@ -117,6 +118,7 @@ pub struct ControlPlane<F, E, P, H> {
     reclaim_due: Option<Instant>,
     busy: BusySampler,
     fullness: Fullness,
+    audit: Arc<Audit>,
 }
 
 impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
@@ -155,6 +157,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             saving: Saving::new(parts.store),
             exchange_due: None,
             reclaim_due: None,
+            audit: Arc::default(),
         })
     }
 
@@ -165,7 +168,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     /// What asks this plane once it runs.
     pub fn handle(&self) -> ControlHandle<F, E> {
-        ControlHandle::new(self.jobs_sender.clone(), self.walks.clone())
+        ControlHandle::new(self.jobs_sender.clone(), self.walks.clone(), self.audit.clone())
     }
 
     /// Puts the local addresses that the plane begins with on their ports. At the first error, which it returns,
@@ -194,13 +197,14 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
                 () = sleep_until(deadline) => self.tick().await,
             }
         }
+        self.audit.second();
         self.saving.end(|| (self.model.to_config(), self.settings.kept.clone())).await;
     }
 
     async fn answer(&mut self, job: Job) {
         match job {
-            Job::Request(request, answer) => {
-                let outcome = self.request(*request).await.map_or_else(Outcome::Error, Outcome::Ok);
+            Job::Request(request, by, answer) => {
+                let outcome = self.request(*request, by).await.map_or_else(Outcome::Error, Outcome::Ok);
                 // Who asked may have gone.
                 let _ = answer.send(outcome);
             }
@@ -216,14 +220,14 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         }
     }
 
-    async fn request(&mut self, request: Request) -> Result<Reply, Refusal> {
+    async fn request(&mut self, request: Request, by: By) -> Result<Reply, Refusal> {
         if let Some(mut planned) = self.model.plan(&request) {
             if matches!(&planned, Err(refusal) if refusal.kind == ErrorKind::Limit) {
                 self.reclaim().await;
                 planned = self.model.plan(&request).unwrap_or(planned);
             }
             let dry_run = matches!(request, Request::Apply { dry_run: true, .. });
-            return self.change(planned?, dry_run).await.map(Reply::Changed);
+            return self.change(planned?, by, dry_run).await.map(Reply::Changed);
         }
         match request {
             Request::Status {} => Ok(Reply::Status(self.status())),
@@ -233,12 +237,12 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             Request::MarkList {} => Ok(Reply::Marks(self.model.to_config().marks)),
             Request::TimeoutsSet { tcp, tcp_fin, udp } => {
                 let lines = self.settings.set_timeouts(KeptTimeouts { tcp, tcp_fin, udp })?;
-                Ok(Reply::Changed(self.settings_changed(lines)))
+                Ok(Reply::Changed(self.settings_changed(lines, by)))
             }
             Request::TimeoutsShow {} => Ok(Reply::Timeouts(self.settings.timeouts)),
             Request::SysctlSet { values } => {
                 let lines = self.settings.set_sysctls(&values)?;
-                Ok(Reply::Changed(self.settings_changed(lines)))
+                Ok(Reply::Changed(self.settings_changed(lines, by)))
             }
             Request::SysctlList { names } => self.settings.sysctl_rows(&names).map(Reply::Sysctls),
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
@@ -252,20 +256,20 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     /// Settings were asked to change: keeps them, and publishes those that are others now, which holds for what sessions do from
     /// the next table on.
-    fn settings_changed(&mut self, lines: Vec<String>) -> Vec<String> {
+    fn settings_changed(&mut self, lines: Vec<String>, by: By) -> Vec<String> {
         self.saving.changed();
         if lines.is_empty() {
             return vec!["no difference".to_owned()];
         }
         self.model.set_sysctls(self.settings.sysctls);
-        lines.iter().for_each(|line| tracing::info!("{line}"));
+        lines.iter().for_each(|line| self.audit.changed(by, line));
         self.pace.changed();
         self.publish_if_due();
         lines
     }
 
     /// Does what was planned; the lines that tell what.
-    async fn change(&mut self, changes: Vec<Change>, dry_run: bool) -> Result<Vec<String>, Refusal> {
+    async fn change(&mut self, changes: Vec<Change>, by: By, dry_run: bool) -> Result<Vec<String>, Refusal> {
         if changes.is_empty() {
             return Ok(vec!["no difference".to_owned()]);
         }
@@ -276,9 +280,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         self.model.check_on_link(&changes, &self.routes.borrow())?;
         self.put_new_addresses(&changes).await?;
         self.model.commit(changes);
-        for line in &lines {
-            tracing::info!("{line}");
-        }
+        lines.iter().for_each(|line| self.audit.changed(by, line));
         self.pace.changed();
         self.publish_if_due();
         self.saving.changed();
@@ -344,6 +346,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         }
         if self.busy.sample(&self.counters, now) {
             self.fullness.look(&self.counters);
+            self.audit.second();
         }
     }
 
@@ -395,6 +398,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             local_pools: self.model.local_pool_rows(),
             busy_ratios: self.busy.ratios().to_vec(),
             state_write_failures: self.saving.failures(),
+            turned_away: self.audit.turned_away_counts(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
         }
     }

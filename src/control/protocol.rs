@@ -133,6 +133,12 @@ pub enum Request {
         /// The pool, with its first addresses.
         pool: LocalPoolConfig,
     },
+    /// Remove a local pool that no service and no rule uses.
+    #[serde(rename = "local.destroy")]
+    LocalDestroy {
+        /// Which.
+        pool: String,
+    },
     /// Add local addresses to a pool that exists.
     #[serde(rename = "local.add")]
     LocalAdd {
@@ -141,7 +147,7 @@ pub enum Request {
         /// The addresses.
         addresses: Vec<IpAddr>,
     },
-    /// Withdraw local addresses: no new session gets them, those that have them keep them.
+    /// Withdraw local addresses: no new session gets them, those that have them keep them. A pool may lose all of them.
     #[serde(rename = "local.del")]
     LocalDel {
         /// From which pool.
@@ -320,6 +326,10 @@ pub enum ErrorKind {
     Conflict,
     /// A limit of the gateway is reached.
     Limit,
+    /// Who asks may not use the gateway.
+    Permission,
+    /// An address of the gateway's own, where another host's is wanted.
+    OwnAddress,
     /// The gateway failed.
     Internal,
 }

@@ -43,6 +43,7 @@ impl Model {
             scheduler_flags: service.settings.scheduler_flags,
             mode: service.settings.mode,
             local_pool: service.settings.local_pool.clone(),
+            lacks_local_address: self.lacks_local_address(service),
             mss_clamp: service.settings.mss_clamp,
             persistence: service.settings.persistence,
             persistence_prefix: service.settings.persistence_prefix,
@@ -87,6 +88,7 @@ impl Model {
                     name: departed.pool.clone(),
                     port: self.port_name(departed.port).to_owned(),
                     ports: String::new(),
+                    transient: false,
                     addresses: vec![row],
                 }),
             }
@@ -100,6 +102,7 @@ impl Model {
             name: pool.name.clone(),
             port: pool.settings.port.clone(),
             ports: pool.settings.ports.to_string(),
+            transient: pool.settings.transient,
             addresses: addresses.collect(),
         }
     }

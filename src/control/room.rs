@@ -12,6 +12,9 @@ use tokio::time::Instant;
 /// Connections at once, on each socket. keepalived has one for each of its processes.
 pub(super) const CONNECTIONS: usize = 256;
 
+/// Connections at once of those who may not use the gateway, while they are told so. They take nobody's place.
+pub(super) const STRANGERS: usize = 16;
+
 /// How often tasks are let go on before there is no room: each learns of the end of its connection, and ends.
 const TURNS: usize = 3;
 /// The log says once in so long that there was none.
@@ -21,14 +24,15 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(super) struct Room {
     /// Whose connections, in the log's words.
     whose: &'static str,
+    places: usize,
     permits: Arc<Semaphore>,
     told: Option<Instant>,
 }
 
 impl Room {
-    /// All of it.
-    pub(super) fn new(whose: &'static str) -> Self {
-        Self { whose, permits: Arc::new(Semaphore::new(CONNECTIONS)), told: None }
+    /// Room for so many.
+    pub(super) fn new(whose: &'static str, places: usize) -> Self {
+        Self { whose, places, permits: Arc::new(Semaphore::new(places)), told: None }
     }
 
     /// A place for one more connection, held until it is dropped; none where there is none.
@@ -45,7 +49,7 @@ impl Room {
         let place = self.permits.clone().try_acquire_owned().ok();
         if place.is_none() && self.told.is_none_or(|told| told.elapsed() > QUIET) {
             self.told = Some(Instant::now());
-            tracing::warn!("{CONNECTIONS} connections of {} are open: no more are taken", self.whose);
+            tracing::warn!("{} connections of {} are open: no more are taken", self.places, self.whose);
         }
         place
     }
@@ -57,7 +61,7 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_bounded_and_given_again() {
-        let mut room = Room::new("tests");
+        let mut room = Room::new("tests", CONNECTIONS);
         let mut places = Vec::new();
         for _ in 0..CONNECTIONS {
             places.push(room.take().await.unwrap());

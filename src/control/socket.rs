@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::admission::Admission;
+
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -39,6 +41,7 @@ pub struct ControlSocket {
     path: PathBuf,
     /// Device and inode, to know it again.
     identity: (u64, u64),
+    admission: Admission,
 }
 
 impl ControlSocket {
@@ -54,7 +57,7 @@ impl ControlSocket {
     }
 
     fn bind_of(kind: SocketType, path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
-        let group = group.map(group_id).transpose()?;
+        let group = group.map(|name| Ok((name.to_owned(), group_id(name)?))).transpose()?;
         let (true, Some(directory)) = (path.is_absolute() && path.file_name().is_some(), path.parent()) else {
             return Err(SocketError::BadPath { path: path.to_owned() });
         };
@@ -65,15 +68,21 @@ impl ControlSocket {
         let private = directory.join(format!(".fullgate-{}", std::process::id()));
         let _ = fs::remove_dir_all(&private);
         DirBuilder::new().mode(0o700).create(&private).map_err(io_error("its directory cannot be written"))?;
-        let bound = bind_in(kind, &private, path, group).map_err(io_error("cannot be bound"));
+        let bound = bind_in(kind, &private, path, group.as_ref().map(|(_, number)| *number))
+            .map_err(io_error("cannot be bound"));
         let _ = fs::remove_dir_all(&private);
         let (listener, identity) = bound?;
-        Ok(Self { listener, path: path.to_owned(), identity })
+        Ok(Self { listener, path: path.to_owned(), identity, admission: Admission::new(group) })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Who may use it.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Another handle of the listening socket, not blocking, for an event loop.

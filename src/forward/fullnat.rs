@@ -80,6 +80,6 @@ impl<A: Tabled> Search<'_, A> {
                 return Ok(((address, port), outbound));
             }
         }
-        Err(DropReason::LocalPortsExhausted)
+        Err(if addresses == 0 { DropReason::NoLocalAddress } else { DropReason::LocalPortsExhausted })
     }
 }

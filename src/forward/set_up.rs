@@ -114,8 +114,7 @@ impl Forwarder {
         let (protocol, client) = (key.protocol(), (key.source(), key.source_port()));
         let (local, outbound) = match server.mode {
             ForwardingMode::Fullnat => {
-                let pool =
-                    service.pool.and_then(|pool| table.pools.get(pool)).ok_or(DropReason::LocalPortsExhausted)?;
+                let pool = service.pool.and_then(|pool| table.pools.get(pool)).ok_or(DropReason::NoLocalAddress)?;
                 let turn = self.local_turns.get_mut(service.cursor).ok_or(DropReason::LocalPortsExhausted)?;
                 let from = Answers { real, protocol };
                 take_local_port(&self.sessions, &mut self.local_ports, &self.ownership, pool, turn, from, now.tick)?

@@ -110,7 +110,7 @@ impl Forwarder {
         }
         let table = &*self.services;
         let rule = table.snat.get(rule).ok_or(DropReason::NotLocal)?;
-        let pool = table.pools.get(rule.pool).ok_or(DropReason::LocalPortsExhausted)?;
+        let pool = table.pools.get(rule.pool).ok_or(DropReason::NoLocalAddress)?;
         let turn = self.local_turns.get_mut(rule.cursor).ok_or(DropReason::LocalPortsExhausted)?;
         let real = (key.destination(), key.destination_port());
         let from = Answers { real, protocol: key.protocol() };

@@ -130,6 +130,8 @@ named_enum! {
         NoSourceAddress = "no_source_address",
         /// Every local port towards this real server is in use.
         LocalPortsExhausted = "local_ports_exhausted",
+        /// The service's, or rule's, pool has no address of the real server's family: they were withdrawn.
+        NoLocalAddress = "no_local_address",
         /// The session table is full.
         SessionTableFull = "session_table_full",
         /// No route to the destination.

@@ -55,6 +55,9 @@ pub enum Errno {
     /// EOPNOTSUPP.
     #[error("not supported")]
     NotSupported = 95,
+    /// EADDRNOTAVAIL: the gateway's own host is no real server.
+    #[error("an address of the gateway's own")]
+    AddressNotAvailable = 99,
     /// EAFNOSUPPORT.
     #[error("address family not supported")]
     FamilyNotSupported = 97,

@@ -69,6 +69,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("fullgate_fragment_datagrams_forgotten_total", "Datagrams forgotten before all their fragments had come."),
     ("fullgate_persistence_missed_total", "Sessions set up without the persistence that they should have had."),
     ("fullgate_state_write_failures_total", "Failed attempts to write the state file."),
+    ("fullgate_socket_refusals_total", "Clients turned away at the control socket and that of IPVS tools, by reason."),
     ("fullgate_port_packets_total", "Packets received or sent by the workers, by port."),
     ("fullgate_port_bytes_total", "Bytes of IP packets received or sent by the workers, by port."),
     ("fullgate_port_errors_total", "Packets that the device received with errors or failed to send."),
@@ -139,6 +140,9 @@ fn record_build(measured: &Measurements) {
     show("fullgate_build_info", &labels, 1);
     gauge!("fullgate_uptime_seconds").set(measured.uptime_seconds);
     count("fullgate_state_write_failures_total", &[], measured.state_write_failures);
+    for &(socket, reason, value) in &measured.turned_away {
+        count("fullgate_socket_refusals_total", &[label("socket", socket), label("reason", reason)], value);
+    }
 }
 
 fn record_gateway(stats: &Stats) {
@@ -347,6 +351,7 @@ mod tests {
             name: "lan".to_owned(),
             port: "lan".to_owned(),
             ports: "1024-65535".to_owned(),
+            transient: false,
             addresses: vec![address(200, false), address(201, false), address(202, true)],
         };
         let stats = Stats { services, ..Stats::default() };

@@ -90,6 +90,35 @@ fn what_is_wrong_is_refused_with_the_kernels_errors() {
     // The gateway's own host is no real server.
     let said = refused("-a -t 10.0.0.100:80 -r 127.0.0.1 -g");
     assert!(said.contains("address not unicast"), "{said}");
+    // Nor under the address of one of its ports: in the configuration, or there since.
+    for own in ["10.1.0.1", "10.0.0.1"] {
+        let add = format!("-a -t 10.0.0.100:80 -r {own}:80 -m");
+        assert_eq!(refused(&add), "Cannot assign requested address");
+        let mut options = gateway.exec(&lab.gateway, &format!("ipvsadm {add}"));
+        let output = options.env("FULLGATE_IPVS_INTERFACE", "options").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.trim() == "Cannot assign requested address", "{said}");
+        let output = gateway.cli(&format!("real add -t 10.0.0.100:80 -r {own}:80"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let words = format!("{own} is an address of the gateway's own ports, and its own host is no real server");
+        assert!(output.status.code() == Some(1) && said.contains(&words), "{said}");
+    }
+    ipvsadm("-a -t 10.0.0.100:80 -r 10.1.0.78:80 -m");
+    for later in ["10.1.0.77/24", "10.1.0.78/24"] {
+        lab.gateway.ip(&format!("addr add {later} dev fg-lan"));
+    }
+    wait_for("the address to be the gateway's", PATIENCE, || {
+        let output = gateway.try_ipvsadm(&lab.gateway, "-a -t 10.0.0.100:80 -r 10.1.0.77:80 -g");
+        if output.status.success() {
+            ipvsadm("-d -t 10.0.0.100:80 -r 10.1.0.77:80");
+            return None;
+        }
+        assert_eq!(String::from_utf8_lossy(&output.stderr).trim(), "Cannot assign requested address");
+        Some(())
+    });
+    // A real server whose address a port has got since can still be drained and removed.
+    ipvsadm("-e -t 10.0.0.100:80 -r 10.1.0.78:80 -m -w 0");
+    ipvsadm("-d -t 10.0.0.100:80 -r 10.1.0.78:80");
     // Nothing of this left anything behind.
     assert_eq!(ipvsadm("-S -n"), "-A -t 10.0.0.100:80 -s wlc\n-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m -w 1\n");
 }

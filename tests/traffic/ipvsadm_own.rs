@@ -98,6 +98,12 @@ fn it_and_the_unmodified_tool_say_the_same_of_a_gateway_with_traffic() {
     assert_eq!(own(&lab, &gateway, "-Sn"), "");
 }
 
+/// Packets dropped for want of a local address.
+fn drops(gateway: &Gateway) -> u64 {
+    let drops = gateway.stats().drops;
+    drops.into_iter().find(|(reason, _)| reason == "no_local_address").unwrap().1
+}
+
 #[test]
 fn the_forks_options_make_a_fullnat_service_with_a_pool_of_its_own() {
     let lab = Lab::two_arm(1, 1);
@@ -127,8 +133,24 @@ fn the_forks_options_make_a_fullnat_service_with_a_pool_of_its_own() {
         own(&lab, &gateway, "-Sn"),
         "-A -t 10.0.0.100:80 -s rr -b flag-3\n-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m -w 5\n"
     );
-    // A service that is made again finds its pool.
+    // The last one can go, too: what is there stays, what is new is a drop that says why.
+    own(&lab, &gateway, "-Q -t 10.0.0.100:80 -z 10.1.0.231");
+    let listed = gateway.command("service list");
+    assert!(listed.contains("TCP  10.0.0.100:80 rr tcp-10-0-0-100-80 (no local address: no new sessions)"), "{listed}");
+    let pools = gateway.command("local list tcp-10-0-0-100-80");
+    assert!(pools.contains("no address: new sessions are dropped"), "{pools}");
+    let refused_before = drops(&gateway);
+    lab.client
+        .enter(|| std::net::TcpStream::connect_timeout(&vip(80).into(), std::time::Duration::from_secs(1)))
+        .unwrap_err();
+    assert!(drops(&gateway) > refused_before);
+    own(&lab, &gateway, "-P -t 10.0.0.100:80 -z 10.1.0.231");
+    lab.client.enter(|| get(vip(80), "/")).unwrap();
+    // A pool that was made for a service goes with it.
     own(&lab, &gateway, "-D -t 10.0.0.100:80");
+    let pools = gateway.json("local list");
+    let own_pool = pools.as_array().unwrap().iter().find(|pool| pool["name"] == "tcp-10-0-0-100-80");
+    assert!(own_pool.is_none_or(|pool| pool["ports"] == "" && pool["addresses"][0]["withdrawn"] == true), "{pools}");
     own(&lab, &gateway, "-A -t 10.0.0.100:80");
     own(&lab, &gateway, "-P -t 10.0.0.100:80 -z 10.1.0.231");
     assert_eq!(gateway.json("service list")[0]["local_pool"], "tcp-10-0-0-100-80");

@@ -144,6 +144,96 @@ fn without_a_group_only_root_may() {
     assert_eq!(as_user(GROUP, &[OWN_GROUP], || use_both(&gateway)), [false; 2]);
 }
 
+const GET_FAMILY: [u8; 28] = *b"\x1c\0\0\0\x10\0\x01\0\x07\0\0\0\0\0\0\0\x03\x02\0\0\x06\0\x01\0\xf0\x03\0\0";
+
+/// What somebody is told who may connect and nothing else.
+fn is_turned_away(gateway: &Gateway) {
+    let answer = ask(&gateway.socket(), STATUS).unwrap();
+    let words =
+        format!("uid {USER}, pid {}, may not use this gateway: allowed: root, and members of ", std::process::id());
+    assert!(answer.contains("\"kind\":\"permission\"") && answer.contains(&words), "{answer}");
+    let connection = dial(&ipvs_socket(gateway)).unwrap();
+    send(&connection, &GET_FAMILY).unwrap();
+    assert!(
+        receive(&connection).unwrap().windows(4).any(|name| name == b"IPVS"),
+        "the family is there, as in the kernel"
+    );
+    for command in [GET_INFO, FLUSH] {
+        send(&connection, &message(command, REQUEST | ACKNOWLEDGE)).unwrap();
+        assert_eq!(told(&receive(&connection).unwrap()), 1, "EPERM");
+    }
+    for question in [&b"FGFILE01/proc/net/ip_vs"[..], b"FGOPTN01\x81\x04\0\0\0\0\0\0\x08\0\0\0"] {
+        let connection = dial(&ipvs_socket(gateway)).unwrap();
+        send(&connection, question).unwrap();
+        assert_eq!(receive(&connection).unwrap(), [1, 0, 0, 0, 0, 0, 0, 0], "EPERM");
+    }
+}
+
+#[test]
+fn a_laxer_mode_lets_nobody_else_in() {
+    let (lab, gateway) = gateway("metrics = \"127.0.0.1:9469\"\ngroup = \"nogroup\"");
+    gateway.command("service add -t 10.0.0.100:80 -s rr");
+    for socket in [gateway.socket(), ipvs_socket(&gateway)] {
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    as_user(OWN_GROUP, &[], || is_turned_away(&gateway));
+    // An unmodified tool says what it says of a kernel that refuses, and ends.
+    let other = format!("setpriv --reuid={USER} --regid={OWN_GROUP} --clear-groups");
+    let output = gateway.exec(&lab.gateway, &format!("{other} ipvsadm -L -n")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Permission denied (you must be root)"), "{said}");
+    let mut own = lab.gateway.command("setpriv");
+    own.args(other.split(' ').skip(1)).args([crate::lab::gateway::FULLGATE, "service", "list", "--socket"]);
+    let output = own.arg(gateway.socket()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("may not use this gateway: allowed: root"), "{said}");
+    assert_eq!(gateway.stats().services.len(), 1);
+
+    let metrics = gateway.metrics(&lab);
+    let turned_away =
+        |socket, reason| metrics[&format!("fullgate_socket_refusals_total{{socket=\"{socket}\",reason=\"{reason}\"}}")];
+    assert_eq!((turned_away("control", "credentials"), turned_away("control", "memory")), (2.0, 0.0));
+    assert!(turned_away("ipvs", "credentials") >= 4.0, "{metrics:?}");
+
+    // Strangers take nobody's place.
+    let socket = gateway.socket();
+    let held = as_user(OWN_GROUP, &[], || {
+        let controls = (0..400).filter_map(|_| UnixStream::connect(&socket).ok()).collect::<Vec<_>>();
+        (controls, (0..400).filter_map(|_| dial(&ipvs_socket(&gateway)).ok()).collect::<Vec<_>>())
+    });
+    assert_eq!((held.0.len(), held.1.len()), (400, 400));
+    answers_at_once(&gateway);
+    assert_eq!(as_user(GROUP, &[], || use_both(&gateway)), [true; 2]);
+}
+
+#[test]
+fn the_log_says_who_changed_what_and_sums_a_bulk_up() {
+    let (lab, gateway) = gateway("metrics = false\ngroup = \"nogroup\"");
+    let pid = std::process::id();
+    let add = "{\"version\":1,\"command\":\"service.add\",\"service\":{\"vip\":\"10.0.0.100:80\",\"protocol\":\"tcp\",\"scheduler\":\"rr\",\"mode\":\"nat\",\"local_pool\":\"\",\"real_server\":[]}}\n";
+    let answer = as_user(GROUP, &[], || ask(&gateway.socket(), add)).unwrap();
+    assert!(answer.contains("\"ok\""), "{answer}");
+    let log = gateway.log();
+    let line =
+        log.lines().find(|line| line.contains("service tcp 10.0.0.100:80: added")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains(&format!("uid {USER}, pid {pid}")) && line.contains("INFO"), "{line}");
+    gateway.ipvsadm(&lab.gateway, "-Z");
+    assert!(gateway.log().contains("counters set to zero"), "{}", gateway.log());
+
+    let rules: String = (0..3_000).map(|port| format!("-A -t 10.0.0.101:{} -s rr\n", port + 1)).collect();
+    gateway.ipvsadm_restore(&lab.gateway, &rules);
+    let summed = wait_for("the rest to be summed up", PATIENCE, || {
+        let log = gateway.log();
+        let count =
+            |line: &str| line.split(" more changes, by uid 0, pid ").next()?.rsplit(' ').next()?.parse::<usize>().ok();
+        let lines = log.lines().filter(|line| line.contains("service tcp 10.0.0.101:")).count();
+        let sums = log.lines().filter(|line| line.contains(" more changes, by uid 0, pid "));
+        let sum = sums.map(|line| count(line).unwrap()).sum::<usize>();
+        (lines + sum == 3_000).then_some((lines, sum))
+    });
+    assert!(summed.0 < 3_000 / 2, "{summed:?}");
+}
+
 /// Descriptors that the daemon has open.
 fn descriptors(gateway: &Gateway) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count()
@@ -208,6 +298,35 @@ fn nonsense_on_the_control_socket_disturbs_nobody() {
         let mut answer = String::new();
         // The daemon may have gone before all that was sent was read.
         let _ = stream.read_to_string(&mut answer);
+    });
+    undisturbed(&gateway, || {
+        // Long lines without an end: they have the memory that there is for such, and everybody else goes on.
+        let part = vec![b' '; 1 << 20];
+        let mut full = 0;
+        let mut lines = Vec::new();
+        for _ in 0..8 {
+            let mut stream = UnixStream::connect(gateway.socket()).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            if (0..40).any(|_| stream.write_all(&part).is_err()) {
+                let mut answer = String::new();
+                BufReader::new(&stream).read_line(&mut answer).unwrap();
+                assert!(answer.contains("\"limit\"") && answer.contains("there is no memory for a line"), "{answer}");
+                full += 1;
+            }
+            lines.push(stream);
+            answers_at_once(&gateway);
+        }
+        assert_eq!(full, 4, "four of the longest lines fit");
+        // A line that was there before is finished as it would have been.
+        let mut answer = String::new();
+        lines[0].write_all(STATUS.as_bytes()).unwrap();
+        BufReader::new(&lines[0]).read_line(&mut answer).unwrap();
+        assert!(answer.contains("\"ok\""), "{answer}");
+        drop(lines);
+        let long = format!("{}{STATUS}", " ".repeat(40 << 20));
+        wait_for("memory for another", PATIENCE, || {
+            ask(&gateway.socket(), &long).ok()?.contains("\"ok\"").then_some(())
+        });
     });
     undisturbed(&gateway, || {
         // Requests without end, and not one answer read.

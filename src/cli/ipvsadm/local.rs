@@ -2,7 +2,7 @@
 //!
 //! In the fork local addresses belong to a service; here they belong to pools that services name. `-P` adds to the pool
 //! of the service, `-Q` withdraws from it; a service without one gets one of its own, on the port whose network the
-//! address is in.
+//! address is in, which goes with it.
 
 use std::fmt::Write;
 use std::hash::{Hash, Hasher};
@@ -52,11 +52,14 @@ impl Control {
         self.services(Some(name))?.pop().ok_or_else(|| Failure::Fork("No such service".to_owned()))
     }
 
+    /// Those that there are. Others that are listed wait for the sessions of their addresses to end, and have no ports.
     fn pools(&mut self) -> Result<Vec<LocalPoolRow>, Failure> {
-        self.ask(&Request::LocalList {}, |reply| match reply {
+        let mut pools = self.ask(&Request::LocalList {}, |reply| match reply {
             Reply::LocalPools(rows) => Some(rows),
             _ => None,
-        })
+        })?;
+        pools.retain(|pool| !pool.ports.is_empty());
+        Ok(pools)
     }
 
     fn choose_pool(&mut self, service: ServiceName, pool: String) -> Result<(), Failure> {
@@ -134,14 +137,20 @@ pub(super) fn change(socket: &Path, asked: &Asked) -> Result<(), Failure> {
 fn add_first(control: &mut Control, service: ServiceName, address: IpAddr) -> Result<(), Failure> {
     let name = pool_name(service);
     let addresses = vec![address];
-    // A service of this name that was deleted has left its pool.
+    // Somebody may have made one by this name, or another service have it.
     match control.pools()?.iter().find(|pool| pool.name == name) {
         Some(pool) if pool.addresses.iter().any(|local| local.address == address && !local.withdrawn) => {}
         Some(_) => control.change(&Request::LocalAdd { pool: name.clone(), addresses })?,
         None => {
             let port = port_of(&control.ports()?, address)?;
-            let pool = LocalPoolConfig { name: name.clone(), port, addresses, ports: DEFAULT_PORTS };
+            let pool = LocalPoolConfig { name: name.clone(), port, addresses, ports: DEFAULT_PORTS, transient: true };
             control.change(&Request::LocalCreate { pool })?;
+            let chosen = control.choose_pool(service, name.clone());
+            if chosen.is_err() {
+                // What was made for the service goes again; it is the first failure that is told.
+                let _ = control.change(&Request::LocalDestroy { pool: name });
+            }
+            return chosen;
         }
     }
     control.choose_pool(service, name)

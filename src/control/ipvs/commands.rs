@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -10,6 +10,7 @@ use super::entries;
 use super::rates::{Rates, name};
 use crate::balance::{ForwardingMode, MssClamp, SchedulerKind, Weight};
 use crate::config::{RealServerConfig, ServiceConfig};
+use crate::control::audit::{Audit, By};
 use crate::control::plane::ControlHandle;
 use crate::control::protocol::{
     ErrorKind, Outcome, RealServerEdit, RealServerRow, Refusal, Reply, Request, ServiceName, ServiceRow, SessionFilter,
@@ -27,28 +28,49 @@ const CONNECTION_TABLE_SIZE: u32 = 4096;
 /// Does what IPVS's tools ask for.
 pub(super) struct Director<F, E> {
     handle: ControlHandle<F, E>,
-    rates: Rates,
+    rates: Arc<Rates>,
     /// keepalived starts one to synchronise connections, and lists it. There is no such daemon here: it is remembered
     /// and does nothing.
-    daemons: Mutex<Vec<Daemon>>,
+    daemons: Arc<Mutex<Vec<Daemon>>>,
 }
 
-/// The error for what a request of the control protocol is refused for. Its message goes into the log: a tool shows a
-/// number's text only.
+/// The error for what a request of the control protocol is refused for.
 fn errno(refusal: &Refusal, not_found: Errno) -> Errno {
-    tracing::warn!("an IPVS tool's command is refused: {refusal}");
     match refusal.kind {
         ErrorKind::NotFound => not_found,
         ErrorKind::Exists => Errno::Exists,
         ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Version => Errno::Invalid,
         ErrorKind::Limit => Errno::NoSpace,
+        ErrorKind::Permission => Errno::NotPermitted,
+        // ipvsadm: "Cannot assign requested address".
+        ErrorKind::OwnAddress => Errno::AddressNotAvailable,
         ErrorKind::Internal => Errno::Failed,
     }
 }
 
 impl<F, E> Director<F, E> {
     pub(super) fn new(handle: ControlHandle<F, E>) -> Self {
-        Self { handle, rates: Rates::default(), daemons: Mutex::default() }
+        Self { handle, rates: Arc::default(), daemons: Arc::default() }
+    }
+
+    /// The same for somebody.
+    pub(super) fn of(&self, by: By) -> Self {
+        Self { handle: self.handle.by(by), rates: Arc::clone(&self.rates), daemons: Arc::clone(&self.daemons) }
+    }
+
+    pub(super) fn audit(&self) -> &Audit {
+        self.handle.audit()
+    }
+
+    /// The error for a refusal. Its message goes into the log: a tool shows a number's text only.
+    fn refused(&self, refusal: &Refusal, not_found: Errno) -> Errno {
+        self.audit().refused(self.handle.asker(), refusal);
+        errno(refusal, not_found)
+    }
+
+    /// Puts into the log what is changed for tools only.
+    fn changed(&self, line: &str) {
+        self.audit().changed(self.handle.asker(), line);
     }
 
     pub(super) fn connection_table_size(&self) -> u32 {
@@ -100,7 +122,7 @@ impl<F, E> Director<F, E> {
     async fn ask(&self, request: Request, not_found: Errno) -> Result<Reply, Errno> {
         match self.handle.request(request).await {
             Outcome::Ok(reply) => Ok(reply),
-            Outcome::Error(refusal) => Err(errno(&refusal, not_found)),
+            Outcome::Error(refusal) => Err(self.refused(&refusal, not_found)),
         }
     }
 
@@ -281,10 +303,15 @@ impl<F, E> Director<F, E> {
 
     async fn zero(&self, id: Option<&ServiceId>) -> Result<Answer, Errno> {
         match id {
-            Some(id) => self.rates.zero(&[self.row(id).await?]),
+            Some(id) => {
+                let row = self.row(id).await?;
+                self.changed(&format!("service {} {}: counters set to zero for IPVS's tools", row.protocol, row.vip));
+                self.rates.zero(&[row]);
+            }
             None => {
                 self.rates.zero(&self.rows().await?);
                 self.rates.zero_total(&self.total_traffic().await?);
+                self.changed("all services: counters set to zero for IPVS's tools");
             }
         }
         Ok(Answer::Done)
@@ -332,10 +359,10 @@ impl<F, E> Director<F, E> {
             Some(connection) => file.write_all(proc_net::connection(&connection).as_bytes()),
         };
         let walked = self.handle.walks().each(&SessionFilter::default(), visit).await;
-        walked.map_err(|refusal| errno(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
+        walked.map_err(|refusal| self.refused(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
         let visit = |row| file.write_all(proc_net::connection(&entries::template(&row)).as_bytes());
         let walked = self.handle.each_template(&SessionFilter::default(), visit).await;
-        walked.map_err(|refusal| errno(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
+        walked.map_err(|refusal| self.refused(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
         file.flush().map_err(|_| Errno::Failed)
     }
 }

@@ -5,7 +5,7 @@
 //! A connection that sends netlink messages lives as long as its client's socket and keeps nothing between two of
 //! them, so that a client goes on with a daemon that was started anew. What a client asked and then left is not done: it
 //! was not answered in time and was told that IPVS is busy. What is asked becomes requests of the control
-//! protocol (`commands`); no client sees more than its own answers, and nonsense costs its sender only.
+//! protocol (`commands`). Who may not use the gateway has EPERM for it, as from the kernel. No client sees more than its own answers, and nonsense costs its sender only.
 
 mod commands;
 mod entries;
@@ -15,7 +15,6 @@ mod seqpacket;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -25,14 +24,19 @@ pub use self::entries::template as template_entry;
 
 use self::commands::Director;
 use self::seqpacket::{Connection, Listener};
+use super::audit::{By, Door, Reason};
 use super::plane::ControlHandle;
-use super::room::Room;
+use super::room::{CONNECTIONS, Room, STRANGERS};
 use super::socket::ControlSocket;
 use crate::ipvs::netlink::{self, Asked};
 use crate::ipvs::{Errno, proc_net, sockopt};
 
 /// A client that takes nothing of an answer for so long is cut off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One who may not use the gateway is told so for so long, or so often, and is then cut off.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
+const STRANGER_DATAGRAMS: usize = 64;
 
 /// Bytes of the longest datagram from a client.
 const LONGEST: usize = 64 << 10;
@@ -50,8 +54,9 @@ where
     E: Send + Sync + 'static,
 {
     let listener = Listener::new(socket.descriptor()?)?;
-    let director = Arc::new(Director::new(handle));
-    let mut room = Room::new("IPVS tools");
+    let director = Director::new(handle);
+    let mut room = Room::new("IPVS tools", CONNECTIONS);
+    let mut strangers = Room::new("IPVS tools of users that may not use the gateway", STRANGERS);
     let accept = async {
         loop {
             let connection = match listener.accept().await {
@@ -62,11 +67,23 @@ where
                     continue;
                 }
             };
+            let admitted = socket.admission().admit(&connection);
             // Without a place the connection ends here, and the client is told that IPVS is busy.
-            let Some(place) = room.take().await else { continue };
-            let director = Arc::clone(&director);
+            let place = if admitted.is_ok() { room.take().await } else { strangers.take().await };
+            if let Err(message) = &admitted {
+                director.audit().turned_away(Door::Ipvs, Reason::Credentials);
+                tracing::debug!("an IPVS tool is turned away: {message}");
+            } else if place.is_none() {
+                director.audit().turned_away(Door::Ipvs, Reason::Connections);
+            }
+            let Some(place) = place else { continue };
+            let director = admitted.ok().map(|peer| director.of(By::Peer(peer)));
             tokio::spawn(async move {
-                if let Err(error) = converse(&connection, &director).await {
+                let ended = match director {
+                    Some(director) => converse(&connection, &director).await,
+                    None => timeout(STRANGER_PATIENCE, deny(&connection)).await.unwrap_or(Ok(())),
+                };
+                if let Err(error) = ended {
                     tracing::debug!(%error, "a connection of an IPVS tool ended");
                 }
                 drop(place);
@@ -77,6 +94,32 @@ where
         () = accept => Ok(()),
         () = director.keep_rates() => Ok(()),
     }
+}
+
+/// Answers one who may not use the gateway as the kernel answers one without CAP_NET_ADMIN: the family is there, and each of
+/// its commands is not permitted.
+async fn deny(connection: &Connection) -> io::Result<()> {
+    let denied = Errno::NotPermitted;
+    let mut buffer = vec![0; LONGEST];
+    for _ in 0..STRANGER_DATAGRAMS {
+        let length = connection.receive(&mut buffer).await?;
+        let Some(datagram) = buffer.get(..length).filter(|datagram| !datagram.is_empty()) else { break };
+        if datagram.starts_with(&OPTION) || datagram.starts_with(&FILE) {
+            connection.send(&[denied.number().to_ne_bytes(), [0; 4]].concat()).await?;
+            continue;
+        }
+        for request in netlink::requests(datagram) {
+            let answers = match &request.asked {
+                Ok(Asked::Family) => request.family(),
+                Ok(Asked::Nothing) => request.acknowledgement().into_iter().collect(),
+                Ok(Asked::Command(_)) | Err(_) => vec![request.error(denied)],
+            };
+            for answer in answers {
+                connection.send(&answer).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn converse<F, E>(connection: &Connection, director: &Director<F, E>) -> io::Result<()> {

@@ -167,6 +167,7 @@ mod tests {
             one_packet: false,
             max_connections: 0,
             local_pool: String::new(),
+            lacks_local_address: false,
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },
             real_servers: Vec::new(),
         }

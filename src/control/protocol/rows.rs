@@ -61,6 +61,9 @@ pub struct ServiceRow {
     pub mode: ForwardingMode,
     /// Its local pool; empty: none.
     pub local_pool: String,
+    /// Whether that has no address for one of its real servers, so that new sessions with it are dropped.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lacks_local_address: bool,
     /// What the MSS options of its sessions' SYNs are lowered to.
     #[serde(default, skip_serializing_if = "MssClamp::is_off")]
     pub mss_clamp: MssClamp,
@@ -118,8 +121,11 @@ pub struct LocalPoolRow {
     pub name: String,
     /// The port that its addresses are on.
     pub port: String,
-    /// Its range of local ports, `1024-65535`.
+    /// Its range of local ports, `1024-65535`; empty: it was removed, and waits for the sessions of its addresses to end.
     pub ports: String,
+    /// Whether it goes when the last service that uses it does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub transient: bool,
     /// Its addresses.
     pub addresses: Vec<LocalAddressRow>,
 }

@@ -39,8 +39,8 @@ fn empty() -> Model {
 /// What the model holds is what a configuration may say, and nothing is left to do about it.
 fn check(model: &mut Model, generation: u64) {
     let held = model.to_config();
-    assert_eq!(held.validate(scope()), Ok(()), "against the rules");
-    assert!(model.plan_apply(&held).unwrap().is_empty(), "not what it says that it is");
+    assert_eq!(held.validate_kept(scope()), Ok(()), "against the rules");
+    assert!(model.plan_kept(&held).unwrap().is_empty(), "not what it says that it is");
     // The only worker has adopted the table, and has no session.
     model.reclaim(generation);
     assert!(!model.has_departed(), "held for nobody");
