@@ -1094,7 +1094,7 @@ fn bad_services() {
         bad(
             "address = \"10.1.0.11:80\"",
             "address = \"10.1.0.1:80\"",
-            "f.toml:24: service[0].real_server[0].address: 10.1.0.1 is an address of the gateway's own ports, and its own host is no real server; allowed: an address of another host",
+            "f.toml:24: service[0].real_server[0].address: 10.1.0.1 is the gateway's own, whose host answers clients itself; allowed: an address of another host; the gateway's own in modes dr and tun, not fullnat",
         ),
         bad(
             "\"10.1.0.11:80\"",

@@ -126,8 +126,11 @@ pub fn one_packet(one_packet: bool, protocol: Protocol, mode: ForwardingMode) ->
 
 /// A real server of the service at `vip`, whose own mode is `mode`.
 pub fn real_server(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerConfig) -> Vec<Fault> {
-    let mut faults = Vec::from_iter(host("address", real.address.ip()));
     let mode = real.mode.unwrap_or(mode);
+    let mut faults = Vec::from_iter(match real.address.ip() {
+        loopback if loopback.is_loopback() => is_this_host(mode, loopback),
+        address => host("address", address),
+    });
     faults.extend(real_port(vip, mode, real.address));
     faults.extend(Fault::unless(family_fits(vip, mode, real), || {
         let wrong = format!("{} is of another family than the service", real.address);
@@ -157,16 +160,22 @@ pub fn real_server(vip: VirtualAddress, mode: ForwardingMode, real: &RealServerC
     faults
 }
 
-/// A real server on a gateway that has these addresses itself: packets to it would never leave it, and go to no service
-/// of its host either.
-pub fn is_another_host(real: &RealServerConfig, own_addresses: &[IpAddr]) -> Option<Fault> {
-    Fault::unless(!own_addresses.contains(&real.address.ip()), || is_this_host(real.address.ip()))
+/// A real server, whose own mode is `mode`, on a gateway that has these addresses itself.
+pub fn own_host(mode: ForwardingMode, address: IpAddr, own_addresses: &[IpAddr]) -> Option<Fault> {
+    own_addresses.contains(&address).then(|| is_this_host(mode, address)).flatten()
 }
 
-/// A real server whose address is the gateway's own.
-pub fn is_this_host(address: IpAddr) -> Fault {
-    let wrong = format!("{address} is an address of the gateway's own ports, and its own host is no real server");
-    Fault::new("address", wrong, "an address of another host")
+/// A real server whose address is the gateway's own: its host answers for the virtual address what comes to it unchanged, and
+/// that alone.
+pub fn is_this_host(mode: ForwardingMode, address: IpAddr) -> Option<Fault> {
+    Fault::unless(mode.is_one_way(), || {
+        let wrong = format!("{address} is the gateway's own, whose host answers clients itself");
+        Fault::new(
+            "address",
+            wrong,
+            format!("an address of another host; the gateway's own in modes dr and tun, not {mode}"),
+        )
+    })
 }
 
 /// A real server in FULLNAT mode of a service without a local pool.

@@ -339,9 +339,10 @@ impl Check<'_> {
         let pool = self.balance.local_pools.iter().find(|pool| pool.name == service.local_pool);
         for (at, real) in service.real_servers.iter().enumerate() {
             self.faults(|key| Place::RealServer(index, at, key), rules::real_server(service.vip, service.mode, real));
+            let mode = real.mode.unwrap_or(service.mode);
             // An address that came to a port later is no reason to refuse a whole start.
             let own = if self.asked == Asked::Wanted { self.scope.own_addresses.as_slice() } else { &[] };
-            self.faults(|key| Place::RealServer(index, at, key), rules::is_another_host(real, own));
+            self.faults(|key| Place::RealServer(index, at, key), rules::own_host(mode, real.address.ip(), own));
             if let Some(pool) = pool.filter(|pool| self.asked == Asked::Wanted && !pool.addresses.is_empty()) {
                 let addresses = pool.addresses.iter().copied();
                 let fault = rules::pool_speaks_to(real, service.mode, &pool.name, addresses);
@@ -446,8 +447,8 @@ mod tests {
         );
         assert_refused(
             |b| b.services[0].real_servers[0].address = "10.1.0.1:80".parse().unwrap(),
-            "service tcp 10.0.0.100:80: real server 10.1.0.1:80: address: 10.1.0.1 is an address of the gateway's own \
-             ports, and its own host is no real server; allowed: an address of another host",
+            "service tcp 10.0.0.100:80: real server 10.1.0.1:80: address: 10.1.0.1 is the gateway's own, whose host \
+             answers clients itself; allowed: an address of another host; the gateway's own in modes dr and tun, not fullnat",
         );
         assert_refused(
             |b| b.local_pools[0].ports = PortRange { first: 6, last: 5 },

@@ -112,7 +112,7 @@ impl Model {
             if !seen.insert(real_server.address) {
                 return real_server_twice(ErrorKind::Invalid, key, real_server.address);
             }
-            self.is_another_host(key, real_server)?;
+            self.own_host(key, real_server.mode.unwrap_or(config.mode), real_server)?;
             self.real_server_not_local(key, real_server)?;
         }
         let changes = service_add(&config);
@@ -188,7 +188,7 @@ impl Model {
         }
         self.check_real_server(entry, real_server)?;
         self.check_pool_of(entry, real_server)?;
-        self.is_another_host(*key, real_server)?;
+        self.own_host(*key, real_server.mode.unwrap_or(entry.settings.mode), real_server)?;
         self.real_server_not_local(*key, real_server)?;
         let changes = vec![Change::RealAdd { key: *key, real_server: real_server.clone() }];
         self.enough_slots(&changes)?;
@@ -303,9 +303,10 @@ impl Model {
     }
 
     /// By the configuration's addresses; those that ports have now are asked for by `on_link`.
-    fn is_another_host(&self, key: ServiceKey, real_server: &RealServerConfig) -> Result<(), Refusal> {
-        let subject = format_args!("service {key}: real server {}", real_server.address);
-        check(ErrorKind::OwnAddress, subject, rules::is_another_host(real_server, &self.scope.own_addresses))
+    fn own_host(&self, key: ServiceKey, mode: ForwardingMode, real_server: &RealServerConfig) -> Result<(), Refusal> {
+        let address = real_server.address;
+        let fault = rules::own_host(mode, address.ip(), &self.scope.own_addresses);
+        check(ErrorKind::OwnAddress, format_args!("service {key}: real server {address}"), fault)
     }
 
     fn not_local(&self, address: IpAddr, what: impl Display) -> Result<(), Refusal> {

@@ -87,10 +87,12 @@ fn what_is_wrong_is_refused_with_the_kernels_errors() {
     assert_eq!(refused("-a -t 10.0.0.100:80 -r 10.1.0.11:80 -m"), "Destination already exists");
     assert_eq!(refused("-d -t 10.0.0.100:80 -r 10.1.0.12:80"), "No such destination");
     assert_eq!(refused("-e -t 10.0.0.100:80 -r 10.1.0.12:80 -m"), "No such destination");
-    // The gateway's own host is no real server.
-    let said = refused("-a -t 10.0.0.100:80 -r 127.0.0.1 -g");
+    // The gateway's own host is a real server only of what comes to it as it is.
+    let said = refused("-a -t 10.0.0.100:80 -r 127.0.0.1 -m");
     assert!(said.contains("address not unicast"), "{said}");
-    // Nor under the address of one of its ports: in the configuration, or there since.
+    ipvsadm("-a -t 10.0.0.100:80 -r 127.0.0.1 -g");
+    ipvsadm("-d -t 10.0.0.100:80 -r 127.0.0.1");
+    // So with the address of one of its ports: in the configuration, or there since.
     for own in ["10.1.0.1", "10.0.0.1"] {
         let add = format!("-a -t 10.0.0.100:80 -r {own}:80 -m");
         assert_eq!(refused(&add), "Cannot assign requested address");
@@ -100,15 +102,19 @@ fn what_is_wrong_is_refused_with_the_kernels_errors() {
         assert!(!output.status.success() && said.trim() == "Cannot assign requested address", "{said}");
         let output = gateway.cli(&format!("real add -t 10.0.0.100:80 -r {own}:80"));
         let said = String::from_utf8_lossy(&output.stderr);
-        let words = format!("{own} is an address of the gateway's own ports, and its own host is no real server");
+        let words = format!(
+            "{own} is the gateway's own, whose host answers clients itself; allowed: an address of another host"
+        );
         assert!(output.status.code() == Some(1) && said.contains(&words), "{said}");
+        ipvsadm(&format!("-a -t 10.0.0.100:80 -r {own}:80 -i"));
+        ipvsadm(&format!("-d -t 10.0.0.100:80 -r {own}:80"));
     }
     ipvsadm("-a -t 10.0.0.100:80 -r 10.1.0.78:80 -m");
     for later in ["10.1.0.77/24", "10.1.0.78/24"] {
         lab.gateway.ip(&format!("addr add {later} dev fg-lan"));
     }
     wait_for("the address to be the gateway's", PATIENCE, || {
-        let output = gateway.try_ipvsadm(&lab.gateway, "-a -t 10.0.0.100:80 -r 10.1.0.77:80 -g");
+        let output = gateway.try_ipvsadm(&lab.gateway, "-a -t 10.0.0.100:80 -r 10.1.0.77:80 -m");
         if output.status.success() {
             ipvsadm("-d -t 10.0.0.100:80 -r 10.1.0.77:80");
             return None;

@@ -1,14 +1,16 @@
 //! ldirectord: real servers come and go by what they answer, and a fallback page is there when none does.
 
+use std::net::SocketAddr;
+
 use super::{answers, direct_routing, example, one_arm, shares, wait_for_rules};
 use crate::lab::gateway::vip;
 use crate::lab::ipvs::Director;
-use crate::lab::{Gateway, Lab, PATIENCE, wait_for};
+use crate::lab::{Gateway, Lab, Nginx, PATIENCE, wait_for};
 
 const SERVICE: &str = "-A -t 10.0.0.100:80 -s rr";
 const FIRST: &str = "-a -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 1";
 const SECOND: &str = "-a -t 10.0.0.100:80 -r 10.0.0.12:80 -g -w 1";
-const FALLBACK: &str = "-a -t 10.0.0.100:80 -r 10.0.0.13:80 -g -w 1";
+const FALLBACK: &str = "-a -t 10.0.0.100:80 -r 127.0.0.1:80 -g -w 1";
 
 /// What ldirectord looks for in the page `/health`.
 fn set_health(lab: &Lab, server: usize, says: &str) {
@@ -17,11 +19,12 @@ fn set_health(lab: &Lab, server: usize, says: &str) {
 
 #[test]
 fn pages_are_negotiated_and_a_fallback_serves_when_both_die() {
-    let lab = direct_routing(3);
+    let lab = direct_routing(2);
     let mut servers = super::web_servers(&lab, 80);
     set_health(&lab, 0, "I am alive");
     set_health(&lab, 1, "I am alive");
     let gateway = Gateway::start(&lab, &one_arm(&["10.0.0.1/24", "10.0.0.100/32"]));
+    let _fallback = Nginx::start(&lab.gateway, lab.path(), "fallback", SocketAddr::from(([0, 0, 0, 0], 80)));
     let text = example(
         "ldirectord.cf",
         &[
@@ -47,7 +50,7 @@ fn pages_are_negotiated_and_a_fallback_serves_when_both_die() {
     wait_for_rules(&gateway, &lab.gateway, &[SERVICE, SECOND]);
     servers[1] = None;
     wait_for_rules(&gateway, &lab.gateway, &[SERVICE, FALLBACK]);
-    assert_eq!(answers(&lab, vip(80), 4), shares([("rs2", 4)]));
+    assert_eq!(answers(&lab, vip(80), 4), shares([("fallback", 4)]));
     servers[0] = Some(super::web_server(&lab, 0, 80));
     wait_for_rules(&gateway, &lab.gateway, &[SERVICE, FIRST]);
     assert_eq!(answers(&lab, vip(80), 4), shares([("rs0", 4)]));
