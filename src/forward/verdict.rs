@@ -130,6 +130,8 @@ named_enum! {
         NoSourceAddress = "no_source_address",
         /// Every local port towards this real server is in use.
         LocalPortsExhausted = "local_ports_exhausted",
+        /// It would have begun a session, and drop_packet is active.
+        DropPacket = "drop_packet",
         /// The session table is full.
         SessionTableFull = "session_table_full",
         /// No route to the destination.
