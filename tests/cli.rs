@@ -765,7 +765,8 @@ fn port(name: &str, packets: u64) -> Value {
 fn worker(worker: u64, packets: u64, nanoseconds: u64) -> Value {
     json!({ "worker": worker, "core": worker + 2, "sessions": 5, "session_capacity": 1_048_576,
             "ipv6_sessions": 1, "ipv6_session_capacity": 131_072,
-            "sessions_created": packets / 10, "sessions_expired": 1, "rx_packets": packets, "tx_packets": packets,
+            "sessions_created": packets / 10, "sessions_expired": 1, "sessions_dropped": 12,
+            "defence": ["drop_entry"], "rx_packets": packets, "tx_packets": packets,
             "bursts": packets / 8, "handovers": packets / 4, "handovers_received": 0,
             "busy_nanoseconds": nanoseconds / 4, "total_nanoseconds": nanoseconds,
             "poll_gaps": durations([900, 99, 1], 25_000), "stalls": durations([0, 0, 1], 24_500),
@@ -934,6 +935,7 @@ fragments_created          5
 fragments_waiting          6
 persistence_templates      8
 persistence_missed        21
+sessions_dropped          12
 ",
     );
     assert_json(&["stats", "--json"], json!({ "stats": stats(1000, 10) }));
@@ -1008,7 +1010,7 @@ fn watching_ends_when_the_daemon_does() {
 #[test]
 fn status() {
     let status = json!({ "version": "0.1.0", "dpdk": "DPDK 22.11.7", "pid": 42, "uptime_seconds": 3.5, "workers": 2,
-                         "sessions": 10, "session_capacity": 2_097_152 });
+                         "sessions": 10, "session_capacity": 2_097_152, "defence": ["drop_entry", "secure_tcp"] });
     let request = json!({ "version": 1, "command": "status" });
     assert_table(
         &["status"],
@@ -1019,6 +1021,7 @@ fullgate 0.1.0, DPDK 22.11.7, process 42
 up        3.5 s
 workers   2
 sessions  10 of 2097152
+defence   drop_entry, secure_tcp active
 ",
     );
     assert_json(&["status", "--json"], json!({ "status": status }));

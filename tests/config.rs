@@ -1579,7 +1579,7 @@ fn wrong_persistence_and_packets_on_their_own_that_cannot_be() {
 
 #[test]
 fn sysctls_of_ipvs_by_their_names() {
-    use fullgate::balance::Sysctls;
+    use fullgate::balance::{Strategy, Sysctls};
     let config = |keys: &str| Config::parse(&format!("[ipvs]\n{keys}\n{GOOD}"), "f.toml");
     assert_eq!(config("").unwrap().sysctls, Sysctls::default());
     let all =
@@ -1593,15 +1593,33 @@ fn sysctls_of_ipvs_by_their_names() {
         ..Sysctls::default()
     };
     assert_eq!(config(all).unwrap().sysctls, on);
+    let defence = config(
+        "drop_entry = 1\ndrop_packet = 2\nsecure_tcp = 3\nam_droprate = 5\ndefence_free_percent = 20\nnat_icmp_send = 1",
+    );
+    let on = Sysctls {
+        drop_entry: Strategy::Automatic,
+        drop_packet: Strategy::Automatic,
+        secure_tcp: Strategy::Always,
+        am_droprate: 5,
+        defence_free_percent: 20,
+        nat_icmp_send: true,
+        ..Sysctls::default()
+    };
+    assert_eq!(defence.unwrap().sysctls, on);
     let error = |keys: &str| config(keys).unwrap_err()[0].to_string();
+    assert_eq!(
+        error("defence_free_percent = 100"),
+        "f.toml:2: [ipvs].defence_free_percent: 100 is out of range; allowed: an integer from 1 to 99 percent of a session table"
+    );
     assert_eq!(
         error("expire_nodest_conn = 2"),
         "f.toml:2: [ipvs].expire_nodest_conn: 2 is out of range; allowed: an integer from 0 to 1"
     );
     assert_eq!(
         error("sync_ports = 1"),
-        "f.toml:2: [ipvs].sync_ports: unknown key \"sync_ports\"; allowed: conn_reuse_mode, expire_nodest_conn, \
-         expire_quiescent_template, lblc_expiration, lblcr_expiration, sloppy_sctp, sloppy_tcp, hash_secret, mh_tab_index"
+        "f.toml:2: [ipvs].sync_ports: unknown key \"sync_ports\"; allowed: am_droprate, conn_reuse_mode, \
+         defence_free_percent, drop_entry, drop_packet, expire_nodest_conn, expire_quiescent_template, lblc_expiration, \
+         lblcr_expiration, nat_icmp_send, secure_tcp, sloppy_sctp, sloppy_tcp, hash_secret, mh_tab_index"
     );
     assert_eq!(Config::parse(GOOD, "f.toml").unwrap().session.persistence_capacity, 262_144);
     let session = |keys: &str| Config::parse(&format!("[session]\n{keys}\n{GOOD}"), "f.toml");

@@ -55,6 +55,18 @@ fn the_operators_guide_has_every_drop_reason_and_no_other() {
 }
 
 #[test]
+fn every_sysctl_is_in_the_guides_and_in_the_list_of_the_kernels() {
+    let guide = text("docs/operations.md");
+    let section = guide.split("\n### [ipvs]\n").nth(1).unwrap().split("\n### ").next().unwrap();
+    let moving = text("docs/moving.md");
+    let moving = moving.split("\n### sysctls of net.ipv4.vs\n").nth(1).unwrap().split("\n### ").next().unwrap();
+    for sysctl in fullgate::balance::Sysctl::ALL {
+        assert!(section.contains(&format!("\n| `{}` | ", sysctl.name)), "operations.md: {}", sysctl.name);
+        assert!(moving.contains(&format!("`{}`", sysctl.name)), "moving.md: {}", sysctl.name);
+    }
+}
+
+#[test]
 fn a_wrong_key_in_an_example_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let example = text("dpdk-config/lab.toml");

@@ -27,7 +27,7 @@ pub use service::{
     ServiceTable, Weight,
 };
 pub use snat::SnatRule;
-pub use sysctls::{Sysctl, Sysctls};
+pub use sysctls::{Strategy, Sysctl, Sysctls};
 pub use templates::{Template, TemplateError, TemplateIndex, TemplateView, Templates};
 pub use timeouts::Timeouts;
 pub use virtual_address::{ServicePorts, VirtualAddress, VirtualAddressError, WideServices};

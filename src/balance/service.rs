@@ -381,7 +381,7 @@ pub struct ServiceTable {
     pub mss_clamps: Vec<MssClamp>,
     /// Whether any real server is in mode `nat`: packets from it to clients are of sessions then.
     pub has_nat: bool,
-    /// Where there are rules for source NAT: the real servers in mode `nat`, whose packets may be answers; with port 0 from
+    /// Where there are rules for source NAT, or `nat_icmp_send` is on: the real servers in mode `nat`, whose packets may be answers; with port 0 from
     /// any port.
     pub nat_servers: HashSet<(Protocol, SocketAddr)>,
     /// The rules for source NAT: the first that matches counts.

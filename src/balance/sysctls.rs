@@ -23,6 +23,54 @@ pub struct Sysctls {
     pub lblc_expiration: u32,
     /// The same for lblcr, and the seconds after which a set of real servers shrinks.
     pub lblcr_expiration: u32,
+    /// Whether sessions that are only half there end before their time.
+    pub drop_entry: Strategy,
+    /// Whether part of the packets that would begin a session are dropped.
+    pub drop_packet: Strategy,
+    /// Whether TCP sessions go by the states that trust clients less.
+    pub secure_tcp: Strategy,
+    /// With [`Self::drop_packet`] always on: one in so many is dropped.
+    pub am_droprate: u32,
+    /// Percent of a session table: with fewer free sessions, automatic strategies are active. In place of the kernel's
+    /// `amemthresh`, which counts free pages of memory.
+    pub defence_free_percent: u32,
+    /// Whether real servers in mode nat are told by ICMP that what they send belongs to no session.
+    pub nat_icmp_send: bool,
+}
+
+/// When a defence strategy is active (net/netfilter/ipvs/ip_vs_ctl.c, `update_defense_level`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Never: 0.
+    #[default]
+    Off,
+    /// While sessions are scarce: 1 and, as it reads while it is active, 2.
+    Automatic,
+    /// Always: 3.
+    Always,
+}
+
+impl Strategy {
+    /// What an automatic one reads.
+    pub const AUTOMATIC: u32 = 1;
+    /// ... and while it is active.
+    pub const ACTIVE: u32 = 2;
+
+    const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Off,
+            1 | 2 => Self::Automatic,
+            _ => Self::Always,
+        }
+    }
+
+    const fn number(self) -> u32 {
+        match self {
+            Self::Off => 0,
+            Self::Automatic => Self::AUTOMATIC,
+            Self::Always => 3,
+        }
+    }
 }
 
 impl Default for Sysctls {
@@ -36,6 +84,12 @@ impl Default for Sysctls {
             sloppy_sctp: false,
             lblc_expiration: DAY,
             lblcr_expiration: DAY,
+            drop_entry: Strategy::Off,
+            drop_packet: Strategy::Off,
+            secure_tcp: Strategy::Off,
+            am_droprate: 10,
+            defence_free_percent: 10,
+            nat_icmp_send: false,
         }
     }
 }
@@ -72,6 +126,7 @@ pub struct Sysctl {
 enum Field {
     Switch(fn(&mut Sysctls) -> &mut bool),
     Number(fn(&mut Sysctls) -> &mut u32),
+    Strategy(fn(&mut Sysctls) -> &mut Strategy),
 }
 
 impl Sysctl {
@@ -80,17 +135,30 @@ impl Sysctl {
 
     /// All of them, by name.
     pub const ALL: &'static [Self] = &[
+        Self::number("am_droprate", 1..=Self::MOST_DROPRATE, "packets", |all| &mut all.am_droprate),
         Self::number("conn_reuse_mode", 0..=3, "", |all| &mut all.conn_reuse_mode),
+        Self::number("defence_free_percent", 1..=99, "percent of a session table", |all| &mut all.defence_free_percent),
+        Self::strategy("drop_entry", |all| &mut all.drop_entry),
+        Self::strategy("drop_packet", |all| &mut all.drop_packet),
         Self::switch("expire_nodest_conn", |all| &mut all.expire_nodest_conn),
         Self::switch("expire_quiescent_template", |all| &mut all.expire_quiescent_template),
         Self::number("lblc_expiration", Self::TIME, "seconds (31 days)", |all| &mut all.lblc_expiration),
         Self::number("lblcr_expiration", Self::TIME, "seconds (31 days)", |all| &mut all.lblcr_expiration),
+        Self::switch("nat_icmp_send", |all| &mut all.nat_icmp_send),
+        Self::strategy("secure_tcp", |all| &mut all.secure_tcp),
         Self::switch("sloppy_sctp", |all| &mut all.sloppy_sctp),
         Self::switch("sloppy_tcp", |all| &mut all.sloppy_tcp),
     ];
 
     /// Seconds, as timeouts may be.
     const TIME: RangeInclusive<u32> = 1..=31 * 86_400;
+
+    /// One in a million: less would not be noticed.
+    const MOST_DROPRATE: u32 = 1_000_000;
+
+    const fn strategy(name: &'static str, field: fn(&mut Sysctls) -> &mut Strategy) -> Self {
+        Self { name, range: 0..=3, unit: "", field: Field::Strategy(field) }
+    }
 
     const fn switch(name: &'static str, field: fn(&mut Sysctls) -> &mut bool) -> Self {
         Self { name, range: 0..=1, unit: "", field: Field::Switch(field) }
@@ -123,6 +191,7 @@ impl Sysctl {
         match self.field {
             Field::Switch(field) => u32::from(*field(&mut all)),
             Field::Number(field) => *field(&mut all),
+            Field::Strategy(field) => field(&mut all).number(),
         }
     }
 
@@ -135,6 +204,7 @@ impl Sysctl {
         match self.field {
             Field::Switch(field) => *field(all) = value != 0,
             Field::Number(field) => *field(all) = value,
+            Field::Strategy(field) => *field(all) = Strategy::from_number(value),
         }
         true
     }
@@ -169,6 +239,16 @@ mod tests {
             assert_eq!(all, set);
             assert!(sysctl.set(&mut all, sysctl.value(&Sysctls::default())));
             assert_eq!(all, Sysctls::default(), "{} is no other's value", sysctl.name);
+        }
+    }
+
+    #[test]
+    fn an_automatic_strategy_may_be_said_in_two_ways() {
+        let mut all = Sysctls::default();
+        let drop_entry = Sysctl::find("drop_entry").unwrap();
+        for (value, shown) in [(0, 0), (1, 1), (2, 1), (3, 3)] {
+            assert!(drop_entry.set(&mut all, value));
+            assert_eq!(drop_entry.value(&all), shown);
         }
     }
 

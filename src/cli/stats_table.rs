@@ -21,6 +21,7 @@ pub(super) fn totals(stats: &Stats) -> String {
         ("fragments_waiting", waiting),
         ("persistence_templates", templates.into()),
         ("persistence_missed", missed_full + missed_busy),
+        ("sessions_dropped", stats.workers.iter().map(|worker| worker.sessions_dropped).sum()),
     ] {
         rest.row([name.to_owned(), count.to_string()]);
     }

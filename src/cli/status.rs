@@ -31,13 +31,17 @@ impl Status {
 }
 
 fn describe(status: &StatusReply) -> String {
-    let StatusReply { version, dpdk, pid, uptime_seconds, workers, sessions, session_capacity } = status;
+    let StatusReply { version, dpdk, pid, uptime_seconds, workers, sessions, session_capacity, defence } = status;
     // DPDK's own version text begins with its name.
     let dpdk = dpdk.trim_start_matches("DPDK ");
     format!(
         "fullgate {version}, DPDK {dpdk}, process {pid}\n\
          up        {uptime_seconds:.1} s\n\
          workers   {workers}\n\
-         sessions  {sessions} of {session_capacity}\n"
+         sessions  {sessions} of {session_capacity}\n{}",
+        match defence.is_empty() {
+            true => String::new(),
+            false => format!("defence   {} active\n", defence.join(", ")),
+        }
     )
 }

@@ -87,11 +87,13 @@ impl Sysctl {
         if self.connection.json {
             return print_json(&rows);
         }
-        let line = |SysctlRow { name, value, .. }: &SysctlRow| match self.values {
-            true => value.to_string(),
-            false => format!("{}{name} = {value}", Known::PREFIX),
+        // As sysctl(8): of what is set, what was given. A defence strategy may read otherwise a moment later.
+        let given = self.arguments.iter().map(|given| given.value).chain(std::iter::repeat(None));
+        let line = |(SysctlRow { name, value, .. }, given): (&SysctlRow, Option<u32>)| {
+            let value = given.unwrap_or(*value);
+            if self.values { value.to_string() } else { format!("{}{name} = {value}", Known::PREFIX) }
         };
-        print_lines(&rows.iter().map(line).collect::<Vec<_>>())
+        print_lines(&rows.iter().zip(given).map(line).collect::<Vec<_>>())
     }
 }
 

@@ -63,9 +63,10 @@ impl Model {
         }
     }
 
-    /// The real servers in mode `nat`, where there are rules that their packets might match.
+    /// The real servers in mode `nat`, where there are rules that their packets might match, or these are told of lost sessions.
     fn nat_servers(&self, services: &[Service]) -> HashSet<(Protocol, SocketAddr)> {
-        let services = services.iter().filter(|service| service.owned_by_client && !self.snat.is_empty());
+        let is_wanted = !self.snat.is_empty() || self.sysctls.nat_icmp_send;
+        let services = services.iter().filter(|service| service.owned_by_client && is_wanted);
         let of = |service: &Service| {
             let protocols = service.key.protocol.each();
             let servers = service.real_servers.iter().filter(|server| server.mode == ForwardingMode::Nat);

@@ -244,7 +244,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
                 let lines = self.settings.set_sysctls(&values)?;
                 Ok(Reply::Changed(self.settings_changed(lines, by)))
             }
-            Request::SysctlList { names } => self.settings.sysctl_rows(&names).map(Reply::Sysctls),
+            Request::SysctlList { names } => {
+                self.settings.sysctl_rows(&names, &report::defence(&self.counters)).map(Reply::Sysctls)
+            }
             Request::PortShow {} => Ok(Reply::Ports(self.ports.rows())),
             Request::WorkerShow {} => {
                 Ok(Reply::Workers(report::worker_rows(&self.counters, &self.cores, self.session_capacity)))
@@ -373,6 +375,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             sessions: self.counters.iter().map(|own| own.sessions.get() + own.ipv6_sessions.get()).sum(),
             session_capacity: (u64::from(self.session_capacity.ipv4) + u64::from(self.session_capacity.ipv6))
                 * self.counters.len() as u64,
+            defence: report::defence(&self.counters),
         }
     }
 

@@ -13,7 +13,7 @@ use super::protocol::{
 use super::refusal::list;
 use super::totals;
 use crate::balance::{ForwardingMode, LocalAddressSlot, RealServerSlot, ServiceKey};
-use crate::forward::{DropReason, PuntClass};
+use crate::forward::{DropReason, PuntClass, strategies};
 use crate::session::Capacity;
 use crate::telemetry::counters::{Counter, WorkerCounters};
 
@@ -142,6 +142,8 @@ pub fn worker_rows(counters: &[Arc<WorkerCounters>], cores: &[u16], capacity: Ca
         ipv6_session_capacity: capacity.ipv6.into(),
         sessions_created: own.sessions_created.get(),
         sessions_expired: own.sessions_expired.get(),
+        sessions_dropped: own.sessions_dropped.get(),
+        defence: defence(std::slice::from_ref(own)),
         rx_packets: own.ports.iter().map(|port| port.received.packets.get()).sum(),
         tx_packets: own.ports.iter().map(|port| port.transmitted.packets.get()).sum(),
         bursts: own.bursts.get(),
@@ -155,6 +157,12 @@ pub fn worker_rows(counters: &[Arc<WorkerCounters>], cores: &[u16], capacity: Ca
         burst_times: own.burst_times.read(),
     };
     counters.iter().enumerate().map(row).collect()
+}
+
+/// The defence strategies that are active on any of these workers.
+pub fn defence(counters: &[Arc<WorkerCounters>]) -> Vec<String> {
+    let active = strategies(counters.iter().fold(0, |bits, own| bits | own.defence.get()));
+    active.into_iter().filter(|&(_, active)| active).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Drops, punts and the like, summed over `counters`: the workers' and whatever else the gateway counts with. Ports,

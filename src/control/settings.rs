@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::kept::{KeptSettings, KeptTimeouts};
 use super::protocol::{ErrorKind, Refusal, SysctlRow};
 use super::refusal::{list, refuse};
-use crate::balance::{Sysctl, Sysctls, Timeouts};
+use crate::balance::{Strategy, Sysctl, Sysctls, Timeouts};
 use crate::config::{nearest, rules};
 
 /// What holds now.
@@ -84,12 +84,13 @@ impl Settings {
         Ok(lines)
     }
 
-    /// The rows of the sysctls of these names in their order, or, without names, of all.
-    pub fn sysctl_rows(&self, names: &[String]) -> Result<Vec<SysctlRow>, Refusal> {
+    /// The rows of the sysctls of these names in their order, or, without names, of all. `active` are the defence strategies that are
+    /// active: automatic ones of them read 2.
+    pub fn sysctl_rows(&self, names: &[String], active: &[String]) -> Result<Vec<SysctlRow>, Refusal> {
         if names.is_empty() {
-            return Ok(Sysctl::ALL.iter().map(|sysctl| self.sysctl_row(sysctl)).collect());
+            return Ok(Sysctl::ALL.iter().map(|sysctl| self.sysctl_row(sysctl, active)).collect());
         }
-        names.iter().map(|name| known(name).map(|sysctl| self.sysctl_row(sysctl))).collect()
+        names.iter().map(|name| known(name).map(|sysctl| self.sysctl_row(sysctl, active))).collect()
     }
 
     /// The sysctls that are others than these, as `NAME = VALUE`.
@@ -98,10 +99,12 @@ impl Settings {
         differing.map(|sysctl| format!("{} = {}", sysctl.name, sysctl.value(&self.sysctls))).collect()
     }
 
-    fn sysctl_row(&self, sysctl: &Sysctl) -> SysctlRow {
+    fn sysctl_row(&self, sysctl: &Sysctl, active: &[String]) -> SysctlRow {
+        let value = sysctl.value(&self.sysctls);
+        let is_active = value == Strategy::AUTOMATIC && active.iter().any(|name| name == sysctl.name);
         SysctlRow {
             name: sysctl.name.to_owned(),
-            value: sysctl.value(&self.sysctls),
+            value: if is_active { Strategy::ACTIVE } else { value },
             default: sysctl.value(&Sysctls::default()),
             least: *sysctl.range.start(),
             most: *sysctl.range.end(),
@@ -154,11 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn an_automatic_strategy_that_is_active_reads_2() {
+        let mut settings = settings();
+        settings.set_sysctls(&values(&[("drop_entry", 1), ("drop_packet", 3)])).unwrap();
+        let names = ["drop_entry", "drop_packet", "secure_tcp"].map(str::to_owned);
+        let shown = |active: &[String]| {
+            settings.sysctl_rows(&names, active).unwrap().into_iter().map(|row| row.value).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&[]), [1, 3, 0]);
+        assert_eq!(shown(&names[..2]), [2, 3, 0]);
+    }
+
+    #[test]
     fn rows_come_in_the_order_asked_or_all_by_name() {
         let settings = settings();
         let names = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-            settings.sysctl_rows(&names).map(|rows| rows.into_iter().map(|row| row.name).collect::<Vec<_>>())
+            settings.sysctl_rows(&names, &[]).map(|rows| rows.into_iter().map(|row| row.name).collect::<Vec<_>>())
         };
         assert_eq!(names(&["sloppy_tcp", "net.ipv4.vs.conn_reuse_mode"]).unwrap(), ["sloppy_tcp", "conn_reuse_mode"]);
         assert_eq!(names(&[]).unwrap().len(), Sysctl::ALL.len());

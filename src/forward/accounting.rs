@@ -7,6 +7,7 @@ use crate::balance::{Protocol, RealServerSlot};
 use crate::flow::{Address, Direction};
 use crate::session::{Found, Seen, SessionIndex, State};
 use crate::wire::sctp::Event;
+use crate::wire::tcp::Flags;
 
 impl Forwarder {
     /// Counts a forwarded packet, and lets it move the session's state and end. `PLAIN`: it is what parsing has found to be plain.
@@ -22,6 +23,10 @@ impl Forwarder {
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let before = session.state();
         let after = match packet.key.protocol() {
+            // Plain packets are no SYNs, and what others do differs only where it changes the state.
+            Protocol::Tcp if !PLAIN && self.defence.secures_tcp => {
+                before.after_secured(Seen::new(ONE_WAY, found.direction), packet.flags)
+            }
             Protocol::Tcp => before.after(Seen::new(ONE_WAY, found.direction), packet.flags),
             Protocol::Sctp if !PLAIN => {
                 before.after_sctp(Seen::new(ONE_WAY, found.direction), Event::from_flags(packet.flags))
@@ -30,10 +35,29 @@ impl Forwarder {
             Protocol::Udp | Protocol::Sctp | Protocol::Icmp | Protocol::Any => State::Udp,
         };
         if after != before {
-            session.set_state(after);
-            self.count_activity::<A>(found.index, after);
+            return self.change_state::<ONE_WAY, PLAIN, A>(found, after, packet.flags, now);
         }
         A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(after)));
+    }
+
+    /// Moves a session to another state, or the one that it has instead with `secure_tcp`; with it the session moves between its real
+    /// server's active and inactive connections, and so does its end.
+    #[cold]
+    #[inline(never)]
+    fn change_state<const ONE_WAY: bool, const PLAIN: bool, A: Plane>(
+        &mut self,
+        found: Found,
+        state: State,
+        flags: Flags,
+        now: Now,
+    ) {
+        let session = A::table_mut(&mut self.sessions).session_mut(found.index);
+        let is_secured = PLAIN && self.defence.secures_tcp && session.is_tcp();
+        let seen = Seen::new(ONE_WAY, found.direction);
+        let state = if is_secured { session.state().after_secured(seen, flags) } else { state };
+        session.set_state(state);
+        self.count_activity::<A>(found.index, state);
+        A::table_mut(&mut self.sessions).set_end(found.index, now.tick.plus(self.timeouts.of(state)));
     }
 
     /// The same for a fragment that is not the first: it moves no state.
@@ -79,7 +103,6 @@ impl Forwarder {
 
     /// Moves a session between its real server's active and inactive connections, as its state says; and its template knows of one that
     /// is established.
-    #[cold]
     fn count_activity<A: Plane>(&mut self, index: SessionIndex, state: State) {
         let session = A::table_mut(&mut self.sessions).session_mut(index);
         if let (State::Established | State::SctpEstablished, Some(template)) = (state, session.template()) {

@@ -105,6 +105,9 @@ impl Forwarder {
         (service, hash): (usize, FlowHash),
         now: Now,
     ) -> Verdict {
+        if self.defence.drops_packet() {
+            return Verdict::Drop(DropReason::DropPacket);
+        }
         let of_service = &self.services.services[service];
         let is_bounded = of_service.one_packet || of_service.max_connections > 0;
         if is_bounded && self.is_at_limit(service) {

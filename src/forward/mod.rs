@@ -15,6 +15,7 @@ mod balancer;
 mod config;
 pub mod cut;
 mod datagrams;
+mod defence;
 pub mod early;
 mod echo;
 mod flows;
@@ -51,12 +52,14 @@ use std::sync::Arc;
 use pages::Region;
 
 pub use self::config::{ForwarderConfig, PortView, Steering};
+pub use self::defence::strategies;
 pub use self::housekeeping::ExpiryStep;
 pub use self::token_bucket::TokenBucket;
 pub use self::verdict::{DatagramTag, DropReason, Hop, PuntClass, Verdict};
 
 use self::balancer::Balancer;
 use self::datagrams::Datagrams;
+use self::defence::Defence;
 use self::flows::{Flows, all, bits};
 use self::hop::Resolved;
 use self::parse::{Packet, Parsed};
@@ -125,6 +128,7 @@ pub struct Forwarder {
     timeouts: TimeoutTable,
     counters: Arc<WorkerCounters>,
     icmp_errors: TokenBucket,
+    defence: Defence,
     /// Of the outer packet sent last in TUN mode without DF.
     identification: u16,
     seed: HashSeed,
@@ -171,6 +175,7 @@ impl Forwarder {
             local_turns: vec![0; balancer::CURSORS],
             counters,
             icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
+            defence: Defence::default(),
             identification: 0,
             seed: config.seed,
             has_exact_only: true,
@@ -200,6 +205,7 @@ impl Forwarder {
         }
         let old = (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes));
         self.clamps_mss = self.wants_mss_clamped();
+        self.begin_defence();
         let now = &self.services;
         self.has_exact_only = now.wide.is_empty() && now.marks.is_empty() && now.snat.is_empty() && !now.has_nat;
         old

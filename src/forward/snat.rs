@@ -9,11 +9,14 @@ use super::fullnat::{Answers, take_local_port};
 use super::parse::Packet;
 use super::plane::Plane;
 use super::{DropReason, Forwarder, Now, Origin, PuntClass, Verdict, has_opening, is_opening};
-use crate::balance::ForwardingMode;
+use crate::balance::{ForwardingMode, Protocol};
 use crate::flow::{FlowHash, FlowKey};
 use crate::port::{Frame, PortId, WorkerId};
 use crate::route::Resolution;
 use crate::session::{Found, Session};
+use crate::wire::icmp;
+use crate::wire::sctp::Event;
+use crate::wire::tcp::Flags;
 
 impl Forwarder {
     /// A packet without a session that no service is for: an answer of a real server in NAT mode, one that a rule lets out,
@@ -44,7 +47,13 @@ impl Forwarder {
         if let Some(verdict) = self.hand_over(owner, origin) {
             return verdict;
         }
-        let Some(rule) = rule else { return self.other(destination, PuntClass::Local, false) };
+        let Some(rule) = rule else {
+            if self.services.sysctls.nat_icmp_send && self.is_nat_server(key) && !ends_something(packet) {
+                let error = icmp::Error::PortUnreachable;
+                return self.answer_icmp(port, frame, packet, error, DropReason::NotLocal, now);
+            }
+            return self.other(destination, PuntClass::Local, false);
+        };
         if has_opening(protocol) && !is_opening(packet.flags) {
             return self.answer_reset(port, frame, packet, DropReason::NoSession);
         }
@@ -105,6 +114,9 @@ impl Forwarder {
         hash: FlowHash,
         now: Now,
     ) -> Result<Found, DropReason> {
+        if self.defence.drops_packet() {
+            return Err(DropReason::DropPacket);
+        }
         if A::table(&self.sessions).is_full() {
             return Err(DropReason::SessionTableFull);
         }
@@ -118,6 +130,15 @@ impl Forwarder {
             take_local_port(&self.sessions, &mut self.local_ports, &self.ownership, pool, turn, from, now.tick)?;
         let session = Session::new(ForwardingMode::Fullnat, key, local, real, rule.slot).with_snat();
         self.start(session, [hash, outbound], now)
+    }
+}
+
+/// Whether a packet ends what it belongs to: nobody has to be told that nothing is there (`is_tcp_reset`, `is_sctp_abort`).
+fn ends_something<A: Plane>(packet: &Packet<A>) -> bool {
+    match packet.key.protocol() {
+        Protocol::Tcp => packet.flags.has(Flags::RST),
+        Protocol::Sctp => Event::from_flags(packet.flags) == Event::Abort,
+        Protocol::Udp | Protocol::Icmp | Protocol::Any => false,
     }
 }
 

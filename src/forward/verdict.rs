@@ -132,6 +132,8 @@ named_enum! {
         LocalPortsExhausted = "local_ports_exhausted",
         /// The service's, or rule's, pool has no address of the real server's family: they were withdrawn.
         NoLocalAddress = "no_local_address",
+        /// It would have begun a session, and drop_packet is active.
+        DropPacket = "drop_packet",
         /// The session table is full.
         SessionTableFull = "session_table_full",
         /// No route to the destination.

@@ -8,7 +8,7 @@ use crate::balance::{ForwardingMode, Protocol, RealServerSlot, TemplateIndex};
 use crate::flow::{Address, Direction, FlowKey};
 use crate::route::HopIndex;
 use crate::wire::checksum::{Delta, TTL_DECREMENT};
-use crate::wire::{icmp, sctp, udp};
+use crate::wire::{icmp, sctp, tcp, udp};
 
 /// A session: `client -> virtual` outside is `local -> real` inside in FULLNAT mode and `client -> real` in NAT
 /// mode. In modes DR and TUN `real -> client` is no flow that the gateway sees: it says where packets go, and no more.
@@ -120,6 +120,11 @@ impl<A: Address> Session<A> {
         self.flags & SNAT != 0
     }
 
+    /// Whether it is one of TCP.
+    pub fn is_tcp(&self) -> bool {
+        self.protocol == tcp::PROTOCOL
+    }
+
     /// Whether the record holds a session.
     #[inline]
     pub(super) fn is_used(&self) -> bool {
@@ -181,6 +186,11 @@ impl<A: Address> Session<A> {
     /// Its local address; none in other modes than FULLNAT.
     pub fn local_address(&self) -> Option<A> {
         (self.mode == ForwardingMode::Fullnat).then(|| self.key(Direction::Outbound).destination())
+    }
+
+    /// When it ends if nothing more comes.
+    pub fn ends(&self) -> Tick {
+        self.expires
     }
 
     /// Its state.

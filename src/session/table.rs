@@ -101,6 +101,16 @@ pub struct ExpiredSession {
 }
 
 impl Expired {
+    fn none() -> Self {
+        let session = ExpiredSession { index: NIL, hashes: [FlowHash(0); 2] };
+        Self { sessions: [session; timer_wheel::STEP], count: 0, looked_at: 0, more: false }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// Sessions that were looked at to find them.
     pub fn looked_at(&self) -> u32 {
         u32::try_from(self.looked_at).unwrap_or(u32::MAX)
@@ -373,6 +383,29 @@ impl<A: Address> SessionTable<A> {
         Expired { sessions, count: due.count, looked_at: due.looked_at, more: due.more }
     }
 
+    /// Looks at up to `steps` records, at most 16, from `next` on and at the end of the table from its beginning again, for
+    /// sessions that `ends` says are to end: gives where to go on, and these, as [`Self::expired`] does.
+    pub fn pick(&self, next: u32, steps: u32, ends: impl Fn(&Session<A>) -> bool) -> (u32, Expired) {
+        let steps = steps.min(self.fresh).min(u32::try_from(timer_wheel::STEP).unwrap_or(u32::MAX));
+        let mut found = Expired::none();
+        let mut index = next;
+        for _ in 0..steps {
+            if index >= self.fresh {
+                index = 0;
+            }
+            let session = &self.sessions[index as usize];
+            if session.is_used() && ends(session) {
+                let hashes = self.hashes(session);
+                hashes.into_iter().for_each(|hash| self.prefetch(hash));
+                found.sessions[found.count] = ExpiredSession { index, hashes };
+                found.count += 1;
+            }
+            index += 1;
+        }
+        found.looked_at = steps as usize;
+        (index, found)
+    }
+
     /// Copies sessions for showing: looks at up to `steps` records from `next` on, and puts those in use into `into`
     /// while that has capacity. Gives where to go on; none at the end.
     pub fn walk(&self, next: u32, steps: u32, now: Tick, into: &mut Vec<SessionView>) -> Option<u32> {
@@ -529,6 +562,26 @@ mod tests {
             assert!(views.iter().all(|view| view.expires_seconds == 10));
         }
         assert_eq!(seen, 600);
+    }
+
+    #[test]
+    fn picks_each_once_in_a_round() {
+        let mut table = SessionTable::new(1000, SEED, Tick(0));
+        assert_eq!(table.pick(7, 16, |_| true).1.count(), 0);
+        for client in 0..100 {
+            table.insert(session(client), Tick(100)).unwrap();
+        }
+        let is_odd = |session: &Session<Ipv4Addr>| session.real_server().0 % 2 == 1;
+        let (mut next, mut picked) = (37, Vec::new());
+        for _step in 0..7 {
+            let (goes_on, found) = table.pick(next, 16, is_odd);
+            next = goes_on;
+            picked.extend(found.into_iter().map(|found| table.remove_expired(found).real_server().0));
+        }
+        picked.sort_unstable();
+        assert_eq!(picked, (0..100).filter(|client| client % 2 == 1).collect::<Vec<_>>());
+        assert_eq!(table.len(), 50);
+        assert!((0..100).step_by(2).all(|client| find(&table, &session(client), Direction::Inbound).is_some()));
     }
 
     #[derive(Clone, Debug)]

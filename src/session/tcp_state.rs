@@ -108,6 +108,11 @@ impl State {
         matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck | Self::SctpEstablished)
     }
 
+    /// Whether the peers are still agreeing on the connection (`ip_vs_random_dropentry`'s SYN_RECV, SYNACK, INIT1 and INIT).
+    pub const fn is_handshake(self) -> bool {
+        matches!(self, Self::SynRecv | Self::SynAck | Self::SctpInit1 | Self::SctpInit)
+    }
+
     /// Whether a new SYN, or INIT, replaces the session instead of continuing it (conn_reuse_mode 1).
     pub const fn gives_way_to_syn(self) -> bool {
         matches!(self, Self::TimeWait | Self::Close | Self::SctpClosed)
@@ -118,6 +123,23 @@ impl State {
     #[inline(never)]
     pub const fn after_sctp(self, seen: Seen, event: Event) -> Self {
         super::sctp_state::after(self, seen, event)
+    }
+
+    /// The same with `secure_tcp` (`tcp_states_dos`): a client's ACK does not establish a connection, the real server's does,
+    /// and a connection that was answered is in SYNACK until then. Where answers do not pass the gateway a SYN begins in SYNACK.
+    ///
+    /// What differs, a SYN apart, changes the state in both tables.
+    pub fn after_secured(self, seen: Seen, flags: Flags) -> Self {
+        let is_opening = flags.has(Flags::SYN) && !flags.has(Flags::RST);
+        match (seen, self) {
+            (Seen::Inbound, Self::SynAck) if flags.has(Flags::RST) => Self::Close,
+            (Seen::Inbound, Self::SynAck) if is_opening || flags.has(Flags::FIN) || flags.has(Flags::ACK) => self,
+            (Seen::Inbound, Self::SynRecv) if is_bare_ack(flags) => self,
+            (Seen::Outbound, Self::SynRecv | Self::SynAck) if is_opening => Self::SynAck,
+            (Seen::InboundOnly, Self::Established | Self::SynSent | Self::SynRecv) => self.after(seen, flags),
+            (Seen::InboundOnly, _) if is_opening => Self::SynAck,
+            _ => self.after(seen, flags),
+        }
     }
 
     /// The TCP state after a segment that is seen so, with these control bits. Without RST, SYN, FIN and ACK it is CLOSE, as in IPVS.
@@ -136,6 +158,11 @@ impl State {
         };
         TRANSITIONS[seen as usize][event].get(self as usize).copied().unwrap_or(self)
     }
+}
+
+/// Whether a segment has ACK and none of the bits that count before it.
+const fn is_bare_ack(flags: Flags) -> bool {
+    flags.has(Flags::ACK) && !flags.has(Flags::RST) && !flags.has(Flags::SYN) && !flags.has(Flags::FIN)
 }
 
 /// What a segment that the gateway sees is of its connection.
@@ -282,6 +309,41 @@ mod tests {
         let steps = [SYN, ACK, FIN, ACK].map(|flags| (InboundOnly, flags));
         assert_eq!(run(&steps), ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "FIN_WAIT"]);
         assert_eq!(run(&[SYN, ACK, RST].map(|flags| (InboundOnly, flags))), ["SYN_RECV", "ESTABLISHED", "CLOSE"]);
+    }
+
+    fn run_secured(steps: &[(Seen, u8)]) -> Vec<&'static str> {
+        let mut state = State::None;
+        let step = |&(seen, flags): &(Seen, u8)| {
+            state = state.after_secured(seen, Flags(flags));
+            state.name(Protocol::Tcp)
+        };
+        steps.iter().map(step).collect()
+    }
+
+    #[test]
+    fn secured_a_connection_is_established_by_its_real_server() {
+        let blind = [(Inbound, SYN), (Inbound, ACK), (Inbound, ACK)];
+        assert_eq!(run_secured(&blind), ["SYN_RECV"; 3]);
+        let steps = [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, ACK), (Inbound, SYN), (Outbound, ACK)];
+        assert_eq!(run_secured(&steps), ["SYN_RECV", "SYNACK", "SYNACK", "SYNACK", "ESTABLISHED"]);
+        let reset = [(Inbound, SYN), (Outbound, SYN | ACK), (Inbound, RST)];
+        assert_eq!(run_secured(&reset), ["SYN_RECV", "SYNACK", "CLOSE"]);
+        assert_eq!(run_secured(&[(InboundOnly, SYN), (InboundOnly, ACK)]), ["SYNACK", "ESTABLISHED"]);
+    }
+
+    /// The fast path asks for the secured state only where the other one would change, unless the segment is a SYN.
+    #[test]
+    fn secured_states_differ_only_where_the_state_changes() {
+        for seen in [Inbound, Outbound, InboundOnly] {
+            for state in &State::ALL[..11] {
+                for flags in [0, 0x08, ACK, FIN, 0x01, RST, RST | ACK].map(Flags) {
+                    let ordinary = state.after(seen, flags);
+                    if ordinary == *state {
+                        assert_eq!(state.after_secured(seen, flags), ordinary, "{seen:?} {state:?} {flags:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -124,6 +124,10 @@ pub struct WorkerCounters {
     pub sessions_created: Counter,
     /// Sessions whose time ran out or that were replaced.
     pub sessions_expired: Counter,
+    /// Of those, ended before their time by drop_entry.
+    pub sessions_dropped: Counter,
+    /// Which defence strategies are active now: see [`crate::forward::strategies`].
+    pub defence: Counter,
     /// RSTs answered to TCP packets of no session.
     pub resets_sent: Counter,
     /// ICMP errors made by the gateway.
@@ -175,6 +179,8 @@ impl WorkerCounters {
             ipv6_sessions: Counter::default(),
             sessions_created: Counter::default(),
             sessions_expired: Counter::default(),
+            sessions_dropped: Counter::default(),
+            defence: Counter::default(),
             resets_sent: Counter::default(),
             icmp_errors_sent: Counter::default(),
             fragments_forwarded: Counter::default(),

@@ -17,6 +17,7 @@ use crate::control::Measurements;
 use crate::control::protocol::{
     LocalPoolRow, Persistence, PortRow, RealServerRow, ServiceRow, SnatRow, Stats, TrafficTotals, WorkerRow,
 };
+use crate::forward::strategies;
 
 /// The text that `/metrics` answers with. Takes a few microseconds a series: not for the control thread where there
 /// are thousands of services.
@@ -80,6 +81,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("fullgate_worker_handovers_received_total", "Packets taken over from other workers."),
     ("fullgate_sessions_created_total", "Sessions set up."),
     ("fullgate_sessions_expired_total", "Sessions whose time ran out or that were replaced."),
+    ("fullgate_sessions_dropped_total", "Sessions ended before their time by drop_entry."),
     ("fullgate_service_connections_total", "Sessions set up, by service."),
     ("fullgate_service_packets_total", "Packets forwarded, by service."),
     ("fullgate_service_bytes_total", "Bytes of IP packets forwarded, by service."),
@@ -98,6 +100,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_worker_busy_ratio", "Part of the last second that the worker was busy, 0-1."),
     ("fullgate_worker_poll_gap_worst_seconds", "Longest time between two polls since the start."),
     ("fullgate_worker_stall_worst_seconds", "Longest part of one that the worker itself used."),
+    ("fullgate_defence_active", "1 if the worker's defence strategy is active."),
     ("fullgate_sessions", "Sessions of IPv4 now, by worker."),
     ("fullgate_session_capacity", "Sessions of IPv4 that fit, by worker."),
     ("fullgate_ipv6_sessions", "Sessions that have to do with IPv6 now, by worker."),
@@ -190,6 +193,11 @@ fn record_worker(row: &WorkerRow, busy_ratio: f64) {
     count("fullgate_worker_handovers_received_total", &labels, row.handovers_received);
     count("fullgate_sessions_created_total", &labels, row.sessions_created);
     count("fullgate_sessions_expired_total", &labels, row.sessions_expired);
+    count("fullgate_sessions_dropped_total", &labels, row.sessions_dropped);
+    for (name, _) in strategies(0) {
+        let is_active = row.defence.iter().any(|active| active == name);
+        show("fullgate_defence_active", &[labels[0].clone(), label("strategy", name)], is_active.into());
+    }
     show("fullgate_sessions", &labels, row.sessions);
     show("fullgate_session_capacity", &labels, row.session_capacity);
     show("fullgate_ipv6_sessions", &labels, row.ipv6_sessions);

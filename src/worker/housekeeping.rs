@@ -31,12 +31,14 @@ impl<Q: PortQueue, E: Event, C: Clock> Worker<Q, E, C> {
     /// `created` is how many sessions this turn has set up.
     pub(super) fn housekeep(&mut self, now: Now, created: u64) {
         self.expire(now, created);
+        self.forwarder.drop_entries(created, now);
         if now.tick != self.last_tick {
             let new_second = now.tick.0 / Tick::PER_SECOND != self.last_tick.0 / Tick::PER_SECOND;
             self.last_tick = now.tick;
             self.settling = Some(0);
             self.expiring_early = true;
             self.sweeping = self.forwarder.begin_sweep(now);
+            self.forwarder.begin_defence();
             if new_second {
                 self.ask_again();
             }

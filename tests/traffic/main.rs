@@ -12,6 +12,7 @@ mod bond;
 mod bulk;
 mod changes;
 mod counts;
+mod defence;
 mod fragments;
 mod garbage;
 mod http;

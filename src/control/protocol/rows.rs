@@ -28,6 +28,9 @@ pub struct Status {
     pub sessions: u64,
     /// Sessions that fit.
     pub session_capacity: u64,
+    /// Defence strategies that are active now on any worker, by their sysctls' names.
+    #[serde(default)]
+    pub defence: Vec<String>,
 }
 
 /// Packets and bytes each way. Bytes are those of IP packets.
@@ -311,6 +314,12 @@ pub struct WorkerRow {
     pub sessions_created: u64,
     /// Sessions expired.
     pub sessions_expired: u64,
+    /// Of these, ended before their time by drop_entry.
+    #[serde(default)]
+    pub sessions_dropped: u64,
+    /// Defence strategies that are active now, by their sysctls' names.
+    #[serde(default)]
+    pub defence: Vec<String>,
     /// Packets received.
     pub rx_packets: u64,
     /// Packets sent.

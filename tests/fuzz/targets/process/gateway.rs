@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
-use fullgate::balance::{MssClamp, RealServerSlot, Sysctls, Templates, Timeouts, Weight};
+use fullgate::balance::{MssClamp, RealServerSlot, Strategy, Sysctls, Templates, Timeouts, Weight};
 use fullgate::config::{BalanceConfig, BalanceScope, Config};
 use fullgate::control::model::Model;
 use fullgate::flow::HashSeed;
@@ -79,6 +79,9 @@ impl Gateway {
             conn_reuse_mode: if on { 3 } else { 1 },
             sloppy_tcp: on,
             sloppy_sctp: on,
+            drop_entry: if on { Strategy::Automatic } else { Strategy::Off },
+            secure_tcp: if on { Strategy::Always } else { Strategy::Off },
+            nat_icmp_send: on,
             ..Sysctls::default()
         };
         let templates = Arc::new(Templates::new(TEMPLATES, LIMITS.real_servers as usize, HashSeed([11, 12])));
@@ -121,6 +124,8 @@ impl Gateway {
                 steps += 1;
                 assert!(steps < 100_000, "expiry does not come to an end");
             }
+            forwarder.begin_defence();
+            forwarder.drop_entries(u64::from(all), self.now);
             forwarder.sweep_templates(if all { self.templates.buckets() } else { 1 }, self.now);
         }
     }
