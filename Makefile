@@ -60,7 +60,7 @@ test-root:
 instructions: packages ## compare instructions per packet with perf/instructions/baseline.json (UPDATE=1 writes it)
 	perf/instructions/check $(if $(UPDATE),--update)
 
-fuzz: packages ## fuzz a target under libFuzzer: TARGET=parse|process|config|control|ipvs, DURATION=seconds, MINIMISE=1 renews its corpus
+fuzz: packages ## fuzz a target under libFuzzer: TARGET=parse|process|config|control|ipvs|tool, DURATION=seconds, MINIMISE=1 renews its corpus
 	tests/fuzz/run $(if $(MINIMISE),--minimise $(TARGET),$(TARGET) $(DURATION))
 
 bench: packages ## criterion benches of the pure core (BENCH="--bench session -- lookup": some; FULLGATE_BENCH_LARGE=1: 16M sessions too)

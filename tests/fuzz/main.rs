@@ -76,6 +76,11 @@ fn ipvs() {
 }
 
 #[test]
+fn tool() {
+    kept_and_random("tool");
+}
+
+#[test]
 fn control() {
     kept_and_random("control");
 }

@@ -53,6 +53,8 @@ fn run(program: &str, words: &[&str], input: &str, table: &Table) -> Outcome {
     let mut command = Command::new(program);
     // By this name either calls itself so in its messages, and ours is ipvsadm.
     command.arg0("ipvsadm").args(words).current_dir(director.directory()).env_remove("FULLGATE_SOCKET");
+    // Names are those of /etc/hosts: no name server is asked, and none waited for that is not there.
+    command.env("RES_OPTIONS", "attempts:0");
     if program == DEBIANS {
         command.env("LD_PRELOAD", library()).env("FULLGATE_IPVS_SOCKET", director.ipvs_socket());
     } else {

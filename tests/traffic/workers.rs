@@ -19,7 +19,11 @@ fn serve_with_two_workers(lab: &Lab, configuration: Configuration) {
     let gateway = Gateway::start(lab, &configuration);
 
     let load = Load::start(&lab.client, vip(80), 4);
-    lab.client.enter(|| super::udp::exchange(200, 3));
+    if let Err(lost) = lab.client.enter(|| super::udp::try_exchange(200, 3)) {
+        let stats = gateway.stats();
+        let drops: Vec<_> = stats.drops.iter().filter(|(_, count)| *count > 0).collect();
+        panic!("{lost}\ndrops: {drops:?}\nports: {:#?}\nworkers: {:#?}", stats.ports, stats.workers);
+    }
     load.wait_for_more(400);
     let failures = load.finish();
     assert!(failures.is_empty(), "{} failures, first: {}", failures.len(), failures[0]);

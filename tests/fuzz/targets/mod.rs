@@ -12,6 +12,7 @@ mod ipvs;
 mod network;
 mod parse;
 mod process;
+mod tool;
 
 /// One of them.
 #[derive(Clone, Copy)]
@@ -26,10 +27,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target { name: "parse", run: parse::run, test_runs: 200_000 },
     Target { name: "process", run: process::run, test_runs: 3_000 },
     Target { name: "config", run: config::run, test_runs: 4_000 },
     Target { name: "control", run: control::run, test_runs: 10_000 },
     Target { name: "ipvs", run: ipvs::run, test_runs: 100_000 },
+    Target { name: "tool", run: tool::run, test_runs: 100_000 },
 ];
