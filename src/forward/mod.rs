@@ -40,6 +40,7 @@ pub mod rewrite;
 mod sctp_fragment;
 mod set_up;
 mod snat;
+mod start;
 mod token_bucket;
 mod translate;
 mod tun;
@@ -48,8 +49,6 @@ mod way;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-
-use pages::Region;
 
 pub use self::config::{ForwarderConfig, PortView, Steering};
 pub use self::defence::strategies;
@@ -77,8 +76,6 @@ use crate::telemetry::counters::WorkerCounters;
 use crate::wire::ethernet;
 use crate::wire::tcp::Flags;
 
-/// ICMP errors that one worker sends a second at most (the kernel's icmp_msgs_per_sec).
-const ICMP_ERRORS_PER_SECOND: u32 = 1000;
 /// Bytes of the shortest Ethernet frame without its FCS: what pads a packet up to it is not cut off.
 const MIN_FRAME: usize = 60;
 
@@ -149,68 +146,6 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// A forwarder without services and routes, with memory of the heap. None if its index is not among the counters.
-    pub fn new(config: ForwarderConfig, now: Now) -> Option<Self> {
-        let mut region = Region::on_heap(config.session_capacity.memory_bytes());
-        Self::in_region(config, &mut region, now)
-    }
-
-    /// The same with memory of a region. None, too, if that has not as many bytes left as [`Capacity::memory_bytes`](crate::session::Capacity::memory_bytes)
-    /// says.
-    pub fn in_region(config: ForwarderConfig, region: &mut Region, now: Now) -> Option<Self> {
-        let (capacity, workers) = (config.session_capacity, config.workers.max(1));
-        let counters = config.counters.get(config.worker.index())?.clone();
-        let services = Arc::new(ServiceTable::default());
-        Some(Self {
-            worker: config.worker,
-            workers,
-            ports: config.ports,
-            ownership: config.ownership,
-            timeouts: TimeoutTable::new(&services.timeouts),
-            services,
-            routes: Arc::default(),
-            sessions: Tables::cut(region, capacity, config.seed, now.tick)?,
-            local_ports: LocalPorts::new(config.worker, workers),
-            balancer: Balancer::new(config.counters, config.worker, config.seed),
-            local_turns: vec![0; balancer::CURSORS],
-            counters,
-            icmp_errors: TokenBucket::new(ICMP_ERRORS_PER_SECOND),
-            defence: Defence::default(),
-            identification: 0,
-            seed: config.seed,
-            has_exact_only: true,
-            clamps_mss: false,
-            leads_fragments: false,
-            met_removed: false,
-            swept: usize::MAX,
-            datagrams: Datagrams::default(),
-            arrived: Vec::with_capacity(BURST_SIZE),
-        })
-    }
-
-    /// Goes over to new tables. To be called between bursts. The old ones are given back for someone else to drop. What
-    /// it costs does not depend on how many services there are.
-    pub fn adopt(
-        &mut self,
-        services: Arc<ServiceTable>,
-        routes: Arc<RouteTable>,
-    ) -> (Arc<ServiceTable>, Arc<RouteTable>) {
-        self.balancer.adopt(&services);
-        if self.local_turns.len() < services.cursor_count {
-            self.local_turns.resize(services.cursor_count, 0);
-        }
-        self.timeouts = TimeoutTable::new(&services.timeouts);
-        for (port, view) in (0..).map(PortId).zip(&mut self.ports) {
-            view.mac = routes.interface(port).map_or(view.mac, |interface| interface.mac);
-        }
-        let old = (std::mem::replace(&mut self.services, services), std::mem::replace(&mut self.routes, routes));
-        self.clamps_mss = self.wants_mss_clamped();
-        self.begin_defence();
-        let now = &self.services;
-        self.has_exact_only = now.wide.is_empty() && now.marks.is_empty() && now.snat.is_empty() && !now.has_nat;
-        old
-    }
-
     /// Takes a burst of at most [`BURST_SIZE`] frames that came in by `port`, and gives the verdict on each.
     pub fn process<F: Frame>(
         &mut self,
