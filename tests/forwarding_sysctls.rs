@@ -108,7 +108,7 @@ fn a_connection_of_a_removed_real_server_is_reset_or_waits_for_its_end() {
 
 #[test]
 fn a_syn_for_a_session_with_a_drained_real_server_begins_anew_where_sessions_end_for_want_of_one() {
-    for (expire, reuse, moves) in [(false, 1, false), (true, 1, true), (true, 0, false)] {
+    for (expire, reuse, moves) in [(false, 1, false), (true, 1, true), (true, 0, true)] {
         let sysctls = Sysctls { expire_nodest_conn: expire, conn_reuse_mode: reuse, ..Sysctls::default() };
         let at = |weights| services(Protocol::Tcp, ForwardingMode::Fullnat, weights, sysctls);
         let mut gateway = Gateway::new(at(BOTH));

@@ -57,7 +57,11 @@ impl Model {
         self.departed_real_servers.entry(key).or_default().push(departed);
     }
 
+    /// What has gone by this address, to be there again with its sessions. Where those end for want of it, nothing.
     pub(super) fn take_departed(&mut self, key: &ServiceKey, address: SocketAddr) -> Option<DepartedRealServer> {
+        if self.sysctls.expire_nodest_conn {
+            return None;
+        }
         let list = self.departed_real_servers.get_mut(key)?;
         let index = list.iter().position(|departed| departed.address == address)?;
         let departed = list.swap_remove(index);
