@@ -153,6 +153,9 @@ fn any_segment_but_a_reset_opens_a_session_where_it_may() {
     assert_ne!(gateway.send(WAN, &from_port(1000).tcp("R", 1, 1)).0, Verdict::Transmit(LAN));
     assert_eq!(gateway.send(WAN, &from_port(1000).tcp("A", 1, 1)).0, Verdict::Transmit(LAN));
     assert_eq!(gateway.sessions()[0].state, "ESTABLISHED", "of a client alone");
+    let mut both = Gateway::new(services(Protocol::Tcp, ForwardingMode::Nat, BOTH, sloppy));
+    assert_eq!(both.send(WAN, &from_port(1000).tcp("A", 1, 1)).0, Verdict::Transmit(LAN));
+    assert_eq!(both.sessions()[0].state, "ESTABLISHED");
     let mut strict = Gateway::new(services(Protocol::Tcp, ForwardingMode::Dr, BOTH, expiring()));
     assert_eq!(strict.send(WAN, &from_port(1000).tcp("A", 1, 1)).0, Verdict::Transmit(WAN), "a reset");
     assert_eq!(strict.sessions().len(), 0);
