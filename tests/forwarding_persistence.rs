@@ -225,6 +225,46 @@ fn a_threshold_is_no_obstacle_for_who_has_a_template() {
 }
 
 #[test]
+fn a_real_server_takes_new_clients_again_although_old_ones_came_first() {
+    let mut setting = Setting::new(&[1]);
+    (setting.servers[0].upper_threshold, setting.servers[0].lower_threshold) = (3, 2);
+    let mut gateways = setting.workers(1);
+    (0..3).for_each(|connection| _ = open(&mut gateways[0], &client(1, 10_000 + connection)));
+    assert_ne!(gateways[0].send(WAN, &client(2, 10_000).tcp("S", 1, 0)).0, Verdict::Transmit(LAN), "it is full");
+    pass(&mut gateways, 61);
+    assert_eq!(gateways[0].sessions().len(), 0);
+    // Below the lower threshold it was for all that.
+    (3..5).for_each(|connection| _ = open(&mut gateways[0], &client(1, 10_000 + connection)));
+    open(&mut gateways[0], &client(2, 10_000));
+}
+
+#[test]
+fn a_session_that_persistence_has_placed_gives_way_to_no_syn() {
+    for (keeps, sessions) in [(true, 1), (false, 2)] {
+        let setting = Setting::new(&[1]).with(|setting| setting.persistence = setting.persistence.filter(|_| keeps));
+        let mut gateways = setting.workers(1);
+        open(&mut gateways[0], &client(1, 10_000));
+        gateways[0].send(WAN, &client(1, 10_000).tcp("R", 2, 0));
+        gateways[0].send(WAN, &client(1, 10_000).tcp("A", 2, 1));
+        gateways[0].send(WAN, &client(1, 10_000).tcp("R", 2, 0));
+        assert_eq!(gateways[0].sessions()[0].state, "CLOSE");
+        open(&mut gateways[0], &client(1, 10_000));
+        assert_eq!(gateways[0].sessions()[0].state, "SYN_RECV");
+        assert_eq!(gateways[0].counters[0].sessions_created.get(), sessions, "{keeps}");
+    }
+}
+
+#[test]
+fn a_template_is_assured_when_a_connection_of_its_is_established() {
+    let setting = Setting::new(&[1]);
+    let mut gateways = setting.workers(1);
+    open(&mut gateways[0], &client(1, 10_000));
+    assert!(!setting.views(&gateways[0])[0].is_assured);
+    gateways[0].send(WAN, &client(1, 10_000).tcp("A", 2, 1));
+    assert!(setting.views(&gateways[0])[0].is_assured);
+}
+
+#[test]
 fn a_real_server_that_is_removed_loses_its_clients_and_gets_them_back_unless_they_have_come() {
     let setting = Setting::new(&[1; 3]);
     let mut gateways = setting.workers(2);

@@ -108,7 +108,7 @@ fn a_connection_of_a_removed_real_server_is_reset_or_waits_for_its_end() {
 
 #[test]
 fn a_syn_for_a_session_with_a_drained_real_server_begins_anew_where_sessions_end_for_want_of_one() {
-    for (expire, reuse, moves) in [(false, 1, false), (true, 1, true), (true, 0, false)] {
+    for (expire, reuse, moves) in [(false, 1, false), (true, 1, true), (true, 0, true)] {
         let sysctls = Sysctls { expire_nodest_conn: expire, conn_reuse_mode: reuse, ..Sysctls::default() };
         let at = |weights| services(Protocol::Tcp, ForwardingMode::Fullnat, weights, sysctls);
         let mut gateway = Gateway::new(at(BOTH));
@@ -153,6 +153,9 @@ fn any_segment_but_a_reset_opens_a_session_where_it_may() {
     assert_ne!(gateway.send(WAN, &from_port(1000).tcp("R", 1, 1)).0, Verdict::Transmit(LAN));
     assert_eq!(gateway.send(WAN, &from_port(1000).tcp("A", 1, 1)).0, Verdict::Transmit(LAN));
     assert_eq!(gateway.sessions()[0].state, "ESTABLISHED", "of a client alone");
+    let mut both = Gateway::new(services(Protocol::Tcp, ForwardingMode::Nat, BOTH, sloppy));
+    assert_eq!(both.send(WAN, &from_port(1000).tcp("A", 1, 1)).0, Verdict::Transmit(LAN));
+    assert_eq!(both.sessions()[0].state, "ESTABLISHED");
     let mut strict = Gateway::new(services(Protocol::Tcp, ForwardingMode::Dr, BOTH, expiring()));
     assert_eq!(strict.send(WAN, &from_port(1000).tcp("A", 1, 1)).0, Verdict::Transmit(WAN), "a reset");
     assert_eq!(strict.sessions().len(), 0);

@@ -3,7 +3,7 @@
 //! A real server is held back from the session on that brings it to its upper threshold, until it has fewer than the
 //! lower one; three quarters of the upper one where that is 0 (net/netfilter/ipvs/ip_vs_conn.c, `ip_vs_bind_dest` and
 //! `ip_vs_unbind_dest`). The kernel looks at each end of a connection; here a worker looks when the real server is
-//! next considered, which comes to the same. What is written depends only on what is counted at the moment, so plain
+//! next considered, or gets a connection by persistence, which comes to the same. What is written depends only on what is counted at the moment, so plain
 //! stores of several workers do: the next look mends what a race has left.
 
 use std::sync::atomic::{AtomicU32, Ordering};

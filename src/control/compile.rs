@@ -163,7 +163,7 @@ mod tests {
     /// The port at which the real server 10.1.0.11:8080 of a service gets what a client asks of port 7001.
     fn port_of(vip: &str, mode: ForwardingMode, persistence: u32) -> u16 {
         let config = format!(
-            r#"{{ "vip": "{vip}", "protocol": "tcp", "scheduler": "rr", "mode": "{mode}", "persistence": {persistence},
+            r#"{{ "vip": "{vip}", "protocol": "tcp", "scheduler": "rr", "local_pool": "", "mode": "{mode}", "persistence": {persistence},
                  "real_server": [{{ "address": "10.1.0.11:8080", "weight": 1 }}] }}"#
         );
         let service: ServiceConfig = serde_json::from_str(&config).unwrap();

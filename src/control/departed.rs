@@ -57,9 +57,16 @@ impl Model {
         self.departed_real_servers.entry(key).or_default().push(departed);
     }
 
+    /// Where a real server that was removed and may still have sessions stands in its list, if an added one of its address is to have
+    /// them again: not where they end for want of it.
+    pub(super) fn departed_position(&self, key: &ServiceKey, address: SocketAddr) -> Option<usize> {
+        let list = self.departed_real_servers.get(key).filter(|_| !self.sysctls.expire_nodest_conn)?;
+        list.iter().position(|departed| departed.address == address)
+    }
+
     pub(super) fn take_departed(&mut self, key: &ServiceKey, address: SocketAddr) -> Option<DepartedRealServer> {
+        let index = self.departed_position(key, address)?;
         let list = self.departed_real_servers.get_mut(key)?;
-        let index = list.iter().position(|departed| departed.address == address)?;
         let departed = list.swap_remove(index);
         if list.is_empty() {
             self.departed_real_servers.remove(key);
@@ -131,7 +138,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::balance::Timeouts;
+    use crate::balance::{Sysctls, Timeouts};
     use crate::config::{BalanceConfig, BalanceScope};
     use crate::control::protocol::{ErrorKind, Request};
     use crate::telemetry::counters::{SlotLimits, WorkerCounters};
@@ -205,6 +212,29 @@ mod tests {
         let row = &model.service_rows(None).unwrap()[0];
         assert_eq!((row.traffic.connections, row.real_servers[2].traffic.connections), (3, 3));
         assert_eq!(row.real_servers[2].active_connections, 1);
+    }
+
+    #[test]
+    fn where_sessions_end_for_want_of_a_real_server_it_comes_back_without_them() {
+        let (model, counters) = model();
+        let mut model = model.with_sysctls(Sysctls { expire_nodest_conn: true, ..Sysctls::default() });
+        let slot = slot_of(&mut model, "10.1.0.11:80").unwrap();
+        let own = &counters.real_servers[slot.0 as usize];
+        own.connections.add(3);
+        own.active.add(1);
+        run(&mut model, real("real.del", "10.1.0.11:80"));
+        run(&mut model, real("real.add", "10.1.0.11:80"));
+        assert_ne!(slot_of(&mut model, "10.1.0.11:80"), Some(slot));
+        assert!(!model.compile(Timeouts::default()).is_present(slot));
+        let connections = |model: &Model| {
+            let row = &model.service_rows(None).unwrap()[0];
+            (row.traffic.connections, row.real_servers[1].traffic.connections)
+        };
+        assert_eq!(connections(&model), (3, 0));
+        own.active.subtract(1);
+        let generation = compile(&mut model);
+        assert_eq!(model.reclaim(generation).real_servers, 1, "when they have ended");
+        assert_eq!(connections(&model), (3, 0));
     }
 
     #[test]

@@ -345,8 +345,7 @@ impl Model {
         for change in changes {
             match change {
                 Change::RealAdd { key, real_server } => {
-                    let mut departed = self.departed_real_servers.get(key).into_iter().flatten();
-                    real_servers += usize::from(!departed.any(|old| old.address == real_server.address));
+                    real_servers += usize::from(self.departed_position(key, real_server.address).is_none());
                 }
                 Change::Snat(RuleChange::Add { rule, .. }) => {
                     real_servers += usize::from(!self.has_departed_snat(&rule.name))

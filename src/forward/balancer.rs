@@ -54,9 +54,10 @@ impl Balancer {
         counters.map(|own| own.active.get().wrapping_add(own.inactive.get())).fold(0, u64::wrapping_add)
     }
 
-    /// A real server has got a session: looks whether that has brought it to its upper threshold.
+    /// A real server gets a session without being considered, or has got one: looks whether its thresholds hold it back
+    /// before, or from then on.
     #[inline]
-    pub fn has_got_one(&self, table: &ServiceTable, server: &RealServer) {
+    pub fn look_at(&self, table: &ServiceTable, server: &RealServer) {
         if server.upper_threshold > 0 {
             View { overloads: &table.overloads, counters: &self.counters }.is_overloaded(server);
         }

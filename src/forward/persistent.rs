@@ -43,6 +43,8 @@ impl Balancer {
         let missed = match table.templates.find(&key, timeout, now) {
             Ok(found) => {
                 if let Some(chosen) = found.and_then(|template| usable(table, service, template)) {
+                    // It may have got below its lower threshold.
+                    self.look_at(table, &service.real_servers[chosen.server]);
                     return Some(chosen);
                 }
                 None

@@ -31,7 +31,9 @@ impl Forwarder {
                 || (state == State::FinWait && sysctls.reuses_fin_wait() && session.mode().is_one_way())
         };
         let is_drained = || sysctls.expire_nodest_conn && self.is_drained(session);
-        is_opening(flags) && sysctls.reuses() && (is_over() || is_drained())
+        // A client that stays with its real server goes on there with what it has (`is_new_conn_expected`).
+        let may_be_over = || sysctls.reuses() && session.template().is_none() && is_over();
+        is_opening(flags) && (is_drained() || may_be_over())
     }
 
     /// Whether a session's real server has weight 0.

@@ -129,7 +129,7 @@ impl Forwarder {
         }
         let server = server.clone();
         let found = self.start(session, [hash, outbound], now)?;
-        self.balancer.has_got_one(&self.services, &server);
+        self.balancer.look_at(&self.services, &server);
         Ok(found)
     }
 

@@ -201,7 +201,7 @@ const TRANSITIONS: [[[State; 11]; 4]; 3] = {
         [
             [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
             [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
-            [CL, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+            [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
             [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
         ],
         // Outbound:

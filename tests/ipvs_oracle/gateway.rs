@@ -29,7 +29,8 @@ const SECOND: u64 = 1_000_000_000;
 const BEGINNING: u64 = 1_000_000_000;
 
 pub struct Gateway {
-    model: Model,
+    /// None only while it is changed.
+    model: Option<Model>,
     sysctls: Sysctls,
     /// What was published last.
     services: Arc<ServiceTable>,
@@ -72,7 +73,7 @@ impl Gateway {
         };
         let forwarder = Forwarder::new(config, now).unwrap();
         let mut gateway = Self {
-            model,
+            model: Some(model),
             sysctls: Sysctls::default(),
             services: Arc::default(),
             forwarder,
@@ -86,10 +87,11 @@ impl Gateway {
 
     /// As the control thread does after a change.
     fn publish(&mut self) {
-        let table = self.model.compile(self.timeouts);
-        self.services = Arc::new(ServiceTable { sysctls: self.sysctls, ..table });
+        let timeouts = self.timeouts;
+        self.services = Arc::new(self.model().compile(timeouts));
         self.forwarder.adopt(self.services.clone(), Arc::new(RouteTable::new(&routes(), None)));
-        self.model.reclaim(self.services.generation);
+        let generation = self.services.generation;
+        self.model().reclaim(generation);
     }
 
     /// One frame, as a worker does it: what is cut, or had to wait, goes round again.
@@ -128,8 +130,8 @@ impl Gateway {
             return self.set_sysctl(name, value);
         }
         let request: Request = serde_json::from_value(request(rule)).unwrap_or_else(|error| panic!("{rule}: {error}"));
-        let changes = self.model.plan(&request).unwrap().unwrap_or_else(|refusal| panic!("{rule}: {refusal}"));
-        self.model.commit(changes);
+        let changes = self.model().plan(&request).unwrap().unwrap_or_else(|refusal| panic!("{rule}: {refusal}"));
+        self.model().commit(changes);
         self.publish();
     }
 }
@@ -177,7 +179,7 @@ fn request(rule: &Rule) -> Value {
             json!({
                 "command": "mark.add",
                 "rule": {
-                    "name": format!("{mark}-{destination}-{protocol}-{first}"), "fwmark": mark,
+                    "name": format!("{mark}-{first}-{protocol}-{destination}").replace(['.', ':'], "_"), "fwmark": mark,
                     "destination": format!("{destination}/{whole}"), "protocol": protocol_name(protocol),
                     "destination_port": format!("{first}-{last}"),
                 },
@@ -373,16 +375,22 @@ impl Gateway {
     /// As a gateway has it that was started with it.
     fn set_sysctl(&mut self, name: &str, value: u8) {
         self.sysctls = with_sysctl(self.sysctls, name, value);
+        let model = self.model.take().unwrap();
+        self.model = Some(model.with_sysctls(self.sysctls));
         self.publish();
     }
 
+    fn model(&mut self) -> &mut Model {
+        self.model.as_mut().unwrap()
+    }
+
     fn counts(
-        &self,
+        &mut self,
         of_service: impl Fn(&ServiceRow) -> Vec<u64>,
         of_server: impl Fn(&RealServerRow) -> Vec<u64>,
     ) -> Vec<Counts> {
         let mut counts = Vec::new();
-        for row in self.model.service_rows(None).unwrap() {
+        for row in self.model().service_rows(None).unwrap() {
             let family = if row.vip.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
             let marked = row.vip.mark.map(|mark| Service::of_mark(mark.number() as u16, family).address);
             let service = (row.protocol, marked.unwrap_or(SocketAddr::new(row.vip.address, row.vip.default_port())));

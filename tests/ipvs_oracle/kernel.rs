@@ -126,6 +126,23 @@ fn network_of(side: Side) -> Vec<String> {
     lines
 }
 
+/// What reads commands of a rule's kind, one a line.
+fn program(rule: &Rule) -> &'static str {
+    match rule {
+        Rule::Sysctl(..) => "bash",
+        Rule::Mark(..) => "tc -batch -",
+        _ => "ipvsadm -R",
+    }
+}
+
+fn line(rule: &Rule) -> String {
+    match *rule {
+        Rule::Sysctl(name, value) => sysctl(name, value),
+        Rule::Mark(mark, marked) => filter(mark, marked),
+        _ => rule.to_string(),
+    }
+}
+
 fn sysctl(name: &str, value: u8) -> String {
     format!("echo {value} >/proc/sys/net/ipv4/vs/{name}")
 }
@@ -135,9 +152,10 @@ fn filter(mark: u32, marked: Marked) -> String {
     let Marked { protocol, destination, ports: (first, last) } = marked;
     let (ethertype, protocol) =
         (if destination.is_ipv4() { "ip" } else { "ipv6" }, protocol.to_string().to_ascii_lowercase());
+    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
     format!(
-        "tc filter add dev eth0 ingress protocol {ethertype} flower ip_proto {protocol} dst_ip {destination} \
-         dst_port {first}-{last} action skbedit mark {mark}"
+        "filter add dev eth0 ingress protocol {ethertype} flower ip_proto {protocol} dst_ip {destination} \
+         dst_port {ports} action skbedit mark {mark}"
     )
 }
 
@@ -201,12 +219,12 @@ fn who_has(side: Side) -> Vec<u8> {
 
 impl Director for Kernel {
     fn configure(&mut self, rules: &[Rule]) {
-        let is_of_ipvsadm = |rule: &Rule| !matches!(rule, Rule::Sysctl(..) | Rule::Mark(..));
-        for rules in rules.chunk_by(|one, other| is_of_ipvsadm(one) && is_of_ipvsadm(other)) {
-            match rules[0] {
-                Rule::Sysctl(name, value) => drop(self.machine.ok(&sysctl(name, value))),
-                Rule::Mark(mark, marked) => drop(self.machine.ok(&filter(mark, marked))),
-                _ => self.run_ipvsadm(rules),
+        // As many as may be at once: a process takes the machine a tenth of a second.
+        for rules in rules.chunk_by(|one, other| program(one) == program(other)) {
+            let (program, lines) = (program(&rules[0]), rules.iter().map(line).collect::<Vec<_>>());
+            for lines in lines.chunks(60) {
+                let said = self.machine.ok(&format!("{program} <<<$'{}'", lines.join("\\n")));
+                assert_eq!(said.trim(), "", "{lines:#?}");
             }
         }
     }
@@ -267,15 +285,6 @@ impl Director for Kernel {
 }
 
 impl Kernel {
-    fn run_ipvsadm(&mut self, rules: &[Rule]) {
-        // A process takes the machine a tenth of a second.
-        let lines: Vec<_> = rules.iter().map(ToString::to_string).collect();
-        for lines in lines.chunks(60) {
-            let said = self.machine.ok(&format!("ipvsadm -R <<<$'{}'", lines.join("\\n")));
-            assert_eq!(said.trim(), "", "{lines:#?}");
-        }
-    }
-
     fn listed(&mut self) -> Vec<Connection> {
         let text = self.machine.ok("ipvsadm -Lnc");
         let mut connections: Vec<_> = text.lines().filter_map(connection).collect();
@@ -312,7 +321,8 @@ fn rows(text: &str, wanted: impl Fn(bool, &[u64]) -> Vec<u64>) -> Vec<Counts> {
             }
             _ => return None,
         };
-        let numbers: Vec<_> = words[2..].iter().map(|word| word.parse().unwrap_or(0)).collect();
+        let numbers = words[2..].iter().filter(|word| **word != "IPv6").map(|word| word.parse().unwrap_or(0));
+        let numbers: Vec<_> = numbers.collect();
         Some(Counts { service: service?, server, counts: wanted(server.is_some(), &numbers) })
     };
     text.lines().filter_map(row).collect()

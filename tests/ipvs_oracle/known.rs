@@ -10,12 +10,22 @@ pub const KNOWN: &[Known] = &[
     Known { subject: "tun", shows: is_relayed_only_by_fullgate, heading: "Errors from inside tunnels" },
     Known { subject: "tun", shows: differs_in_learnt_mtu, heading: "Path MTU of tunnels" },
     Known { subject: "", shows: is_put_together, heading: "Fragments" },
+    Known { subject: "nat", shows: is_mended, heading: "Damaged SCTP packets" },
     Known { subject: "nobody's", shows: is_answered_syn, heading: "What opens a connection" },
     Known { subject: "counts of what is answered", shows: both_count, heading: "What is counted" },
     Known { subject: "", shows: counts_answers_of_the_removed, heading: "What is counted" },
     Known { subject: "", shows: counts_from_zero, heading: "Counters of what comes back" },
     Known { subject: "templates: ", shows: is_not_listed, heading: "Templates without their real server" },
     Known { subject: "templates: ", shows: counts_templates_in_use, heading: "Templates without their real server" },
+    Known {
+        subject: "expire_nodest_conn 1",
+        shows: lists_those_to_end,
+        heading: "Connections of a removed real server",
+    },
+    Known { subject: "expire_nodest_conn 1", shows: counts_lower, heading: "Counters of what comes back" },
+    Known { subject: "expire_nodest_conn 1", shows: is_answered_unreachable, heading: "SCTP without an association" },
+    Known { subject: "sloppy", shows: is_answered_unreachable, heading: "SCTP without an association" },
+    Known { subject: "mark", shows: is_assured_by_udp, heading: "Templates of UDP" },
     Known { subject: "ages of templates", shows: comes_again, heading: "Templates that connections have kept" },
     Known { subject: "mh in two orders", shows: |_, _| true, heading: "Maglev tables" },
 ];
@@ -50,7 +60,13 @@ fn differs_in_outer_dont_fragment(kernel: &str, fullgate: &str) -> bool {
 /// Whether the kernel answers by the path MTU that it has learnt for a real server, or has not yet learnt when it relays the
 /// first error about it.
 fn differs_in_learnt_mtu(kernel: &str, _fullgate: &str) -> bool {
-    let learns = ["too big on the way to it", "udp too large", "udp nearly too large"];
+    let learns = [
+        "too big on the way to it",
+        "udp too large",
+        "udp nearly too large",
+        "sctp too large",
+        "sctp nearly too large",
+    ];
     learns.iter().any(|what| kernel.contains(what)) && kernel.contains("0304000000000")
 }
 
@@ -108,9 +124,15 @@ fn counts_answers_of_the_removed(kernel: &str, fullgate: &str) -> bool {
 
 /// Whether the counters of a real server that was away are lower at fullgate.
 fn counts_from_zero(kernel: &str, fullgate: &str) -> bool {
-    let comes_back = ["10.1.0.11: ", "10.1.0.13: ", "in all, 10.1.0.1"].iter().any(|whose| kernel.starts_with(whose));
+    let comes_back = ["10.1.0.11: ", "10.1.0.13: ", "2001:db8:1::b: ", "2001:db8:1::d: ", "in all, 10.1.0.1"]
+        .iter()
+        .any(|whose| kernel.starts_with(whose));
+    comes_back && counts_lower(kernel, fullgate)
+}
+
+fn counts_lower(kernel: &str, fullgate: &str) -> bool {
     let lower = |[kernel, fullgate]: [Vec<u64>; 2]| kernel.iter().zip(&fullgate).all(|(one, other)| one >= other);
-    comes_back && counters(kernel, fullgate).is_some_and(lower)
+    counters(kernel, fullgate).is_some_and(lower)
 }
 
 /// Whether the kernel lists a template that fullgate does not.
@@ -132,4 +154,30 @@ fn counts_templates_in_use(kernel: &str, fullgate: &str) -> bool {
 /// Whether it is the template of a client that came again after a connection had kept it.
 fn comes_again(kernel: &str, _fullgate: &str) -> bool {
     kernel.contains("and another one")
+}
+
+/// Whether fullgate lists connections that the kernel does not.
+fn lists_those_to_end(kernel: &str, fullgate: &str) -> bool {
+    let split = |text: &str| {
+        let list = text.strip_prefix("connections: ")?;
+        Some(list.split(", ").filter(|one| !one.is_empty()).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let (Some(kernel), Some(fullgate)) = (split(kernel), split(fullgate)) else { return false };
+    kernel.len() < fullgate.len() && kernel.iter().all(|one| fullgate.contains(one))
+}
+
+/// Whether the kernel answers a packet that belongs to nothing with an ICMP error, and fullgate is silent.
+fn is_answered_unreachable(kernel: &str, fullgate: &str) -> bool {
+    kernel.ends_with("client gets protocol 1") && fullgate.ends_with(": nothing")
+}
+
+/// Whether it is a template that only the kernel calls assured.
+fn is_assured_by_udp(kernel: &str, fullgate: &str) -> bool {
+    kernel.starts_with("template ") && kernel.replace("ASSURED", "NONE") == fullgate
+}
+
+/// Whether it is a packet of SCTP with a wrong checksum, and all else is the same.
+fn is_mended(kernel: &str, fullgate: &str) -> bool {
+    let is_it = kernel.starts_with("sctp damaged") && kernel.len() == fullgate.len();
+    is_it && kernel.bytes().zip(fullgate.bytes()).filter(|(one, other)| one != other).count() <= 8
 }

@@ -16,20 +16,27 @@
 )]
 
 mod changes;
+mod dialogue;
 mod director;
 mod gateway;
 mod hashing;
 mod kernel;
 mod known;
+mod marks;
 mod network;
+mod one_packet;
 mod persistence;
 mod rewriting;
 mod scheduling;
+mod sctp;
 mod states;
+mod sysctls;
 mod transcript;
 #[path = "../vm/machine.rs"]
 #[allow(dead_code, reason = "the appliance's test uses the rest")]
 mod vm;
+
+use std::time::Instant;
 
 use gateway::Gateway;
 use kernel::Kernel;
@@ -42,6 +49,11 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "ages", play: states::play_ages },
     Scenario { name: "ages of templates", play: persistence::play_ages },
     Scenario { name: "persistence", play: persistence::play },
+    Scenario { name: "ages of SCTP", play: sctp::play_ages },
+    Scenario { name: "SCTP", play: sctp::play },
+    Scenario { name: "sysctls", play: sysctls::play },
+    Scenario { name: "marks", play: marks::play },
+    Scenario { name: "packets on their own", play: one_packet::play },
     Scenario { name: "rewriting", play: rewriting::play },
     Scenario { name: "states", play: states::play },
     Scenario { name: "hashing", play: hashing::play },
@@ -57,7 +69,9 @@ fn fullgate_does_what_ipvs_does() {
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)) {
         let [mut theirs, mut ours] = [(); 2].map(|()| Transcript::default());
         kernel.begin();
+        let began = Instant::now();
         (scenario.play)(&mut kernel, &mut theirs);
+        println!("{}: {:.1} s", scenario.name, began.elapsed().as_secs_f32());
         (scenario.play)(&mut Gateway::new(), &mut ours);
         report.add(scenario.name, [&theirs, &ours], KNOWN);
     }

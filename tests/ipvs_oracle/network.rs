@@ -285,6 +285,7 @@ fn chunk(name: Flags) -> u8 {
         "INIT" | "S" => 1,
         "INIT ACK" | "SA" => 2,
         "SACK" => 3,
+        "HEARTBEAT" => 4,
         "ABORT" | "R" | "RA" => 6,
         "SHUTDOWN" | "FA" => 7,
         "SHUTDOWN ACK" => 8,

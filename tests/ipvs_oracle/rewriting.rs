@@ -62,7 +62,7 @@ struct Stage<'d> {
 
 pub fn play(director: &mut dyn Director, transcript: &mut Transcript) {
     let services = || {
-        let of = |way: &'static Way| [Protocol::Tcp, Protocol::Udp].map(|protocol| (way, protocol));
+        let of = |way: &'static Way| [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| (way, protocol));
         WAYS.iter().flat_map(of).zip(FIRST_PORT..)
     };
     let service_of =
@@ -99,6 +99,8 @@ pub fn play(director: &mut dyn Director, transcript: &mut Transcript) {
         stage.errors();
     }
     count(director, transcript, |_| "counts of what is answered");
+    // So many ICMP errors come of the director in a second, and no more.
+    director.at(30);
     belongs_to_nobody(director, transcript);
 }
 
@@ -162,6 +164,9 @@ impl Stage<'_> {
             }
             self.client_sends(&format!("again, {what}"), &again.bytes());
         }
+        let mut damaged = plain.with_flags("PA").bytes();
+        *damaged.last_mut().unwrap() ^= 1;
+        self.client_sends("damaged", &damaged);
     }
 
     fn too_large_or_too_old(&mut self) {
@@ -253,7 +258,7 @@ impl Errors {
 fn belongs_to_nobody(director: &mut dyn Director, transcript: &mut Transcript) {
     for family in [Family::Ipv4, Family::Ipv6] {
         let subject = if family == Family::Ipv4 { "nobody's, IPv4" } else { "nobody's, IPv6" };
-        let services = [(Protocol::Tcp, 2100), (Protocol::Udp, 2101)]
+        let services = [(Protocol::Tcp, 2100), (Protocol::Udp, 2101), (Protocol::Sctp, 2102)]
             .map(|(protocol, port)| Service { protocol, address: SocketAddr::new(family.vip(), port) });
         director.configure(&services.map(|service| Rule::AddService(service, "rr", "")));
         for service in services {
@@ -345,8 +350,12 @@ fn mask_error(packet: &mut [u8], header: usize) {
     if inner < 40 {
         quote[10..12].fill(0);
     }
-    let checksum_at = inner + if next == 6 { 16 } else { 6 };
-    if let Some(checksum) = quote.get_mut(checksum_at..checksum_at + 2) {
+    let checksum = match next {
+        6 => inner + 16..inner + 18,
+        132 => inner + 8..inner + 12,
+        _ => inner + 6..inner + 8,
+    };
+    if let Some(checksum) = quote.get_mut(checksum) {
         checksum.fill(0);
     }
 }

@@ -30,7 +30,7 @@ const fn udp(name: &'static str, scheduler: &'static str) -> Subject {
     Subject { name, scheduler, protocol: Protocol::Udp, limits: (0, 0) }
 }
 
-const SUBJECTS: [Subject; 19] = [
+const SUBJECTS: [Subject; 20] = [
     tcp("rr", "rr"),
     tcp("wrr", "wrr"),
     tcp("lc", "lc"),
@@ -50,6 +50,7 @@ const SUBJECTS: [Subject; 19] = [
     udp("wlc over UDP", "wlc"),
     udp("sed over UDP", "sed"),
     udp("lc over UDP", "lc"),
+    Subject { name: "wlc over SCTP", scheduler: "wlc", protocol: Protocol::Sctp, limits: (0, 0) },
 ];
 
 const FIRST_PORT: u16 = 1000;
@@ -213,9 +214,20 @@ impl<'s> Story<'s> {
         };
         transcript.note(self.subject.name, format!("real server {}", first.to_mac()));
         let flow = Flow { client, out: first, is_established: establishes };
-        if self.subject.protocol == Protocol::Tcp && flow.is_established {
-            self.reply(director, &flow, "SA");
-            self.say(director, &packet.with_flags("A"));
+        match self.subject.protocol {
+            Protocol::Tcp if flow.is_established => {
+                self.reply(director, &flow, "SA");
+                self.say(director, &packet.with_flags("A"));
+            }
+            // What is not answered soon ends soon.
+            Protocol::Sctp => {
+                self.reply(director, &flow, "INIT ACK");
+                if flow.is_established {
+                    self.say(director, &packet.with_flags("COOKIE ECHO"));
+                    self.reply(director, &flow, "COOKIE ACK");
+                }
+            }
+            _ => {}
         }
         self.flows.push(flow);
     }
