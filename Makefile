@@ -24,7 +24,7 @@ DESTDIR ?=
 
 SCRIPTS := .ci/run hugepage-setup/fullgate-hugepages $(wildcard tests/*.sh tests/lab/*.sh) tests/fuzz/run tests/vm/image tests/vm/init
 
-.PHONY: help build demo demo-end test test-unit test-pure test-root instructions fuzz bench lint fmt perf install uninstall packages
+.PHONY: help build demo demo-end test test-unit test-pure test-root interleave instructions fuzz bench lint fmt perf install uninstall packages
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,7 +41,7 @@ demo: ## show a gateway at work in network namespaces (root; KEEP=1 leaves it up
 demo-end: ## end the lab that KEEP=1 left up (root)
 	@tests/lab/demo.sh end
 
-test: packages lint test-pure instructions test-root ## everything that CI runs (root)
+test: packages lint test-pure interleave instructions test-root ## everything that CI runs (root)
 
 test-unit: packages ## unit tests and checks that need no root
 	$(CARGO) test $(LOCKED) --lib --bins
@@ -49,7 +49,11 @@ test-unit: packages ## unit tests and checks that need no root
 test-pure:
 	$(CARGO) test $(LOCKED) --no-default-features
 	$(CARGO) test $(LOCKED) --package pages --features map
-	$(CARGO) test $(LOCKED) --package ipvs-preload
+	$(CARGO) test $(LOCKED) --package ipvs-preload --package peer-credentials
+
+# In a folder of its own: the flag is for every crate.
+interleave: packages ## run what threads share in every order that the memory model allows
+	RUSTFLAGS="--cfg interleave" $(CARGO) test $(LOCKED) --profile fuzz --target-dir target/interleave --no-default-features --lib interleaved
 
 # FULLGATE_SOAK_MINUTES=10 has the test of keepalived with a gateway that is killed every 20 s go on for so long.
 test-root:

@@ -11,23 +11,20 @@
 //! An entry with sessions is never given away: it is found no more once its real server cannot be used (*retired*),
 //! and is free when they have ended.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+mod memory;
 
-use pages::{Pages, Region, bytes_for};
+use std::sync::atomic::Ordering;
 
+use pages::Region;
+
+use self::memory::{AtomicU16, AtomicU32, AtomicU64, Buckets, COPIES, PATIENCE, PLACES, bytes_for, fence, spin_loop};
 use super::persistence::TemplateKey;
 use super::service::RealServerSlot;
 use crate::flow::{Address, FlowHash, HashSeed};
 use crate::session::Tick;
 
-/// Entries of a bucket: their tags fill a line, with what belongs to the bucket.
-const PLACES: usize = 28;
 /// Entries of a bucket on the average when the table holds what it was made for: one in 4,000 clients finds its bucket full then.
 const LOAD: u32 = 14;
-/// Looks at a bucket that another worker has claimed, a few nanoseconds each.
-const PATIENCE: usize = 128;
-/// Copies of a bucket that a listing tries to make.
-const COPIES: usize = 1000;
 /// A template whose time is over while it has sessions gets so many seconds more (`ip_vs_conn_expire`).
 const EXTENSION_SECONDS: u32 = 60;
 
@@ -35,7 +32,9 @@ const EXTENSION_SECONDS: u32 = 60;
 const FREE: u16 = 0;
 const RETIRED: u16 = 1;
 
-#[derive(Debug, bytemuck::Zeroable)]
+#[derive(Debug)]
+#[cfg_attr(not(all(test, interleave)), derive(bytemuck::Zeroable))]
+#[cfg_attr(all(test, interleave), derive(Default))]
 #[repr(C, align(64))]
 struct Bucket {
     /// Odd: claimed. Grows by two with each claim.
@@ -48,7 +47,9 @@ struct Bucket {
 
 /// A template. Changed by who has claimed its bucket; but for `connections`, which anybody takes from, `position`, a
 /// hint, and `assured`, which is for listings.
-#[derive(Debug, bytemuck::Zeroable)]
+#[derive(Debug)]
+#[cfg_attr(not(all(test, interleave)), derive(bytemuck::Zeroable))]
+#[cfg_attr(all(test, interleave), derive(Default))]
 #[repr(C, align(64))]
 struct Entry {
     key: [AtomicU64; 5],
@@ -108,7 +109,7 @@ pub struct TemplateView {
 /// The templates of a gateway.
 #[derive(Debug)]
 pub struct Templates {
-    buckets: Pages<Bucket>,
+    buckets: Buckets<Bucket>,
     /// By real-server slot: templates that name it (IPVS's PersistConn).
     persistent: Box<[AtomicU32]>,
     used: AtomicU32,
@@ -141,8 +142,8 @@ impl Templates {
 
     /// The same with memory of a region; none if that has not [`Self::memory_bytes`] left.
     pub fn cut(region: &mut Region, capacity: u32, slots: usize, seed: HashSeed) -> Option<Self> {
-        let buckets = region.cut(bucket_count(capacity))?;
-        let persistent = bytemuck::zeroed_slice_box(slots);
+        let buckets = memory::cut(region, bucket_count(capacity))?;
+        let persistent = memory::words(slots);
         Some(Self { buckets, persistent, used: AtomicU32::new(0), now: AtomicU32::new(0), capacity, seed })
     }
 
@@ -311,7 +312,7 @@ impl Templates {
                 }
                 into.truncate(before);
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         let is_shown = |view: &TemplateView| view.expires > now || view.connections > 0;
         let mut at = before;
@@ -372,7 +373,7 @@ impl Bucket {
                 fence(Ordering::Release);
                 return Some(Claim(self));
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         None
     }
@@ -452,5 +453,7 @@ fn bucket_count(capacity: u32) -> usize {
     capacity.div_ceil(LOAD) as usize
 }
 
-#[cfg(test)]
+#[cfg(all(test, interleave))]
+mod interleaved;
+#[cfg(all(test, not(interleave)))]
 mod tests;
