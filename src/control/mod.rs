@@ -46,6 +46,7 @@ pub mod server;
 pub mod sessions;
 pub mod settings;
 mod slots;
+mod slow_start;
 mod snat;
 #[cfg(feature = "dpdk")]
 pub mod socket;

@@ -158,6 +158,7 @@ impl<F, E> Director<F, E> {
             persistence_prefix,
             one_packet: entries::one_packet(flags),
             max_connections: 0,
+            slow_start: 0,
             local_pool: String::new(),
             real_servers: Vec::new(),
         };
@@ -187,6 +188,7 @@ impl<F, E> Director<F, E> {
             persistence_prefix,
             one_packet: Some(entries::one_packet(after)),
             max_connections: None,
+            slow_start: None,
         };
         self.change(edit, Errno::NoService).await?;
         let Some(mode) = mode else { return Ok(Answer::Done) };

@@ -145,6 +145,7 @@ mod tests {
             persistence_prefix: None,
             one_packet: false,
             max_connections: 0,
+            slow_start: 0,
             local_pool: String::new(),
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },
             real_servers: Vec::new(),
