@@ -389,10 +389,13 @@ fn changes_are_requests() {
             "-o",
             "--max-connections",
             "7",
+            "--slow-start",
+            "60",
         ],
         json!({ "version": 1, "command": "service.add", "service": {
             "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "wlc", "mode": "dr", "local_pool": "",
-            "persistence": 300, "persistence_prefix": 24, "one_packet": true, "max_connections": 7, "real_server": [],
+            "persistence": 300, "persistence_prefix": 24, "one_packet": true, "max_connections": 7,
+            "slow_start": 60, "real_server": [],
         }}),
     );
     assert_request(
@@ -400,7 +403,7 @@ fn changes_are_requests() {
         json!({ "version": 1, "command": "service.edit",
                 "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
                 "local_pool": null, "mss_clamp": null, "scheduler": null, "scheduler_flags": null, "mode": null,
-                "persistence": 0, "persistence_prefix": null, "one_packet": false, "max_connections": null }),
+                "persistence": 0, "persistence_prefix": null, "one_packet": false, "max_connections": null, "slow_start": null }),
     );
     assert_request(
         &["service", "add", "-t", "10.0.0.100:8000-8099", "--mss-clamp", "mtu"],
@@ -413,7 +416,7 @@ fn changes_are_requests() {
         &["service", "edit", "-t", "10.0.0.100:0", "--mss-clamp", "1300"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:0", "protocol": "tcp" },
                 "local_pool": null, "mss_clamp": 1300, "scheduler": null, "scheduler_flags": null, "mode": null,
-                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null }),
+                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null, "slow_start": null }),
     );
     assert_request(
         &["real", "del", "-t", "10.0.0.100:0", "-r", "10.1.0.11"],
@@ -424,7 +427,7 @@ fn changes_are_requests() {
         &["service", "edit", "--udp", "10.0.0.100:53", "--scheduler", "lc"],
         json!({ "version": 1, "command": "service.edit", "service": { "vip": "10.0.0.100:53", "protocol": "udp" },
                 "scheduler": "lc", "scheduler_flags": null, "mode": null, "local_pool": null, "mss_clamp": null,
-                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null }),
+                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null, "slow_start": null }),
     );
     assert_request(
         &["service", "add", "-t", "10.0.0.100:80", "-s", "mh", "-b", "mh-port,mh-fallback"],
@@ -438,7 +441,7 @@ fn changes_are_requests() {
             &[&["service", "edit", "-t", "10.0.0.100:80"], given].concat(),
             json!({ "version": 1, "command": "service.edit", "service": service, "scheduler": null,
                     "scheduler_flags": flags, "mode": null, "local_pool": null, "mss_clamp": null,
-                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null }),
+                "persistence": null, "persistence_prefix": null, "one_packet": null, "max_connections": null, "slow_start": null }),
         );
     }
     assert_request(
@@ -601,6 +604,19 @@ fn services() -> Value {
         { "vip": "10.0.0.100:53", "protocol": "udp", "scheduler": "sh", "scheduler_flags": ["sh-fallback", "sh-port"],
           "mode": "fullnat", "local_pool": "lan", "traffic": traffic(0, 0, 0), "real_servers": [] },
     ])
+}
+
+#[test]
+fn a_weight_that_rises_is_shown_beside_what_it_rises_to() {
+    let mut services = services();
+    services[0]["slow_start"] = json!(60);
+    services[0]["real_servers"][0]["weight"] = json!(100);
+    services[0]["real_servers"][0]["effective_weight"] = json!(25);
+    let (_, out, _, _) = FakeDaemon::ok(json!({ "services": services })).run(&["service", "list"]);
+    assert!(out.contains("TCP  10.0.0.100:80 wrr lan slow-start 60\n"), "{out}");
+    assert!(out.contains("  -> 10.1.0.11:80        fullnat  25 of 100           3      12345\n"), "{out}");
+    let (_, out, _, _) = FakeDaemon::ok(json!({ "services": services })).run(&["real", "list"]);
+    assert!(out.contains("25 of 100"), "{out}");
 }
 
 #[test]

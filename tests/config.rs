@@ -1538,11 +1538,23 @@ fn persistence_limits_and_packets_on_their_own() {
         (all.persistence, all.persistence_prefix, all.one_packet, all.max_connections),
         (300, Some(24), true, 9)
     );
+    assert_eq!((plain.slow_start, service("slow_start = 30").slow_start), (0, 30));
     assert_eq!(service("persistence = 1\npersistence_prefix = 0").persistence_prefix, Some(0));
     let whole = service("persistence = 1\npersistence_prefix = 32");
     assert_eq!(whole.persistence_prefix, None, "all bits are no prefix");
     let json = serde_json::to_value(&all).unwrap();
     assert_eq!(serde_json::from_value::<fullgate::config::ServiceConfig>(json).unwrap(), all);
+}
+
+#[test]
+fn a_slow_start_goes_with_schedulers_whose_weights_are_shares() {
+    let error = |keys: &str| errors(&with_service_keys("tcp", "nat", keys)).join("\n");
+    assert_eq!(
+        error("slow_start = 30\nscheduler = \"mh\""),
+        "f.toml:23: service[0].slow_start: scheduler mh gives no shares that could rise with a weight; allowed: 0, or \
+         scheduler wrr, wlc, sed, nq, lblc, lblcr, twos"
+    );
+    assert!(error("slow_start = 90000").contains("allowed: an integer from 0 to 86400 seconds (a day)"));
 }
 
 #[test]

@@ -852,6 +852,25 @@ fn timeouts_that_were_set_survive_a_restart() {
 }
 
 #[test]
+fn slow_start_is_told_listed_and_published() {
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(directory.path());
+    let mut client = gateway.client();
+    let lines = client.changed(json!({"command": "service.edit", "service": service(), "slow_start": 2}));
+    assert_eq!(lines, ["service tcp 10.0.0.100:80: slow start none -> 2 seconds"]);
+    let new = json!({"address": "10.1.0.13:80", "weight": 1000});
+    client.changed(json!({"command": "real.add", "service": service(), "real_server": new}));
+    let newest = |snapshot: &Snapshot| snapshot.services.services[0].real_servers[0].weight.0;
+    let row = client.services()[0].real_servers[2].clone();
+    assert_eq!((row.weight.0, row.effective_weight.is_some()), (1000, true));
+    gateway.wait_for_tables("a weight on its way", |snapshot| (2..1000).contains(&newest(snapshot)));
+    gateway.wait_for_tables("the whole weight", |snapshot| newest(snapshot) == 1000);
+    assert_eq!(client.services()[0].real_servers[2].effective_weight, None);
+    let edit = json!({"command": "service.edit", "service": service(), "scheduler": "rr"});
+    assert!(client.refusal(edit).message.contains("slow_start: scheduler rr gives no shares"));
+}
+
+#[test]
 fn sysctls_are_set_published_and_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let shown = |gateway: &Gateway| match gateway.client().ask(json!({"command": "sysctl.list"})) {

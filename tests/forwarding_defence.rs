@@ -5,6 +5,10 @@
 #[path = "forwarding/lab.rs"]
 mod lab;
 
+#[allow(dead_code, reason = "these tests need a part of it")]
+#[path = "forwarding/dual.rs"]
+mod dual;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use fullgate::balance::{ForwardingMode, Protocol, RealServer, Service, ServiceTable, Strategy, Sysctls};
@@ -106,6 +110,31 @@ fn got_in(sysctls: Sysctls, clients: u16) -> usize {
 fn clients_get_in_during_a_flood_that_fills_the_table_only_with_drop_entry() {
     assert_eq!(got_in(Sysctls::default(), 20), 0);
     assert_eq!(got_in(automatic(), 20), 20);
+}
+
+/// Of IPv6, and between the families, in the table of IPv6.
+#[test]
+fn a_flood_of_any_family_leaves_room() {
+    use dual::{Dual, Family::Ipv4, Family::Ipv6, Packet};
+    for (client, real) in [(Ipv4, Ipv4), (Ipv6, Ipv6), (Ipv4, Ipv6), (Ipv6, Ipv4)] {
+        for defended in [false, true] {
+            let sysctls = if defended { automatic() } else { Sysctls::default() };
+            let mut gateway = Dual::new(client, real, ForwardingMode::Fullnat, Protocol::Tcp).set(sysctls);
+            let mut refused = 0;
+            for port in 0..3000_u16 {
+                let question = gateway.question(b"");
+                let syn = Packet { source: (question.source.0, 1024 + port), ..question };
+                let (verdict, _) = gateway.send(WAN, &syn.frame((lab::CLIENT_MAC, lab::WAN_MAC), 64));
+                refused += u32::from(verdict == Verdict::Drop(DropReason::SessionTableFull));
+                gateway.defend(1);
+            }
+            assert_eq!(refused, if defended { 0 } else { 2000 }, "{client:?} {real:?}");
+            let counters = gateway.counters();
+            let sessions = counters.sessions.get() + counters.ipv6_sessions.get();
+            assert_eq!(sessions, counters.sessions_created.get() - counters.sessions_expired.get());
+            assert!(if defended { sessions <= 901 } else { sessions == 1000 }, "{sessions}");
+        }
+    }
 }
 
 #[test]

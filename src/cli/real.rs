@@ -6,7 +6,7 @@ use super::CliError;
 use super::arguments::{AddressAndPort, Connection, ServiceArgument, ServiceChoice};
 use super::forwarding::Forwarding;
 use super::output::{print, print_json};
-use super::service::fetch;
+use super::service::{self, fetch};
 use super::table::Align::{Left, Right};
 use super::table::Table;
 use crate::balance::{ServiceKey, Weight};
@@ -230,7 +230,7 @@ fn table(services: &[ServiceRow]) -> Table {
                 ServiceKey::new(service.protocol, service.vip).to_string(),
                 real.address.to_string(),
                 forward(real),
-                real.weight.0.to_string(),
+                service::weight(real),
                 real.upper_threshold.to_string(),
                 real.lower_threshold.to_string(),
                 real.active_connections.to_string(),

@@ -11,7 +11,7 @@ use super::table::Align::{Left, Right};
 use super::table::Table;
 use crate::balance::{ClientPrefix, ForwardingMode, MssClamp, SchedulerFlag, SchedulerKind};
 use crate::config::ServiceConfig;
-use crate::control::protocol::{Reply, Request, ServiceName, ServiceRow};
+use crate::control::protocol::{RealServerRow, Reply, Request, ServiceName, ServiceRow};
 
 /// Add, change, delete and list virtual services
 #[derive(Debug, Subcommand)]
@@ -80,6 +80,11 @@ pub(super) struct Add {
     #[arg(long, value_name = "COUNT", default_value = "0", hide_default_value = true)]
     max_connections: u32,
 
+    /// Let the weight of a real server that is added, or comes back from weight 0, rise over so many seconds [default:
+    /// at once]
+    #[arg(long, value_name = "SECONDS", default_value = "0", hide_default_value = true)]
+    slow_start: u32,
+
     #[command(flatten)]
     connection: Connection,
 }
@@ -91,7 +96,7 @@ pub(super) struct Add {
 )]
 #[command(group = clap::ArgGroup::new("change").args([
     "scheduler", "scheduler_flags", "mode", "local_pool", "mss_clamp", "persistence", "persistence_prefix",
-    "one_packet", "max_connections",
+    "one_packet", "max_connections", "slow_start",
 ]).required(true).multiple(true))]
 #[command(after_help = "\
 Sessions that are set up stay as they are.
@@ -140,6 +145,10 @@ pub(super) struct Edit {
     /// Sessions that it may have, over all workers; 0: no limit
     #[arg(long, value_name = "COUNT")]
     max_connections: Option<u32>,
+
+    /// Let the weight of a real server that is added, or comes back from weight 0, rise over so many seconds; 0: no more
+    #[arg(long, value_name = "SECONDS")]
+    slow_start: Option<u32>,
 
     #[command(flatten)]
     connection: Connection,
@@ -195,6 +204,7 @@ impl Service {
                 persistence_prefix: edit.persistence_prefix.map(|ClientPrefix(bits)| bits),
                 one_packet: edit.one_packet,
                 max_connections: edit.max_connections,
+                slow_start: edit.slow_start,
             }),
             Self::Del(del) => del.connection.change(&Request::ServiceDel { service: del.service.name()? }),
             Self::List(list) => list.execute(),
@@ -217,6 +227,7 @@ impl Add {
             persistence_prefix: self.persistence_prefix.map(|ClientPrefix(bits)| bits),
             one_packet: self.one_packet,
             max_connections: self.max_connections,
+            slow_start: self.slow_start,
             real_servers: Vec::new(),
         };
         self.connection.change(&Request::ServiceAdd { service })
@@ -283,6 +294,7 @@ fn table(rows: &[ServiceRow]) -> Table {
         words.extend(service.persistence_prefix.map(|bits| format!("mask /{bits}")));
         words.extend(service.one_packet.then(|| "ops".to_owned()));
         words.extend((service.max_connections > 0).then(|| format!("max-connections {}", service.max_connections)));
+        words.extend((service.slow_start > 0).then(|| format!("slow-start {}", service.slow_start)));
         words.extend(service.lacks_local_address.then(|| "(no local address: no new sessions)".to_owned()));
         words.retain(|word| !word.is_empty());
         table.line(words.join(" "));
@@ -290,7 +302,7 @@ fn table(rows: &[ServiceRow]) -> Table {
             let cells = [
                 format!("  -> {}", real.address),
                 real.mode.to_string(),
-                real.weight.0.to_string(),
+                weight(real),
                 real.active_connections.to_string(),
                 real.inactive_connections.to_string(),
                 real.persistent_connections.to_string(),
@@ -299,6 +311,12 @@ fn table(rows: &[ServiceRow]) -> Table {
         }
     }
     table
+}
+
+/// A real server's weight; while that rises, where it is.
+pub(super) fn weight(real: &RealServerRow) -> String {
+    let weight = real.weight.0;
+    real.effective_weight.map_or_else(|| weight.to_string(), |now| format!("{} of {weight}", now.0))
 }
 
 /// As `ipvsadm -L -n --stats --exact` prints it.

@@ -88,6 +88,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
     let (persistence, persistence_prefix) = persistence(&mut section);
     let one_packet = section.get("one_packet").and_then(|value| value.boolean()).unwrap_or(false);
     let max_connections = section.get("max_connections").and_then(|value| value.integer(0..=u32::MAX, "sessions"));
+    let slow_start = section.get("slow_start").and_then(|value| value.integer(rules::SLOW_START, "seconds (a day)"));
     let real_servers = section.sections("real_server").into_iter();
     let real_servers = real_servers.map(|real| real_server(real, vip)).collect();
     section.finish();
@@ -103,6 +104,7 @@ fn service(mut section: Section<'_>) -> ServiceConfig {
         persistence_prefix: Persistence::prefix_kept(persistence_prefix, vip.address.is_ipv4()),
         one_packet,
         max_connections: max_connections.unwrap_or(0),
+        slow_start: slow_start.unwrap_or(0),
         real_servers,
     }
 }

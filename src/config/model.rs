@@ -320,6 +320,9 @@ pub struct ServiceConfig {
     /// Sessions that it may have; 0: as many as there is room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_connections: u32,
+    /// Seconds over which the weight of a real server that is added, or comes back from weight 0, rises to its own; 0: at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slow_start: u32,
     /// In the order in which they were added (the data path lists the newest first).
     #[serde(default, rename = "real_server")]
     pub real_servers: Vec<RealServerConfig>,

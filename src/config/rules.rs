@@ -86,6 +86,23 @@ pub fn scheduler_flags(scheduler: SchedulerKind, flags: SchedulerFlags) -> Optio
     Some(Fault::new("scheduler_flags", wrong, scheduler.flag_names()))
 }
 
+/// Seconds of a slow start, and 0 for none.
+pub const SLOW_START: RangeInclusive<u32> = 0..=86_400;
+
+/// Whether weights may rise slowly with a scheduler: to some they are no shares, and tables of hashes would change all the time.
+pub fn slow_start(scheduler: SchedulerKind, seconds: u32) -> Option<Fault> {
+    use SchedulerKind::{Lblc, Lblcr, Nq, Sed, Twos, Wlc, Wrr};
+    if !SLOW_START.contains(&seconds) {
+        let allowed = format!("{}-{} seconds; 0: none", SLOW_START.start(), SLOW_START.end());
+        return Some(Fault::new("slow_start", format!("{seconds} is out of range"), allowed));
+    }
+    let has_shares = matches!(scheduler, Wrr | Wlc | Sed | Nq | Lblc | Lblcr | Twos);
+    Fault::unless(seconds == 0 || has_shares, || {
+        let wrong = format!("scheduler {scheduler} gives no shares that could rise with a weight");
+        Fault::new("slow_start", wrong, "0, or scheduler wrr, wlc, sed, nq, lblc, lblcr, twos")
+    })
+}
+
 /// How a service at `vip` keeps its clients.
 pub fn persistence(vip: VirtualAddress, seconds: u32, prefix: Option<u8>) -> Option<Fault> {
     let is_timeout = seconds == 0 || TIMEOUT.contains(&seconds);

@@ -253,6 +253,8 @@ impl Check<'_> {
             }
             let flags = rules::scheduler_flags(service.scheduler, service.scheduler_flags);
             self.faults(|key| Place::Service(index, key), flags);
+            let slow_start = rules::slow_start(service.scheduler, service.slow_start);
+            self.faults(|key| Place::Service(index, key), slow_start);
             let persistence = rules::persistence(service.vip, service.persistence, service.persistence_prefix);
             self.faults(|key| Place::Service(index, key), persistence);
             self.one_packet(index, service);
@@ -398,6 +400,7 @@ mod tests {
             persistence_prefix: None,
             one_packet: false,
             max_connections: 0,
+            slow_start: 0,
             real_servers: vec![real],
         };
         let scope =

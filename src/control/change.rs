@@ -32,6 +32,8 @@ pub struct ServiceSettings {
     pub one_packet: bool,
     /// Sessions that it may have; 0: as many as there is room for.
     pub max_connections: u32,
+    /// Seconds over which a new real server's weight rises; 0: none.
+    pub slow_start: u32,
 }
 
 impl From<&ServiceConfig> for ServiceSettings {
@@ -46,6 +48,7 @@ impl From<&ServiceConfig> for ServiceSettings {
             persistence_prefix: Persistence::prefix_kept(config.persistence_prefix, config.vip.address.is_ipv4()),
             one_packet: config.one_packet,
             max_connections: config.max_connections,
+            slow_start: config.slow_start,
         }
     }
 }
@@ -127,7 +130,8 @@ impl fmt::Display for Change {
                 edits.show("MSS clamp", &from.mss_clamp, &to.mss_clamp)?;
                 edits.show("persistence", &persistence_of(from), &persistence_of(to))?;
                 edits.show("one packet", &from.one_packet, &to.one_packet)?;
-                edits.show("most connections", &most(from), &most(to))
+                edits.show("most connections", &most(from), &most(to))?;
+                edits.show("slow start", &slow_start_of(from), &slow_start_of(to))
             }
             Self::ServiceRemove { key, real_servers } => {
                 write!(f, "service {key}: removed with its real servers ({real_servers})")
@@ -168,7 +172,10 @@ fn show_service(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &ServiceSett
     if added.one_packet {
         write!(f, ", each packet on its own")?;
     }
-    if added.max_connections > 0 { write!(f, ", at most {} connections", added.max_connections) } else { Ok(()) }
+    if added.max_connections > 0 {
+        write!(f, ", at most {} connections", added.max_connections)?;
+    }
+    if added.slow_start > 0 { write!(f, ", slow start {}", slow_start_of(added)) } else { Ok(()) }
 }
 
 /// What a rule says besides its networks.
@@ -208,6 +215,10 @@ fn show_real_server(f: &mut fmt::Formatter<'_>, key: ServiceKey, added: &RealSer
 fn most(settings: &ServiceSettings) -> String {
     let most = settings.max_connections;
     if most == 0 { "any".to_owned() } else { most.to_string() }
+}
+
+fn slow_start_of(settings: &ServiceSettings) -> String {
+    if settings.slow_start == 0 { "none".to_owned() } else { format!("{} seconds", settings.slow_start) }
 }
 
 fn persistence_of(settings: &ServiceSettings) -> String {

@@ -146,7 +146,7 @@ impl RealServerEntry {
             slot: self.slot,
             address: self.config.address.ip(),
             port: if is_asked { 0 } else { self.config.address.port() },
-            weight: self.config.weight,
+            weight: self.weight_now,
             upper_threshold: self.config.upper_threshold,
             lower_threshold: self.config.lower_threshold,
         }

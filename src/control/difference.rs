@@ -189,6 +189,7 @@ mod tests {
                 persistence_prefix: None,
                 one_packet: false,
                 max_connections: 0,
+                slow_start: 0,
                 real_servers: (0..real_servers).map(real_server).collect(),
             }
         };

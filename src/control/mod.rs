@@ -53,6 +53,7 @@ pub mod server;
 pub mod sessions;
 pub mod settings;
 mod slots;
+mod slow_start;
 mod snat;
 #[cfg(feature = "dpdk")]
 pub mod socket;

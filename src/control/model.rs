@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -70,6 +71,10 @@ pub struct Model {
     pub(super) real_uses: HashMap<IpAddr, u32>,
     /// Of the table compiled last.
     pub(super) generation: u64,
+    /// Since the gateway's start, as it was told last; none: it starts.
+    pub(super) time: Option<Duration>,
+    /// Whether the weight of any real server may be yet to rise.
+    pub(super) warming: bool,
 }
 
 /// A local pool.
@@ -104,6 +109,10 @@ pub(super) struct RealServerEntry {
     pub baseline: TrafficTotals,
     /// The weight last set that was not 0; 0 if it never had one (IPVS's `last_weight`).
     pub last_weight: Weight,
+    /// The weight that workers are told: less than the configured one while it rises.
+    pub weight_now: Weight,
+    /// When it began to rise; none: it does not.
+    pub warms_since: Option<Duration>,
 }
 
 impl Model {
@@ -142,6 +151,8 @@ impl Model {
             virtual_uses: HashMap::new(),
             real_uses: HashMap::new(),
             generation: 0,
+            time: None,
+            warming: false,
         };
         let changes = model.plan_kept(balance)?;
         model.commit(changes);
@@ -193,22 +204,15 @@ impl Model {
             Change::LocalRemove { pool, address } => self.remove_local(&pool, address),
             Change::ServiceAdd { key, settings } => self.add_service(key, settings),
             Change::ServiceEdit { key, to, .. } => {
+                let now = self.time.unwrap_or_default();
                 if let Some(service) = self.service_mut(&key) {
                     service.settings = to;
+                    service.warm_up(now);
                 }
             }
             Change::ServiceRemove { key, .. } => self.remove_service(&key),
             Change::RealAdd { key, real_server } => self.add_real_server(&key, real_server),
-            Change::RealEdit { key, to, .. } => {
-                let service = self.service_mut(&key);
-                let mut real_servers = service.into_iter().flat_map(|service| &mut service.real_servers);
-                if let Some(entry) = real_servers.find(|entry| entry.config.address == to.address) {
-                    if to.weight.0 > 0 {
-                        entry.last_weight = to.weight;
-                    }
-                    entry.config = to;
-                }
-            }
+            Change::RealEdit { key, to, .. } => self.edit_real_server(&key, to),
             Change::RealRemove { key, address } => self.remove_real_server(&key, address),
             Change::Snat(change) => self.change_snat(change),
             Change::Mark(change) => self.change_mark(change),
@@ -249,8 +253,31 @@ impl Model {
         self.set_present(slot, true);
         *self.real_uses.entry(config.address.ip()).or_default() += 1;
         if let Some(service) = self.services.get_mut(&number) {
-            let last_weight = config.weight;
-            service.real_servers.push(RealServerEntry { config, slot, baseline, last_weight });
+            let weight = config.weight;
+            let mut entry =
+                RealServerEntry { config, slot, baseline, last_weight: weight, weight_now: weight, warms_since: None };
+            entry.begin(service.settings.slow_start, self.time);
+            self.warming |= entry.warms_since.is_some();
+            service.real_servers.push(entry);
+        }
+    }
+
+    fn edit_real_server(&mut self, key: &ServiceKey, to: RealServerConfig) {
+        let now = self.time;
+        let Some(service) = self.service_mut(key) else { return };
+        let slow_start = service.settings.slow_start;
+        let mut real_servers = service.real_servers.iter_mut();
+        let Some(entry) = real_servers.find(|entry| entry.config.address == to.address) else { return };
+        if to.weight.0 > 0 {
+            entry.last_weight = to.weight;
+        }
+        let comes_back = entry.config.weight.0 == 0 && to.weight.0 > 0;
+        entry.config = to;
+        if comes_back {
+            entry.begin(slow_start, now);
+            self.warming |= entry.warms_since.is_some();
+        } else {
+            entry.warm_up(slow_start, now.unwrap_or_default());
         }
     }
 
@@ -390,6 +417,7 @@ impl ServiceEntry {
             persistence_prefix: self.settings.persistence_prefix,
             one_packet: self.settings.one_packet,
             max_connections: self.settings.max_connections,
+            slow_start: self.settings.slow_start,
             real_servers: self.real_servers.iter().map(|entry| entry.config.clone()).collect(),
         }
     }

@@ -96,6 +96,8 @@ impl Model {
         check(ErrorKind::Invalid, format_args!("service {key}"), rules::service_name(config.vip, key.protocol))?;
         let flags = rules::scheduler_flags(config.scheduler, config.scheduler_flags);
         check(ErrorKind::Invalid, format_args!("service {key}"), flags)?;
+        let slow_start = rules::slow_start(config.scheduler, config.slow_start);
+        check(ErrorKind::Invalid, format_args!("service {key}"), slow_start)?;
         let persistence = rules::persistence(config.vip, config.persistence, config.persistence_prefix);
         check(ErrorKind::Invalid, format_args!("service {key}"), persistence)?;
         let one_packet = |mode| rules::one_packet(config.one_packet, key.protocol, mode);
@@ -145,6 +147,8 @@ impl Model {
         self.real_servers_allow(entry, &to)?;
         let flags = rules::scheduler_flags(to.scheduler, to.scheduler_flags);
         check(ErrorKind::Invalid, format_args!("service {}", entry.key), flags)?;
+        let slow_start = rules::slow_start(to.scheduler, to.slow_start);
+        check(ErrorKind::Invalid, format_args!("service {}", entry.key), slow_start)?;
         let persistence = rules::persistence(entry.key.vip(), to.persistence, to.persistence_prefix);
         check(ErrorKind::Invalid, format_args!("service {}", entry.key), persistence)?;
         let modes = entry.real_servers.iter().map(|real| real.config.mode.unwrap_or(to.mode)).chain([to.mode]);
@@ -383,6 +387,7 @@ fn edited(entry: &ServiceEntry, request: &Request) -> ServiceSettings {
         persistence_prefix,
         one_packet,
         max_connections,
+        slow_start,
     } = request
     else {
         return to;
@@ -397,6 +402,7 @@ fn edited(entry: &ServiceEntry, request: &Request) -> ServiceSettings {
     to.local_pool = local_pool.clone().unwrap_or(to.local_pool);
     to.one_packet = one_packet.unwrap_or(to.one_packet);
     to.max_connections = max_connections.unwrap_or(to.max_connections);
+    to.slow_start = slow_start.unwrap_or(to.slow_start);
     to.persistence = persistence.unwrap_or(to.persistence);
     let kept = to.persistence_prefix.filter(|_| to.persistence > 0);
     to.persistence_prefix = Persistence::prefix_kept(persistence_prefix.or(kept), entry.key.address.is_ipv4());

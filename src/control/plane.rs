@@ -91,6 +91,8 @@ const EXCHANGE_INTERVAL: Duration = Duration::from_millis(1);
 const EXCHANGE_INTERVAL_MAX: Duration = Duration::from_millis(100);
 /// While removed real servers or addresses have sessions.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// While weights rise.
+const WARM_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that can wait.
 const JOBS: usize = 64;
 
@@ -116,6 +118,7 @@ pub struct ControlPlane<F, E, P, H> {
     saving: Saving,
     exchange_due: Option<(Instant, Duration)>,
     reclaim_due: Option<Instant>,
+    warm_up_due: Option<Instant>,
     busy: BusySampler,
     fullness: Fullness,
     audit: Arc<Audit>,
@@ -158,6 +161,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
             exchange_due: None,
             reclaim_due: None,
             audit: Arc::default(),
+            warm_up_due: None,
         })
     }
 
@@ -281,7 +285,9 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         }
         self.model.check_on_link(&changes, &self.routes.borrow())?;
         self.put_new_addresses(&changes).await?;
+        self.model.set_time(self.started.elapsed());
         self.model.commit(changes);
+        self.expect_warm_up();
         lines.iter().for_each(|line| self.audit.changed(by, line));
         self.pace.changed();
         self.publish_if_due();
@@ -329,7 +335,7 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
 
     fn deadline(&self) -> Instant {
         let exchange = self.exchange_due.map(|(at, _)| at);
-        let others = [self.pace.due(), exchange, self.saving.due(), self.reclaim_due];
+        let others = [self.pace.due(), exchange, self.saving.due(), self.reclaim_due, self.warm_up_due];
         others.into_iter().flatten().fold(self.busy.due(), Instant::min)
     }
 
@@ -343,12 +349,26 @@ impl<F, E, P: PortReporter, H: LocalAddressHost> ControlPlane<F, E, P, H> {
         if self.reclaim_due.is_some_and(|at| now >= at) {
             self.reclaim().await;
         }
+        if self.warm_up_due.is_some_and(|at| now >= at) {
+            self.warm_up_due = None;
+            if self.model.warm_up(self.started.elapsed()) {
+                self.pace.changed();
+                self.publish_if_due();
+            }
+            self.expect_warm_up();
+        }
         if self.saving.due().is_some_and(|at| now >= at) {
             self.saving.start(self.model.to_config(), self.settings.kept.clone());
         }
         if self.busy.sample(&self.counters, now) {
             self.fullness.look(&self.counters);
             self.audit.second();
+        }
+    }
+
+    fn expect_warm_up(&mut self) {
+        if self.model.is_warming() {
+            self.warm_up_due.get_or_insert(Instant::now() + WARM_UP_INTERVAL);
         }
     }
 

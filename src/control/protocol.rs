@@ -88,6 +88,8 @@ pub enum Request {
         one_packet: Option<bool>,
         /// Sessions that it may have; 0: as many as there is room for.
         max_connections: Option<u32>,
+        /// Seconds over which a new real server's weight rises; 0: none.
+        slow_start: Option<u32>,
     },
     /// Delete a service with its real servers.
     #[serde(rename = "service.del")]

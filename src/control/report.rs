@@ -49,6 +49,7 @@ impl Model {
             persistence_prefix: service.settings.persistence_prefix,
             one_packet: service.settings.one_packet,
             max_connections: service.settings.max_connections,
+            slow_start: service.settings.slow_start,
             traffic: self.service_traffic(number, service),
             real_servers: service
                 .real_servers
@@ -65,6 +66,7 @@ impl Model {
             mode: entry.config.mode.unwrap_or(mode),
             tunnel: entry.config.tunnel,
             weight: entry.config.weight,
+            effective_weight: Some(entry.weight_now).filter(|&now| now != entry.config.weight),
             upper_threshold: entry.config.upper_threshold,
             lower_threshold: entry.config.lower_threshold,
             active_connections: connections.active,

@@ -113,6 +113,7 @@ const GAUGES: &[(&str, &str)] = &[
     ("fullgate_persistence_templates", "Templates of persistence now."),
     ("fullgate_persistence_capacity", "Templates of persistence that there is room for."),
     ("fullgate_real_server_weight", "Weight; 0 takes no new sessions."),
+    ("fullgate_real_server_effective_weight", "Weight as it is now: less while it rises (slow_start)."),
     ("fullgate_local_ports_used", "Local ports in use, over all addresses of the pool and all real servers."),
     ("fullgate_local_ports_capacity", "Local ports of the pool towards one real server, over all addresses."),
     ("fullgate_local_ports_fullest", "Local ports of the pool in use towards the real server with most of them."),
@@ -257,6 +258,7 @@ fn record_real_server(service: &[Label], row: &RealServerRow) {
     show("fullgate_real_server_inactive_connections", &labels, row.inactive_connections);
     show("fullgate_real_server_persistent_connections", &labels, row.persistent_connections.into());
     show("fullgate_real_server_weight", &labels, row.weight.0.into());
+    show("fullgate_real_server_effective_weight", &labels, row.effective_weight.unwrap_or(row.weight).0.into());
 }
 
 fn record_snat(row: &SnatRow) {
@@ -382,6 +384,7 @@ mod tests {
             tunnel: None,
             address: "10.1.0.1:8080".parse().unwrap(),
             weight: Weight(5),
+            effective_weight: Some(Weight(2)),
             upper_threshold: 0,
             lower_threshold: 0,
             active_connections: 4,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SlicedPacket, TransportSlice, ip_number};
 use fullgate::balance::{
     ForwardingMode, LocalAddress, LocalAddressSlot, Mark, MarkRule, Marks, MssClamp, Protocol, RealServer, Selector,
-    Service, ServiceKey, ServiceTable, Tunnel, VirtualAddress, WideServices,
+    Service, ServiceKey, ServiceTable, Sysctls, Tunnel, VirtualAddress, WideServices,
 };
 use fullgate::flow::HashSeed;
 use fullgate::forward::{Forwarder, ForwarderConfig, Hop, Now, Origin, PortView, Steering, Verdict};
@@ -254,6 +254,21 @@ impl Dual {
         self.services.marks = Marks::of(vec![rule], &self.services.services);
         self.adopt(&routes(true));
         self
+    }
+
+    /// With these sysctls.
+    #[allow(dead_code, reason = "not every test has others")]
+    pub fn set(mut self, sysctls: Sysctls) -> Self {
+        self.services.sysctls = sysctls;
+        self.adopt(&routes(true));
+        self
+    }
+
+    /// What the worker does between bursts against a flood, the first turn of a tick.
+    #[allow(dead_code, reason = "not every test has a flood")]
+    pub fn defend(&mut self, created: u64) {
+        self.forwarder.begin_defence();
+        self.forwarder.drop_entries(created, self.now);
     }
 
     fn adopt(&mut self, input: &RouteInput) {

@@ -37,6 +37,7 @@ mod recipes;
 mod restart;
 mod routing;
 mod schedulers;
+mod slow_start;
 mod snat;
 mod start;
 mod sysctls;

@@ -74,6 +74,7 @@ impl Control {
             persistence_prefix: None,
             one_packet: None,
             max_connections: None,
+            slow_start: None,
         })
     }
 

@@ -180,6 +180,7 @@ impl<F, E> Director<F, E> {
             persistence_prefix,
             one_packet: entries::one_packet(flags),
             max_connections: 0,
+            slow_start: 0,
             local_pool: String::new(),
             real_servers: Vec::new(),
         };
@@ -209,6 +210,7 @@ impl<F, E> Director<F, E> {
             persistence_prefix,
             one_packet: Some(entries::one_packet(after)),
             max_connections: None,
+            slow_start: None,
         };
         self.change(edit, Errno::NoService).await?;
         let Some(mode) = mode else { return Ok(Answer::Done) };

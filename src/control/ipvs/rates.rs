@@ -166,6 +166,7 @@ mod tests {
             persistence_prefix: None,
             one_packet: false,
             max_connections: 0,
+            slow_start: 0,
             local_pool: String::new(),
             lacks_local_address: false,
             traffic: TrafficTotals { connections, ..TrafficTotals::default() },

@@ -82,6 +82,9 @@ pub struct ServiceRow {
     /// Sessions that it may have; 0: as many as there is room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_connections: u32,
+    /// Seconds over which a new real server's weight rises; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slow_start: u32,
     /// Its traffic, real servers since removed included.
     pub traffic: TrafficTotals,
     /// Its real servers, in the order added.
@@ -100,6 +103,9 @@ pub struct RealServerRow {
     pub tunnel: Option<Tunnel>,
     /// Its weight.
     pub weight: Weight,
+    /// Its weight as it is now, while that rises to its weight; else none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_weight: Option<Weight>,
     /// Its upper threshold; 0: none.
     #[serde(rename = "upper")]
     pub upper_threshold: u32,
