@@ -216,8 +216,8 @@ mod tests {
 
     #[test]
     fn where_sessions_end_for_want_of_a_real_server_it_comes_back_without_them() {
-        let (model, counters) = model();
-        let mut model = model.with_sysctls(Sysctls { expire_nodest_conn: true, ..Sysctls::default() });
+        let (mut model, counters) = model();
+        model.set_sysctls(Sysctls { expire_nodest_conn: true, ..Sysctls::default() });
         let slot = slot_of(&mut model, "10.1.0.11:80").unwrap();
         let own = &counters.real_servers[slot.0 as usize];
         own.connections.add(3);
