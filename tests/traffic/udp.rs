@@ -5,7 +5,29 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use crate::lab::gateway::{real, vip};
-use crate::lab::{Configuration, Gateway, Lab, UdpEcho};
+use crate::lab::{Configuration, Gateway, Lab, PATIENCE, UdpEcho, wait_for};
+
+/// The client's addresses that sockets are spread over.
+const SOURCES: u8 = 20;
+
+fn source(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 10 + u8::try_from(number % usize::from(SOURCES)).unwrap())
+}
+
+/// Sends from each client address until an echo comes: everybody on the way knows his neighbour then. A packet that waits for
+/// one which a machine without a CPU to spare does not resolve in three seconds is dropped, and a UDP client does not send it again.
+pub fn reach_all() {
+    for number in 0..usize::from(SOURCES) {
+        let socket = UdpSocket::bind((source(number), 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.connect(vip(53)).unwrap();
+        wait_for("an echo to each client address", PATIENCE, || {
+            // One that was refused while nobody listened yet is tried again.
+            let _ = socket.send(b"hello");
+            socket.recv(&mut [0; 8]).ok()
+        });
+    }
+}
 
 /// Sends `packets` numbered packets from each of `sockets` sockets over twenty client addresses, waits for every echo.
 pub fn exchange(sockets: usize, packets: usize) {
@@ -18,8 +40,7 @@ pub fn try_exchange(sockets: usize, packets: usize) -> Result<(), String> {
     // earlier one's session.
     let mut open = Vec::new();
     for number in 0..sockets {
-        let source = Ipv4Addr::new(10, 0, 0, 10 + u8::try_from(number % 20).unwrap());
-        let socket = UdpSocket::bind((source, 0)).unwrap();
+        let socket = UdpSocket::bind((source(number), 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         socket.connect(vip(53)).unwrap();
         for packet in 0..packets {

@@ -19,6 +19,7 @@ fn serve_with_two_workers(lab: &Lab, configuration: Configuration) {
     let gateway = Gateway::start(lab, &configuration);
 
     let load = Load::start(&lab.client, vip(80), 4);
+    lab.client.enter(super::udp::reach_all);
     if let Err(lost) = lab.client.enter(|| super::udp::try_exchange(200, 3)) {
         let stats = gateway.stats();
         let drops: Vec<_> = stats.drops.iter().filter(|(_, count)| *count > 0).collect();
