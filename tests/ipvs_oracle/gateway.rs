@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use fullgate::balance::{MssClamp, Protocol, ServiceTable, Sysctl, Sysctls, Templates, Timeouts, Tunnel};
+use fullgate::balance::{MssClamp, ServiceTable, Sysctl, Sysctls, Templates, Timeouts};
 use fullgate::config::BalanceConfig;
 use fullgate::config::BalanceScope;
 use fullgate::control::model::Model;
@@ -18,10 +18,10 @@ use fullgate::port::{BURST_SIZE, Frame, PortId, WorkerId};
 use fullgate::route::{Interface, Neighbour, RouteEntry, RouteInput, RouteNextHop, RouteTable};
 use fullgate::session::Capacity;
 use fullgate::telemetry::counters::{SlotLimits, WorkerCounters};
-use serde_json::{Value, json};
 
-use crate::director::{Connection, Counts, Director, Marked, Mode, Rule, Server, Service, Settings};
+use crate::director::{Connection, Counts, Director, Rule, Service};
 use crate::network::{Family, Out, SERVERS, Side, router_mac, server_mac};
+use crate::requests;
 
 const SESSIONS: u32 = 1 << 15;
 const TEMPLATES: u32 = 4096;
@@ -30,7 +30,7 @@ const BEGINNING: u64 = 1_000_000_000;
 
 pub struct Gateway {
     /// None only while it is changed.
-    model: Option<Model>,
+    model: Model,
     sysctls: Sysctls,
     /// What was published last.
     services: Arc<ServiceTable>,
@@ -73,7 +73,7 @@ impl Gateway {
         };
         let forwarder = Forwarder::new(config, now).unwrap();
         let mut gateway = Self {
-            model: Some(model),
+            model,
             sysctls: Sysctls::default(),
             services: Arc::default(),
             forwarder,
@@ -88,10 +88,10 @@ impl Gateway {
     /// As the control thread does after a change.
     fn publish(&mut self) {
         let timeouts = self.timeouts;
-        self.services = Arc::new(self.model().compile(timeouts));
+        self.services = Arc::new(self.model.compile(timeouts));
         self.forwarder.adopt(self.services.clone(), Arc::new(RouteTable::new(&routes(), None)));
         let generation = self.services.generation;
-        self.model().reclaim(generation);
+        self.model.reclaim(generation);
     }
 
     /// One frame, as a worker does it: what is cut, or had to wait, goes round again.
@@ -129,9 +129,10 @@ impl Gateway {
         if let Rule::Sysctl(name, value) = *rule {
             return self.set_sysctl(name, value);
         }
-        let request: Request = serde_json::from_value(request(rule)).unwrap_or_else(|error| panic!("{rule}: {error}"));
-        let changes = self.model().plan(&request).unwrap().unwrap_or_else(|refusal| panic!("{rule}: {refusal}"));
-        self.model().commit(changes);
+        let request: Request =
+            serde_json::from_value(requests::of(rule)).unwrap_or_else(|error| panic!("{rule}: {error}"));
+        let changes = self.model.plan(&request).unwrap().unwrap_or_else(|refusal| panic!("{rule}: {refusal}"));
+        self.model.commit(changes);
         self.publish();
     }
 }
@@ -141,110 +142,6 @@ fn with_sysctl(mut sysctls: Sysctls, name: &str, value: u8) -> Sysctls {
     let known = Sysctl::find(name).unwrap_or_else(|| panic!("sysctl {name}"));
     assert!(known.set(&mut sysctls, value.into()), "{name} = {value}");
     sysctls
-}
-
-/// A command of ipvsadm as a request of the control protocol.
-fn request(rule: &Rule) -> Value {
-    match *rule {
-        Rule::AddService(service, scheduler, flags) => json!({
-            "command": "service.add",
-            "service": {
-                "vip": vip(service), "protocol": protocol(service), "scheduler": scheduler,
-                "scheduler_flags": flag_list(flags), "mode": "nat",
-            },
-        }),
-        Rule::EditService(service, scheduler, flags) => json!({
-            "command": "service.edit", "service": name(service), "scheduler": scheduler,
-            "scheduler_flags": flag_list(flags),
-        }),
-        Rule::AddWith(service, scheduler, settings) => {
-            let (persistence, prefix) = persistence(settings);
-            json!({
-                "command": "service.add",
-                "service": {
-                    "vip": vip(service), "protocol": protocol(service), "scheduler": scheduler, "mode": "nat",
-                    "persistence": persistence, "persistence_prefix": prefix, "one_packet": settings.one_packet,
-                },
-            })
-        }
-        Rule::EditWith(service, scheduler, settings) => {
-            let (persistence, prefix) = persistence(settings);
-            json!({
-                "command": "service.edit", "service": name(service), "scheduler": scheduler,
-                "persistence": persistence, "persistence_prefix": prefix, "one_packet": settings.one_packet,
-            })
-        }
-        Rule::Mark(mark, Marked { protocol, destination, ports: (first, last) }) => {
-            let whole = if destination.is_ipv4() { 32 } else { 128 };
-            json!({
-                "command": "mark.add",
-                "rule": {
-                    "name": format!("{mark}-{first}-{protocol}-{destination}").replace(['.', ':'], "_"), "fwmark": mark,
-                    "destination": format!("{destination}/{whole}"), "protocol": protocol_name(protocol),
-                    "destination_port": format!("{first}-{last}"),
-                },
-            })
-        }
-        Rule::DeleteService(service) => json!({ "command": "service.del", "service": name(service) }),
-        Rule::AddServer(service, server) => {
-            json!({ "command": "real.add", "service": name(service), "real_server": real_server(server) })
-        }
-        Rule::EditServer(service, server) => {
-            let mut set = real_server(server);
-            let address = set.as_object_mut().unwrap().remove("address").unwrap();
-            json!({ "command": "real.edit", "service": name(service), "address": address, "set": set })
-        }
-        Rule::DeleteServer(service, address) => {
-            json!({ "command": "real.del", "service": name(service), "address": address.to_string() })
-        }
-        Rule::SetTimeouts(..) | Rule::Sysctl(..) => unreachable!("of the gateway, not of its services"),
-    }
-}
-
-fn flag_list(flags: &str) -> Vec<&str> {
-    flags.split(',').filter(|flag| !flag.is_empty()).collect()
-}
-
-/// Seconds, and how many bits of an address count.
-fn persistence(settings: Settings) -> (u32, Option<u8>) {
-    settings.persistence.unwrap_or((0, None))
-}
-
-fn protocol(service: Service) -> &'static str {
-    protocol_name(service.protocol)
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-        Protocol::Any => "any",
-        _ => "tcp",
-    }
-}
-
-fn vip(service: Service) -> String {
-    match service.mark() {
-        None => service.address.to_string(),
-        Some((mark, Family::Ipv4)) => format!("fwmark:{mark}"),
-        Some((mark, Family::Ipv6)) => format!("fwmark:{mark}/ipv6"),
-    }
-}
-
-fn name(service: Service) -> Value {
-    json!({ "vip": vip(service), "protocol": protocol(service) })
-}
-
-fn real_server(server: Server) -> Value {
-    let (mode, tunnel): (_, Option<Tunnel>) = match server.mode {
-        Mode::Nat => ("nat", None),
-        Mode::Dr => ("dr", None),
-        Mode::Tun(tunnel) => ("tun", Some(tunnel)),
-    };
-    json!({
-        "address": server.address.to_string(), "mode": mode, "tunnel": tunnel, "weight": server.weight,
-        "upper": server.upper, "lower": server.lower,
-    })
 }
 
 /// What the kernel's tables have there.
@@ -372,16 +269,10 @@ impl Director for Gateway {
 }
 
 impl Gateway {
-    /// As a gateway has it that was started with it.
     fn set_sysctl(&mut self, name: &str, value: u8) {
         self.sysctls = with_sysctl(self.sysctls, name, value);
-        let model = self.model.take().unwrap();
-        self.model = Some(model.with_sysctls(self.sysctls));
+        self.model.set_sysctls(self.sysctls);
         self.publish();
-    }
-
-    fn model(&mut self) -> &mut Model {
-        self.model.as_mut().unwrap()
     }
 
     fn counts(
@@ -390,7 +281,7 @@ impl Gateway {
         of_server: impl Fn(&RealServerRow) -> Vec<u64>,
     ) -> Vec<Counts> {
         let mut counts = Vec::new();
-        for row in self.model().service_rows(None).unwrap() {
+        for row in self.model.service_rows(None).unwrap() {
             let family = if row.vip.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
             let marked = row.vip.mark.map(|mark| Service::of_mark(mark.number() as u16, family).address);
             let service = (row.protocol, marked.unwrap_or(SocketAddr::new(row.vip.address, row.vip.default_port())));

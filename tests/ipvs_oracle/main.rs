@@ -26,11 +26,13 @@ mod marks;
 mod network;
 mod one_packet;
 mod persistence;
+mod requests;
 mod rewriting;
 mod scheduling;
 mod sctp;
 mod states;
 mod sysctls;
+mod template_ages;
 mod transcript;
 #[path = "../vm/machine.rs"]
 #[allow(dead_code, reason = "the appliance's test uses the rest")]
@@ -47,7 +49,7 @@ use transcript::{Report, Scenario, Transcript};
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "changes", play: changes::play },
     Scenario { name: "ages", play: states::play_ages },
-    Scenario { name: "ages of templates", play: persistence::play_ages },
+    Scenario { name: "ages of templates", play: template_ages::play },
     Scenario { name: "persistence", play: persistence::play },
     Scenario { name: "ages of SCTP", play: sctp::play_ages },
     Scenario { name: "SCTP", play: sctp::play },

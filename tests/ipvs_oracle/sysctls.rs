@@ -104,7 +104,6 @@ const SEGMENTS: [Flags; 8] = ["SA", "A", "FA", "R", "RA", "PA", "", "S"];
 
 /// Every chunk that there is a name for, but what the host answers by itself.
 const CHUNKS: [Flags; 12] = [
-    "INIT",
     "INIT ACK",
     "COOKIE ECHO",
     "COOKIE ACK",
@@ -116,6 +115,7 @@ const CHUNKS: [Flags; 12] = [
     "ERROR",
     "ABORT",
     "HEARTBEAT",
+    "INIT",
 ];
 
 impl Scene<'_> {
