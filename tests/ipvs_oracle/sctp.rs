@@ -57,7 +57,7 @@ const STATES_OF_CLIENTS: [&[Event]; 6] = [
 /// Timeouts that there are, in seconds.
 const TIMEOUTS: [u32; 3] = [4, 61, 900];
 /// So many associations at a time: the shortest timeout is four seconds.
-const AT_A_TIME: usize = 24;
+const AT_A_TIME: usize = 48;
 
 pub fn play(director: &mut dyn Director, transcript: &mut Transcript) {
     // One that gives way to an INIT is followed from there on.
