@@ -218,6 +218,8 @@ fn wrong_usage_is_2() {
         (&["stats", "--count", "1"], "--watch"),
         (&["sysctl", "sloppy_tcp=yes"], "\"yes\" is no whole number from 0 on"),
         (&["sysctl", "-a", "sloppy_tcp"], "cannot be used with"),
+        (&["sysctl", "-w", "sloppy_tcp"], "sloppy_tcp: no value to set; allowed with -w: NAME=VALUE"),
+        (&["sysctl", "sloppy_tcp=1", "sloppy_tcp=0"], "sloppy_tcp is given several values; allowed: one"),
         (&["sysctl", "-w"], "<NAME[=VALUE]>..."),
         (&["run"], "--config <FILE>"),
         (&["run", "--config", "x", "--log-format", "xml"], "[possible values: text, json]"),

@@ -41,6 +41,7 @@ pub use run::RunOptions;
 pub type Daemon = fn(Config, RunOptions) -> ExitCode;
 
 const REFUSED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
 const NO_DAEMON: u8 = 3;
 
 /// A layer-4 load-balancing gateway on DPDK
@@ -101,6 +102,9 @@ enum CliError {
     Refused,
     #[error("{0}")]
     Failed(String),
+    /// What clap cannot see to be wrong.
+    #[error("{0}")]
+    Usage(String),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -115,7 +119,7 @@ pub fn main(daemon: Daemon) -> ExitCode {
         Err(usage) => {
             // Nobody is left to tell where even this cannot be written.
             let _ = usage.print();
-            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(WRONG_USAGE))
         }
     }
 }
@@ -156,6 +160,7 @@ fn report(error: &CliError) -> ExitCode {
     }
     match error {
         CliError::Client(ClientError::NoDaemon { .. }) => ExitCode::from(NO_DAEMON),
+        CliError::Usage(_) => ExitCode::from(WRONG_USAGE),
         _ => ExitCode::from(REFUSED),
     }
 }

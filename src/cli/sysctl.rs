@@ -71,7 +71,7 @@ impl FromStr for Argument {
 impl Sysctl {
     pub(super) fn execute(self) -> Result<(), CliError> {
         if let Some(Argument { name, .. }) = self.arguments.iter().find(|given| self.write && given.value.is_none()) {
-            return Err(CliError::Failed(format!("{name}: no value to set; allowed with -w: NAME=VALUE")));
+            return Err(CliError::Usage(format!("{name}: no value to set; allowed with -w: NAME=VALUE")));
         }
         let values = values(&self.arguments)?;
         let mut client = self.connection.connect()?;
@@ -103,7 +103,7 @@ fn values(arguments: &[Argument]) -> Result<BTreeMap<String, u32>, CliError> {
     for Argument { name, value } in arguments {
         let Some(value) = *value else { continue };
         if values.insert(Known::short_name(name).to_owned(), value).is_some_and(|before| before != value) {
-            return Err(CliError::Failed(format!("{name} is given several values; allowed: one")));
+            return Err(CliError::Usage(format!("{name} is given several values; allowed: one")));
         }
     }
     Ok(values)
