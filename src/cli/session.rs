@@ -33,11 +33,7 @@ Examples:
   fullgate session list --real-server 10.1.0.11 --json")]
 pub(super) struct List {
     #[command(flatten)]
-    filter: Filter,
-
-    /// List at most this many [default: all]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
+    which: Which,
 
     #[command(flatten)]
     connection: Connection,
@@ -54,11 +50,7 @@ Examples:
   fullgate session templates --real-server 10.1.0.11 --json")]
 pub(super) struct Templates {
     #[command(flatten)]
-    filter: Filter,
-
-    /// List at most this many [default: all]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
+    which: Which,
 
     #[command(flatten)]
     connection: Connection,
@@ -76,6 +68,24 @@ pub(super) struct Count {
 
     #[command(flatten)]
     connection: Connection,
+}
+
+/// Which of them, and how many
+#[derive(Clone, Debug, Args)]
+struct Which {
+    #[command(flatten)]
+    filter: Filter,
+
+    /// List at most this many [default: all]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+impl Which {
+    /// As the protocol has it. More than memory can number is no limit.
+    fn asked(self) -> (SessionFilter, Option<usize>) {
+        (self.filter.into(), self.limit.and_then(|limit| usize::try_from(limit).ok()))
+    }
 }
 
 /// Which sessions; several conditions must all hold
@@ -123,9 +133,8 @@ impl Session {
 
 impl List {
     fn execute(self) -> Result<(), CliError> {
-        // More than memory can number is no limit.
-        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
-        let request = Request::SessionList { filter: self.filter.into(), limit };
+        let (filter, limit) = self.which.asked();
+        let request = Request::SessionList { filter, limit };
         let rows = self.connection.ask(&request, |reply| match reply {
             Reply::Sessions(rows) => Some(rows),
             _ => None,
@@ -171,8 +180,8 @@ fn table(rows: &[SessionRow]) -> Table {
 
 impl Templates {
     fn execute(self) -> Result<(), CliError> {
-        let limit = self.limit.and_then(|limit| usize::try_from(limit).ok());
-        let request = Request::TemplateList { filter: self.filter.into(), limit };
+        let (filter, limit) = self.which.asked();
+        let request = Request::TemplateList { filter, limit };
         let rows = self.connection.ask(&request, |reply| match reply {
             Reply::Templates(rows) => Some(rows),
             _ => None,

@@ -21,13 +21,12 @@ impl Forwarder {
     /// The hop of a session's packets by the routes of now, which the session remembers from here on; or what becomes of them
     /// where there is none.
     pub(super) fn find_hop<A: Plane>(&mut self, found: Found) -> Result<Resolved, Verdict> {
+        if self.is_for_host::<A>(found) {
+            return Err(Verdict::Punt(PuntClass::LocalNode));
+        }
         let session = A::table_mut(&mut self.sessions).session_mut(found.index);
         let to = session.rewritten_key(found.direction);
         let destination = routed(to.destination());
-        // The host itself has the virtual address, too, and answers from it.
-        if session.mode().is_one_way() && self.routes.is_host(destination) {
-            return Err(Verdict::Punt(PuntClass::LocalNode));
-        }
         // A rule for source NAT was chosen by the way of the packet as it came.
         let flow = if session.is_snat() { session.key(found.direction) } else { to };
         let (index, hop, resolved) = match self.routes.resolve(destination, self.seed.hash(&flow).low_bits()) {
@@ -48,8 +47,15 @@ impl Forwarder {
         Ok(resolved.map_or(Resolved::Later(hop), Resolved::Now))
     }
 
-    /// A packet of a session that has no hop: `instead` is what becomes of it. One that is for the host itself is forwarded as any.
-    pub(super) fn keep_for_host<A: Plane>(
+    /// Whether a session's packets are for the gateway's own host, which has the virtual address, too, and answers from it.
+    fn is_for_host<A: Plane>(&self, found: Found) -> bool {
+        let session = A::table(&self.sessions).session(found.index);
+        let real_server = || routed(session.rewritten_key(found.direction).destination());
+        session.mode().is_one_way() && self.routes.is_host(real_server())
+    }
+
+    /// A packet of a session that has no hop: `instead` is what becomes of it. One that is for the host itself counts as forwarded.
+    pub(super) fn without_hop<A: Plane>(
         &mut self,
         packet: &Packet<A>,
         found: Found,
@@ -73,10 +79,10 @@ impl Forwarder {
         found: Found,
         now: Now,
     ) -> Verdict {
-        match self.find_hop::<A>(found) {
-            Err(instead @ Verdict::Punt(_)) => self.keep_for_host(packet, found, instead, now),
-            _ => self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now),
+        if self.is_for_host::<A>(found) {
+            return self.without_hop(packet, found, Verdict::Punt(PuntClass::LocalNode), now);
         }
+        self.answer_icmp(port, frame, packet, icmp::Error::TimeExceeded, DropReason::TtlExpired, now)
     }
 
     /// Gives a packet that waited for `hop` its Ethernet header; false while the hop has not answered.

@@ -75,7 +75,7 @@ impl Forwarder {
         }
         // RSS brings fragments elsewhere than whole packets, since they have no ports.
         let is_fragment = || matches!(origin, Origin::Gathered | Origin::HandedOn);
-        let by_software = || self.ports[port.index()].steering == Steering::Software || !protocol.is_dealt_by_rss();
+        let by_software = || self.is_dealt_by_software(port, protocol);
         let by_client = || by_software() || self.services.services[service].owned_by_client || is_fragment();
         let owner = || self.owner_of_client(protocol, (packet.key.source(), packet.key.source_port()));
         if self.workers > 1

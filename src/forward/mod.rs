@@ -331,7 +331,7 @@ impl Forwarder {
         let hop = match self.find_hop::<A>(found) {
             Ok(Resolved::Now(_)) => return self.forward(port, frame, packet, found, now),
             Ok(Resolved::Later(hop)) => hop,
-            Err(verdict) => return self.keep_for_host(packet, found, verdict, now),
+            Err(verdict) => return self.without_hop(packet, found, verdict, now),
         };
         let mtu = self.routes.interface(hop.port).map_or(u16::MAX, |interface| interface.mtu);
         let session = *A::table(&self.sessions).session(found.index);

@@ -10,34 +10,18 @@
 
 mod cases;
 mod director;
+#[path = "../lab/preload.rs"]
+mod preload;
 mod tables;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use director::{Director, Table};
 
 const OURS: &str = env!("CARGO_BIN_EXE_fullgate");
 const DEBIANS: &str = "/usr/sbin/ipvsadm";
-
-/// The library that brings Debian's tool to the director, built once.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let directory = Path::new(OURS).parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--locked", "--package", "ipvs-preload"]);
-        if directory.ends_with("release") {
-            build.arg("--release");
-        }
-        let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        directory.join("libfullgate_ipvs.so")
-    })
-}
 
 /// What a run of a tool came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +40,7 @@ fn run(program: &str, words: &[&str], input: &str, table: &Table) -> Outcome {
     // Names are those of /etc/hosts: no name server is asked, and none waited for that is not there.
     command.env("RES_OPTIONS", "attempts:0");
     if program == DEBIANS {
-        command.env("LD_PRELOAD", library()).env("FULLGATE_IPVS_SOCKET", director.ipvs_socket());
+        command.env("LD_PRELOAD", preload::library()).env("FULLGATE_IPVS_SOCKET", director.ipvs_socket());
     } else {
         command.env("FULLGATE_SOCKET", director.control_socket());
     }

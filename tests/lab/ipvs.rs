@@ -3,32 +3,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::gateway::{FULLGATE, Gateway};
 use super::namespace::Namespace;
+use super::preload::library;
 use super::{PATIENCE, wait_for};
-
-/// The library that is loaded into them, built once.
-pub fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let directory = Path::new(FULLGATE).parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--locked", "--package", "ipvs-preload"]);
-        if directory.ends_with("release") {
-            build.arg("--release");
-        }
-        let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let library = directory.join("libfullgate_ipvs.so");
-        assert!(library.is_file(), "{} was built", library.display());
-        library
-    })
-}
 
 impl Gateway {
     /// `fullgate exec -- PROGRAM ARGUMENTS`, in a namespace where the kernel has no IPVS of its own.

@@ -9,6 +9,7 @@ pub mod frames;
 pub mod gateway;
 pub mod ipvs;
 pub mod namespace;
+pub mod preload;
 pub mod servers;
 pub mod trunk;
 
