@@ -17,8 +17,8 @@ use crate::config::{RealServerConfig, rules};
 use crate::route::{Resolution, RouteTable};
 
 impl Model {
-    /// Refuses real servers whose address is the gateway's own in a mode that cannot reach it, and changes after which one in DR mode would be reached
-    /// through a router only.
+    /// Refuses real servers whose address is the gateway's own in a mode that cannot reach it, and changes after which one
+    /// in DR mode would be reached through a router only.
     pub fn check_on_link(&self, changes: &[Change], routes: &RouteTable) -> Result<(), Refusal> {
         let mut modes: HashMap<ServiceKey, ForwardingMode> = HashMap::new();
         for change in changes {

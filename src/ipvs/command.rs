@@ -55,7 +55,7 @@ pub enum Errno {
     /// EOPNOTSUPP.
     #[error("not supported")]
     NotSupported = 95,
-    /// EADDRNOTAVAIL: the gateway's own host is no real server.
+    /// EADDRNOTAVAIL: an address of the gateway's own, whose host gets nothing that is translated.
     #[error("an address of the gateway's own")]
     AddressNotAvailable = 99,
     /// EAFNOSUPPORT.

@@ -123,7 +123,7 @@ pub(super) fn way_of(
         Forwarding::Masquerade => Ok((masquerading(flags(service)), None)),
         Forwarding::Direct => Ok((ForwardingMode::Dr, None)),
         Forwarding::Tunnel => Ok((ForwardingMode::Tun, Some(tunnel_of(destination.tunnel)?))),
-        // The gateway's own host is no real server of it, and there is no cache to pass by.
+        // Tools name the director's own host by its address, and there is no cache to pass by.
         Forwarding::Local | Forwarding::Bypass => Err(Errno::NotSupported),
     }
 }
