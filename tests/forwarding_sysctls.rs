@@ -20,6 +20,7 @@ fn services(protocol: Protocol, mode: ForwardingMode, weights: [Option<u32>; 2],
     ServiceTable {
         sysctls,
         real_server_present: weights.iter().map(Option::is_some).collect(),
+        drained: weights.iter().map(|&weight| weight == Some(0)).collect(),
         ..table(vec![of_all], PORTS)
     }
 }

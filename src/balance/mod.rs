@@ -6,9 +6,11 @@ mod mode;
 mod mss_clamp;
 mod overload;
 mod persistence;
+mod port_range;
+mod protocol;
 pub mod scheduler;
 mod selector;
-pub mod service;
+mod service;
 mod snat;
 mod sysctls;
 mod templates;
@@ -20,11 +22,12 @@ pub use mode::{Encapsulation, ForwardingMode, Tunnel};
 pub use mss_clamp::{MssClamp, MssClampError};
 pub use overload::Overloads;
 pub use persistence::{ClientPrefix, Persistence, TemplateKey, TemplateTarget};
+pub use port_range::{PortRange, PortRangeError};
+pub use protocol::{Protocol, UnknownWord};
 pub use scheduler::{Scheduler, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerSettings};
 pub use selector::{Network, NetworkError, Selector};
 pub use service::{
-    LocalAddress, LocalAddressSlot, LocalPool, PortRange, Protocol, RealServer, RealServerSlot, Service, ServiceKey,
-    ServiceTable, Weight,
+    LocalAddress, LocalAddressSlot, LocalPool, RealServer, RealServerSlot, Service, ServiceKey, ServiceTable, Weight,
 };
 pub use snat::SnatRule;
 pub use sysctls::{Strategy, Sysctl, Sysctls};

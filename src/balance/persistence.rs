@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::mark::Mark;
-use super::service::{PortRange, Protocol, ServiceKey, UnknownWord};
+use super::port_range::PortRange;
+use super::protocol::{Protocol, UnknownWord};
+use super::service::ServiceKey;
 
 /// How a service keeps its clients with their real servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

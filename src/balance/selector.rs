@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::service::{PortRange, Protocol};
+use super::port_range::PortRange;
+use super::protocol::Protocol;
 use crate::flow::{Address, FlowKey};
 use crate::port::PortId;
 

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use hashbrown::{Equivalent, HashMap, HashSet};
@@ -18,6 +17,8 @@ use super::mode::{ForwardingMode, Tunnel};
 use super::mss_clamp::MssClamp;
 use super::overload::Overloads;
 use super::persistence::Persistence;
+use super::port_range::PortRange;
+use super::protocol::Protocol;
 use super::scheduler::Scheduler;
 use super::snat::SnatRule;
 use super::sysctls::Sysctls;
@@ -25,115 +26,6 @@ use super::templates::Templates;
 use super::timeouts::Timeouts;
 use super::virtual_address::{ServicePorts, VirtualAddress, WideServices};
 use crate::port::PortId;
-
-/// What sessions can be of: a transport protocol that can be balanced, or echo messages, which source NAT is for. And what
-/// services can be of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[repr(u8)]
-pub enum Protocol {
-    /// 0, as IPVS writes it: any that can be balanced. Services of marks are of it, packets and sessions never.
-    Any = 0,
-    /// IP protocols 1 and 58: echo requests and replies of ICMP and ICMPv6. No service is of it.
-    Icmp = 1,
-    /// IP protocol 6.
-    Tcp = 6,
-    /// IP protocol 17.
-    Udp = 17,
-    /// IP protocol 132.
-    Sctp = 132,
-}
-
-impl Protocol {
-    /// All names, separated by commas.
-    pub const NAMES: &'static str = "tcp, udp, sctp";
-
-    /// The IP protocol number's meaning, where it is one that can be balanced.
-    pub fn from_number(number: u8) -> Option<Self> {
-        match number {
-            6 => Some(Self::Tcp),
-            17 => Some(Self::Udp),
-            132 => Some(Self::Sctp),
-            _ => None,
-        }
-    }
-
-    /// Itself; of any, each that can be balanced.
-    pub const fn each(self) -> &'static [Self] {
-        match self {
-            Self::Any => &[Self::Tcp, Self::Udp, Self::Sctp],
-            Self::Tcp => &[Self::Tcp],
-            Self::Udp => &[Self::Udp],
-            Self::Sctp => &[Self::Sctp],
-            Self::Icmp => &[Self::Icmp],
-        }
-    }
-
-    /// Whether it is known which worker a device's RSS brings a packet to. Of SCTP devices hash what they like: the ports as of
-    /// TCP, with the verification tag, or none; and what stands for ports in ICMP they do not know.
-    #[inline]
-    pub const fn is_dealt_by_rss(self) -> bool {
-        matches!(self, Self::Tcp | Self::Udp)
-    }
-
-    /// `tcp`, `udp`, `sctp`, `icmp` or `any`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-            Self::Icmp => "icmp",
-            Self::Any => "any",
-        }
-    }
-}
-
-impl Protocol {
-    /// The names of what sessions can be of, for messages.
-    pub const OF_SESSIONS: &'static str = "tcp, udp, sctp, icmp";
-
-    /// What sessions can be of, from its name; a service's is parsed by [`FromStr`].
-    ///
-    /// # Errors
-    /// The text is no such name.
-    pub fn of_session(text: &str) -> Result<Self, UnknownWord> {
-        if text == "icmp" {
-            return Ok(Self::Icmp);
-        }
-        text.parse().map_err(|unknown| UnknownWord { allowed: Self::OF_SESSIONS, ..unknown })
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A word that is not in a closed list.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{value:?} is not a {what}: allowed: {allowed}")]
-pub struct UnknownWord {
-    /// What was wanted.
-    pub what: &'static str,
-    /// What was given.
-    pub value: String,
-    /// What is allowed, separated by commas.
-    pub allowed: &'static str,
-}
-
-impl FromStr for Protocol {
-    type Err = UnknownWord;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "tcp" => Ok(Self::Tcp),
-            "udp" => Ok(Self::Udp),
-            "sctp" => Ok(Self::Sctp),
-            _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: Self::NAMES }),
-        }
-    }
-}
 
 /// A real server's share; 0 takes no new sessions and keeps those it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -278,51 +170,6 @@ pub struct Service {
     pub real_servers: Vec<RealServer>,
 }
 
-/// An inclusive range of ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PortRange {
-    /// The lowest.
-    pub first: u16,
-    /// The highest; not below `first`.
-    pub last: u16,
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
-    }
-}
-
-/// A text that is no range of ports.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no range of ports: FIRST-LAST, each 1-65535, FIRST not above LAST, like 1024-65535, or one port")]
-pub struct PortRangeError(String);
-
-impl FromStr for PortRange {
-    type Err = PortRangeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = |part: &str| part.trim().parse::<u16>().ok().filter(|&port| port > 0);
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        parse(first)
-            .and_then(|first| Some(Self { first, last: parse(last)? }))
-            .filter(|range| range.first <= range.last)
-            .ok_or_else(|| PortRangeError(text.to_owned()))
-    }
-}
-
-impl Serialize for PortRange {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PortRange {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// One local address (LIP) that may be given to new sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAddress {
@@ -375,6 +222,8 @@ pub struct ServiceTable {
     /// By [`RealServerSlot`]: whether that real server, or rule, is configured. A session whose real server is not is dropped
     /// packet by packet until it expires, as IPVS does with expire_nodest_conn=0.
     pub real_server_present: Vec<bool>,
+    /// By [`RealServerSlot`], as far as there are any: whether that real server has weight 0.
+    pub drained: Vec<bool>,
     /// By [`RealServerSlot`], as far as there are any: how packets to a real server in mode `tun` are wrapped.
     pub tunnels: Vec<Tunnel>,
     /// By [`RealServerSlot`], as far as there are any: what the MSS options of its sessions' SYNs are lowered to.
@@ -419,6 +268,11 @@ impl ServiceTable {
     #[inline]
     pub fn is_present(&self, slot: RealServerSlot) -> bool {
         self.real_server_present.get(slot.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// Whether the real server of a slot has weight 0.
+    pub fn is_drained(&self, slot: RealServerSlot) -> bool {
+        self.drained.get(slot.0 as usize).copied().unwrap_or(false)
     }
 
     /// The port that a local address is on, which sessions may still use; none: it is no local address.

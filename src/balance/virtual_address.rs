@@ -12,7 +12,9 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::mark::Mark;
-use super::service::{PortRange, Protocol, Service};
+use super::port_range::PortRange;
+use super::protocol::Protocol;
+use super::service::Service;
 
 /// The ports of a service: one, a range, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -49,6 +49,7 @@ impl Model {
             has_nat: services.iter().any(|service| service.owned_by_client),
             nat_servers: self.nat_servers(&services),
             snat: self.compile_snat(),
+            drained: self.compile_drained(),
             tunnels: self.compile_tunnels(),
             mss_clamps: self.compile_mss_clamps(),
             services,
@@ -76,6 +77,17 @@ impl Model {
                 .collect::<Vec<_>>()
         };
         services.flat_map(of).collect()
+    }
+
+    /// By slot, up to the last real server of weight 0.
+    fn compile_drained(&self) -> Vec<bool> {
+        let mut drained = Vec::new();
+        let entries = self.services.values().flat_map(|service| &service.real_servers);
+        for slot in entries.filter(|entry| entry.weight_now.0 == 0).map(|entry| entry.slot.0 as usize) {
+            drained.resize(drained.len().max(slot + 1), false);
+            drained[slot] = true;
+        }
+        drained
     }
 
     /// By slot, up to the last real server that has one.
@@ -156,22 +168,44 @@ impl RealServerEntry {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::config::{BalanceConfig, BalanceScope, ServiceConfig};
     use crate::telemetry::counters::SlotLimits;
 
-    /// The port at which the real server 10.1.0.11:8080 of a service gets what a client asks of port 7001.
-    fn port_of(vip: &str, mode: ForwardingMode, persistence: u32) -> u16 {
-        let config = format!(
-            r#"{{ "vip": "{vip}", "protocol": "tcp", "scheduler": "rr", "local_pool": "", "mode": "{mode}", "persistence": {persistence},
-                 "real_server": [{{ "address": "10.1.0.11:8080", "weight": 1 }}] }}"#
-        );
-        let service: ServiceConfig = serde_json::from_str(&config).unwrap();
-        let balance = BalanceConfig { services: vec![service], ..BalanceConfig::default() };
+    /// The table of these services.
+    fn compiled(services: Value) -> ServiceTable {
+        let services: Vec<ServiceConfig> = serde_json::from_value(services).unwrap();
+        let balance = BalanceConfig { services, ..BalanceConfig::default() };
         let scope = BalanceScope { ports: Vec::new(), own_addresses: Vec::new(), workers: 1 };
         let limits = SlotLimits { real_servers: 4, local_addresses: 4 };
-        let mut model = Model::new(scope, Vec::new(), limits, &balance).unwrap();
-        model.compile(Timeouts::default()).services[0].real_servers[0].port_for(7001)
+        Model::new(scope, Vec::new(), limits, &balance).unwrap().compile(Timeouts::default())
+    }
+
+    /// The port at which the real server 10.1.0.11:8080 of a service gets what a client asks of port 7001.
+    fn port_of(vip: &str, mode: ForwardingMode, persistence: u32) -> u16 {
+        let table = compiled(json!([{
+            "vip": vip, "protocol": "tcp", "scheduler": "rr", "local_pool": "", "mode": mode, "persistence": persistence,
+            "real_server": [{"address": "10.1.0.11:8080", "weight": 1}],
+        }]));
+        table.services[0].real_servers[0].port_for(7001)
+    }
+
+    #[test]
+    fn real_servers_of_weight_0_are_known_by_their_slots_also_those_of_marks() {
+        let of = |weights: [u32; 2]| {
+            let service = |vip: &str, protocol: &str, weight| {
+                json!({"vip": vip, "protocol": protocol, "scheduler": "rr", "local_pool": "", "mode": "dr",
+                       "real_server": [{"address": "10.1.0.11:80", "weight": weight}]})
+            };
+            let table =
+                compiled(json!([service("10.0.0.100:80", "tcp", weights[0]), service("fwmark:7", "any", weights[1]),]));
+            table.services.iter().map(|own| table.is_drained(own.real_servers[0].slot)).collect::<Vec<_>>()
+        };
+        assert_eq!(of([1, 1]), [false, false]);
+        assert_eq!(of([0, 1]), [true, false]);
+        assert_eq!(of([1, 0]), [false, true]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::plane::Plane;
 use super::{DropReason, Forwarder, Verdict, is_opening};
 use crate::flow::Direction;
 use crate::port::BURST_SIZE;
-use crate::session::{Found, Session, State};
+use crate::session::{Found, State};
 use crate::wire::tcp::Flags;
 
 impl Forwarder {
@@ -30,19 +30,10 @@ impl Forwarder {
             state.gives_way_to_syn()
                 || (state == State::FinWait && sysctls.reuses_fin_wait() && session.mode().is_one_way())
         };
-        let is_drained = || sysctls.expire_nodest_conn && self.is_drained(session);
+        let is_drained = || sysctls.expire_nodest_conn && self.services.is_drained(session.real_server());
         // A client that stays with its real server goes on there with what it has (`is_new_conn_expected`).
         let may_be_over = || sysctls.reuses() && session.template().is_none() && is_over();
         is_opening(flags) && (is_drained() || may_be_over())
-    }
-
-    /// Whether a session's real server has weight 0.
-    fn is_drained<A: Plane>(&self, session: &Session<A>) -> bool {
-        let key = session.key(Direction::Inbound);
-        let address = key.destination().into().to_canonical();
-        let service = self.services.service_for(key.protocol(), address, key.destination_port());
-        let mut servers = service.iter().flat_map(|&service| &self.services.services[service].real_servers);
-        servers.any(|server| server.slot == session.real_server() && server.weight.0 == 0)
     }
 
     /// A packet of a session whose real server was removed is dropped; or that session ends, but not now, since other

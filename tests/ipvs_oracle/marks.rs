@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use fullgate::balance::Protocol;
 
 use crate::dialogue::{Dialogue, add_all, real_server};
-use crate::director::{Connection, Director, Marked, Mode, Rule, Service, Settings};
+use crate::director::{Connection, Director, Marked, Mode, Rule, Server, Service, Settings};
 use crate::network::{Family, Side};
 use crate::transcript::Transcript;
 
@@ -107,9 +107,12 @@ impl Subject {
         ]
     }
 
+    fn server(&self, number: u16, weight: u32) -> Server {
+        real_server(self.family.server(number), self.server_port, self.mode, weight)
+    }
+
     fn rules(&self) -> Vec<Rule> {
-        let servers = WEIGHTS
-            .map(|(number, weight)| real_server(self.family.server(number), self.server_port, self.mode, weight));
+        let servers = WEIGHTS.map(|(number, weight)| self.server(number, weight));
         // For what is marked, too, but the mark is first.
         let address = SocketAddr::new(self.family.vip(), self.first_port());
         let by_address = Service { protocol: Protocol::Tcp, address };
@@ -140,6 +143,33 @@ pub fn play(director: &mut dyn Director, transcript: &mut Transcript) {
     let client = SocketAddr::new(Family::Ipv4.client(70), 30_000);
     let seen = Dialogue::new(Protocol::Tcp, client, service.address, Mode::Nat).say(director, "S");
     transcript.note("mark that no service is for", seen);
+    for expire in [0, 1] {
+        director.configure(&[Rule::Sysctl("expire_nodest_conn", expire)]);
+        let kept = SUBJECTS.iter().filter(|subject| !subject.settings.one_packet);
+        kept.for_each(|subject| drain(subject, expire, director, transcript));
+    }
+    director.configure(&[Rule::Sysctl("expire_nodest_conn", 0)]);
+}
+
+/// The real server of a flow gets weight 0, and then a SYN comes for the flow.
+fn drain(subject: &Subject, expire: u8, director: &mut dyn Director, transcript: &mut Transcript) {
+    let client = SocketAddr::new(subject.family.client(80), 31_000 + u16::from(expire));
+    let to = SocketAddr::new(subject.family.vip(), subject.first_port() + 1);
+    let mut dialogue = Dialogue::new(Protocol::Tcp, client, to, subject.mode);
+    for event in [(Side::Wan, "S"), (Side::Lan, "SA"), (Side::Wan, "A")] {
+        dialogue.exchange(director, event);
+    }
+    let number = dialogue.server();
+    let weigh = |director: &mut dyn Director, weight| {
+        director.configure(&[Rule::EditServer(subject.service(), subject.server(number, weight))]);
+    };
+    weigh(director, 0);
+    for (what, flags) in [("data", "PA"), ("SYN", "S"), ("second SYN", "S")] {
+        let seen = dialogue.say(director, flags);
+        transcript.note(subject.name, format!("expire_nodest_conn {expire}, {what} with a drained one: {seen}"));
+    }
+    let was = WEIGHTS.iter().find(|&&(own, _)| own == number);
+    weigh(director, was.map_or(1, |&(_, weight)| weight));
 }
 
 /// Flows of a few clients to everything that is marked, some of them closed.

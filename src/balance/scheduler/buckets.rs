@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::kind::SchedulerFlags;
 use super::secret::{HashSecret, Purpose};
 use super::{Loads, RealServer};
-use crate::balance::service::Weight;
+use crate::balance::Weight;
 
 /// What is known of a real server when a table is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

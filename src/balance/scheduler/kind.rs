@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::service::UnknownWord;
+use crate::balance::UnknownWord;
 
 /// A scheduler, by its IPVS name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 
 use super::locality::{Locality, ServerSet};
 use super::{Arrival, Loads, RealServer, wlc};
-use crate::balance::service::RealServerSlot;
+use crate::balance::RealServerSlot;
 
 pub(super) fn schedule(
     locality: &Locality,

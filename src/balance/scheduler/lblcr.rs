@@ -7,7 +7,7 @@ use super::lblc::{index_of, is_crowded};
 use super::least::Least;
 use super::locality::{Locality, ServerSet};
 use super::{Arrival, Loads, RealServer, wlc};
-use crate::balance::service::RealServerSlot;
+use crate::balance::RealServerSlot;
 
 pub(super) fn schedule(
     locality: &Locality,

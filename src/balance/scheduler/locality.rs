@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::secret::{HashSecret, Purpose};
-use crate::balance::service::RealServerSlot;
+use crate::balance::RealServerSlot;
 use crate::session::Tick;
 
 /// Destinations in a row.
