@@ -11,13 +11,15 @@
 //! An entry with sessions is never given away: it is found no more once its real server cannot be used (*retired*),
 //! and is free when they have ended.
 
+mod bucket;
 mod memory;
 
 use std::sync::atomic::Ordering;
 
 use pages::Region;
 
-use self::memory::{AtomicU16, AtomicU32, AtomicU64, Buckets, COPIES, PATIENCE, PLACES, bytes_for, fence, spin_loop};
+use self::bucket::{Bucket, Claim, Entry, FREE, RETIRED, split};
+use self::memory::{AtomicU32, Buckets, PLACES, bytes_for};
 use super::persistence::TemplateKey;
 use super::service::RealServerSlot;
 use crate::flow::{Address, FlowHash, HashSeed};
@@ -27,42 +29,6 @@ use crate::session::Tick;
 const LOAD: u32 = 14;
 /// A template whose time is over while it has sessions gets so many seconds more (`ip_vs_conn_expire`).
 const EXTENSION_SECONDS: u32 = 60;
-
-/// Tags that are no hash's.
-const FREE: u16 = 0;
-const RETIRED: u16 = 1;
-
-#[derive(Debug)]
-#[cfg_attr(not(all(test, interleave)), derive(bytemuck::Zeroable))]
-#[cfg_attr(all(test, interleave), derive(Default))]
-#[repr(C, align(64))]
-struct Bucket {
-    /// Odd: claimed. Grows by two with each claim.
-    sequence: AtomicU32,
-    /// No entry's time is over before this tick; 0: there is nothing to look for.
-    earliest: AtomicU32,
-    tags: [AtomicU16; PLACES],
-    entries: [Entry; PLACES],
-}
-
-/// A template. Changed by who has claimed its bucket; but for `connections`, which anybody takes from, `position`, a
-/// hint, and `assured`, which is for listings.
-#[derive(Debug)]
-#[cfg_attr(not(all(test, interleave)), derive(bytemuck::Zeroable))]
-#[cfg_attr(all(test, interleave), derive(Default))]
-#[repr(C, align(64))]
-struct Entry {
-    key: [AtomicU64; 5],
-    server: AtomicU32,
-    /// Where the real server stood in its service's list when it was looked for last.
-    position: AtomicU32,
-    /// A [`Tick`].
-    expires: AtomicU32,
-    /// Sessions that were set up by it.
-    connections: AtomicU32,
-    /// Not 0: one of them was established.
-    assured: AtomicU32,
-}
 
 /// Where a template stands in its table: never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,13 +181,7 @@ impl Templates {
             None => {}
         }
         let place = self.room(&bucket, now).ok_or(TemplateError::Full)?;
-        let entry = &bucket.0.entries[place];
-        for (word, value) in entry.key.iter().zip(key.words) {
-            word.store(value, Ordering::Relaxed);
-        }
-        entry.server.store(server.0, Ordering::Relaxed);
-        entry.position.store(position, Ordering::Relaxed);
-        entry.assured.store(0, Ordering::Relaxed);
+        bucket.0.entries[place].enter(key, server, position);
         bucket.0.tags[place].store(tag, Ordering::Relaxed);
         self.used.fetch_add(1, Ordering::Relaxed);
         if let Some(persistent) = self.persistent.get(server.0 as usize) {
@@ -301,19 +261,7 @@ impl Templates {
     pub fn views(&self, bucket: usize, now: Tick, into: &mut Vec<TemplateView>) {
         let Some(bucket) = self.buckets.get(bucket) else { return };
         let before = into.len();
-        for _copy in 0..COPIES {
-            let sequence = bucket.sequence.load(Ordering::Acquire);
-            if sequence & 1 == 0 {
-                let places = (0..PLACES).filter(|&place| bucket.tag(place) > RETIRED);
-                into.extend(places.map(|place| bucket.entries[place].view()));
-                fence(Ordering::Acquire);
-                if bucket.sequence.load(Ordering::Relaxed) == sequence {
-                    break;
-                }
-                into.truncate(before);
-            }
-            spin_loop();
-        }
+        bucket.views(into);
         let is_shown = |view: &TemplateView| view.expires > now || view.connections > 0;
         let mut at = before;
         while let Some(view) = into.get(at) {
@@ -359,94 +307,6 @@ impl Templates {
             persistent.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-impl Bucket {
-    /// The bucket for this worker alone; none: another one has it, for long.
-    fn claim(&self) -> Option<Claim<'_>> {
-        for _look in 0..PATIENCE {
-            let sequence = self.sequence.load(Ordering::Relaxed);
-            let wanted = sequence.wrapping_add(1);
-            let exchange = || self.sequence.compare_exchange(sequence, wanted, Ordering::Acquire, Ordering::Relaxed);
-            if sequence & 1 == 0 && exchange().is_ok() {
-                // No change may be seen before the claim is.
-                fence(Ordering::Release);
-                return Some(Claim(self));
-            }
-            spin_loop();
-        }
-        None
-    }
-
-    fn tag(&self, place: usize) -> u16 {
-        self.tags[place].load(Ordering::Relaxed)
-    }
-}
-
-/// A bucket that is this worker's until this is dropped.
-struct Claim<'b>(&'b Bucket);
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let sequence = self.0.sequence.load(Ordering::Relaxed);
-        self.0.sequence.store(sequence.wrapping_add(1), Ordering::Release);
-    }
-}
-
-impl Claim<'_> {
-    fn place_of(&self, key: &TemplateKey, tag: u16) -> Option<usize> {
-        let is_key = |place: &usize| self.0.entries[*place].has_key(key);
-        (0..PLACES).filter(|&place| self.0.tag(place) == tag).find(is_key)
-    }
-
-    /// Whether nothing keeps a template, or the rest of one.
-    fn is_over(&self, place: usize, now: Tick) -> bool {
-        let entry = &self.0.entries[place];
-        let may_end = self.0.tag(place) == RETIRED || entry.expires.load(Ordering::Relaxed) <= now.0;
-        may_end && entry.connections.load(Ordering::Relaxed) == 0
-    }
-
-    /// One more session for a template, which lasts until then.
-    fn take(&self, number: usize, place: usize, end: Tick) -> Template {
-        let entry = &self.0.entries[place];
-        entry.expires.store(end.0, Ordering::Relaxed);
-        entry.connections.fetch_add(1, Ordering::Relaxed);
-        self.see_again(end);
-        Template {
-            index: TemplateIndex(u32::try_from(number * PLACES + place + 1).unwrap_or(0)),
-            server: RealServerSlot(entry.server.load(Ordering::Relaxed)),
-            position: entry.position.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Has the bucket swept at this tick or before.
-    fn see_again(&self, at: Tick) {
-        let earliest = self.0.earliest.load(Ordering::Relaxed);
-        let earliest = if earliest == 0 { at.0 } else { earliest.min(at.0) };
-        self.0.earliest.store(earliest.max(1), Ordering::Relaxed);
-    }
-}
-
-impl Entry {
-    fn has_key(&self, key: &TemplateKey) -> bool {
-        self.key.iter().zip(key.words).all(|(word, value)| word.load(Ordering::Relaxed) == value)
-    }
-
-    fn view(&self) -> TemplateView {
-        TemplateView {
-            key: TemplateKey { words: std::array::from_fn(|word| self.key[word].load(Ordering::Relaxed)) },
-            server: RealServerSlot(self.server.load(Ordering::Relaxed)),
-            expires: Tick(self.expires.load(Ordering::Relaxed)),
-            connections: self.connections.load(Ordering::Relaxed),
-            is_assured: self.assured.load(Ordering::Relaxed) != 0,
-        }
-    }
-}
-
-/// Bucket and place.
-fn split(TemplateIndex(index): TemplateIndex) -> (usize, usize) {
-    let index = (index as usize).wrapping_sub(1);
-    (index / PLACES, index % PLACES)
 }
 
 fn bucket_count(capacity: u32) -> usize {
