@@ -4,12 +4,17 @@
 //! The program is started with a library of ours loaded into it (crates/ipvs-preload), which is all that happens here.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Args, ValueHint};
+use elf::ElfStream;
+use elf::abi::PT_INTERP;
+use elf::endian::AnyEndian;
+use elf::file::Class;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
@@ -19,11 +24,15 @@ use crate::config::{DEFAULT_SOCKET, ipvs_socket_beside};
 /// The library's file.
 const LIBRARY: &str = "libfullgate_ipvs.so";
 
+/// What this program is, and so the library.
+const OWN_CLASS: Class = if cfg!(target_pointer_width = "64") { Class::ELF64 } else { Class::ELF32 };
+
 /// Run an unmodified ipvsadm, keepalived or ldirectord against this gateway
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The program sees the gateway where it expects the kernel's IPVS. What it starts does so too, as ldirectord
-starts ipvsadm. Programs that are setuid or have file capabilities cannot be run so.
+starts ipvsadm. Programs that are setuid, have file capabilities, are linked statically or are written in Go
+are refused: they would reach the kernel's IPVS.
 
 Examples:
   fullgate exec -- ipvsadm -A -t 10.0.0.100:80 -s wlc
@@ -55,7 +64,7 @@ impl Exec {
         let Some((program, arguments)) = self.command.split_first() else {
             return failed("no program is given".to_owned());
         };
-        refuse_privileged(program)?;
+        refuse_out_of_reach(program)?;
         let socket = ipvs_socket_beside(&self.socket);
         if let Some(reason) = why_out_of_reach(&socket) {
             eprintln!(
@@ -111,19 +120,29 @@ fn preload(library: &Path, others: Option<OsString>) -> OsString {
     all
 }
 
-/// A program that gets rights from its file is not given libraries by its caller: it would reach the kernel.
-fn refuse_privileged(program: &OsStr) -> Result<(), CliError> {
-    const SET_USER_OR_GROUP: u32 = 0o6000;
+/// A program that does not call the library would manage the kernel's IPVS, and nobody would notice.
+fn refuse_out_of_reach(program: &OsStr) -> Result<(), CliError> {
     let Some(path) = find(program) else { return Ok(()) };
-    let Ok(metadata) = path.metadata() else { return Ok(()) };
-    let has_capabilities = rustix::fs::getxattr(&path, "security.capability", &mut [0_u8; 64]).is_ok();
-    if metadata.permissions().mode() & SET_USER_OR_GROUP == 0 && !has_capabilities {
-        return Ok(());
+    let Some(reason) = why_without_library(&path) else { return Ok(()) };
+    failed(format!("{} {reason}: it would ignore the library and reach the kernel's IPVS", path.display()))
+}
+
+/// Why a program would not call the library. Not of a script: what it starts does, or does not.
+fn why_without_library(path: &Path) -> Option<&'static str> {
+    const SET_USER_OR_GROUP: u32 = 0o6000;
+    let has_capabilities = rustix::fs::getxattr(path, "security.capability", &mut [0_u8; 64]).is_ok();
+    if path.metadata().ok()?.permissions().mode() & SET_USER_OR_GROUP != 0 || has_capabilities {
+        return Some("is setuid or has file capabilities");
     }
-    failed(format!(
-        "{} is setuid or has file capabilities: it would ignore the library and reach the kernel's IPVS",
-        path.display()
-    ))
+    let mut program = ElfStream::<AnyEndian, _>::open_stream(File::open(path).ok()?).ok()?;
+    if !program.segments().iter().any(|segment| segment.p_type == PT_INTERP) {
+        return Some("is linked statically");
+    }
+    if program.ehdr.class != OWN_CLASS {
+        return Some("is not for this machine's word size");
+    }
+    let is_of_go = program.section_header_by_name(".go.buildinfo").is_ok_and(|section| section.is_some());
+    is_of_go.then_some("is written in Go, which does without the C library")
 }
 
 /// Where a program is that is to be run by this name.
@@ -167,14 +186,37 @@ mod tests {
         assert_eq!(find(OsStr::new("no-such-program-anywhere")), None);
     }
 
-    #[test]
-    fn programs_with_rights_of_their_own_are_refused() {
+    /// Whether a program with these bytes and this mode is run, or why not.
+    fn judge(bytes: &[u8], mode: u32) -> Option<&'static str> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");
-        std::fs::write(&path, "").unwrap();
-        refuse_privileged(path.as_os_str()).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o4755)).unwrap();
-        let error = refuse_privileged(path.as_os_str()).unwrap_err().to_string();
-        assert!(error.contains("setuid"), "{error}");
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let reason = why_without_library(&path);
+        let told = refuse_out_of_reach(path.as_os_str()).err().map(|error| error.to_string());
+        assert_eq!(told.is_some(), reason.is_some());
+        let refused = |told: String| told.contains("reach the kernel's IPVS") && told.contains(reason.unwrap_or("?"));
+        assert!(told.is_none_or(refused));
+        reason
+    }
+
+    #[test]
+    fn programs_that_would_reach_the_kernel_are_refused() {
+        let shell = std::fs::read("/bin/sh").unwrap();
+        assert_eq!(judge(&shell, 0o755), None);
+        assert_eq!(judge(b"#!/bin/sh\n", 0o755), None);
+        assert_eq!(judge(b"", 0o755), None, "the kernel says what is wrong with it");
+        for mode in [0o4755, 0o2755] {
+            assert_eq!(judge(&shell, mode), Some("is setuid or has file capabilities"));
+        }
+        // The header alone, with no word of segments and sections.
+        let mut alone = shell[..64].to_vec();
+        alone[32..48].fill(0);
+        alone[54..].fill(0);
+        assert_eq!(judge(&alone, 0o755), Some("is linked statically"));
+        let mut of_go = shell.clone();
+        let name = of_go.windows(14).rposition(|bytes| bytes == b".gnu.version_r").unwrap();
+        of_go[name..][..14].copy_from_slice(b".go.buildinfo\0");
+        assert_eq!(judge(&of_go, 0o755), Some("is written in Go, which does without the C library"));
     }
 }
