@@ -769,6 +769,32 @@ worker 1                  7
     assert_json(&["session", "count", "--json"], json!({ "session_count": count }));
 }
 
+#[test]
+fn templates_of_persistence() {
+    let rows = json!([
+        { "protocol": "tcp", "client": "192.0.2.0", "vip": "10.0.0.100:443", "mode": "fullnat", "real_server": "10.1.0.11:443",
+          "connections": 3, "state": "ASSURED", "expires_seconds": 3600 },
+        { "protocol": null, "client": "2001:db8::7", "vip": null, "mark": 7, "mode": "nat", "real_server": "[fd00::11]:0",
+          "connections": 0, "state": "NONE", "expires_seconds": 59 },
+    ]);
+    let filter = json!({ "protocol": null, "client": null, "vip": null, "real_server": null });
+    assert_table(
+        &["session", "templates"],
+        json!({ "templates": rows }),
+        json!({ "version": 1, "command": "template.list", "filter": filter, "limit": null }),
+        "\
+Prot  Client       Virtual         Forward  RealServer     State    Sessions  Expires
+TCP   192.0.2.0    10.0.0.100:443  fullnat  10.1.0.11:443  ASSURED         3    60:00
+IP    2001:db8::7  mark 7          nat      [fd00::11]:0   NONE            0    00:59
+",
+    );
+    assert_json(&["session", "templates", "--json"], json!({ "templates": rows }));
+    let (_, _, err, requests) =
+        FakeDaemon::ok(json!({ "templates": rows })).run(&["session", "templates", "--limit", "2"]);
+    assert_eq!(err, "the first 2 only, by --limit; there may be more\n");
+    assert_eq!(requests[0]["limit"], json!(2));
+}
+
 fn port(name: &str, packets: u64) -> Value {
     json!({ "name": name, "device": format!("net_af_xdp0,iface={name}"), "vlan": null, "parent": null, "members": [],
             "driver": "net_af_xdp", "tap": format!("fg-{name}"),

@@ -139,15 +139,17 @@ impl List {
             Reply::Sessions(rows) => Some(rows),
             _ => None,
         })?;
-        if self.connection.json {
-            return print_json(&rows);
-        }
-        print(table(&rows))?;
-        if limit == Some(rows.len()) {
-            complain(&format!("the first {} only, by --limit; there may be more", rows.len()));
-        }
-        Ok(())
+        if self.connection.json { print_json(&rows) } else { print_up_to(limit, rows.len(), table(&rows)) }
     }
+}
+
+/// Prints a table of so many rows, and says so where that may not be all.
+fn print_up_to(limit: Option<usize>, rows: usize, table: Table) -> Result<(), CliError> {
+    print(table)?;
+    if limit == Some(rows) {
+        complain(&format!("the first {rows} only, by --limit; there may be more"));
+    }
+    Ok(())
 }
 
 fn table(rows: &[SessionRow]) -> Table {
@@ -186,7 +188,7 @@ impl Templates {
             Reply::Templates(rows) => Some(rows),
             _ => None,
         })?;
-        if self.connection.json { print_json(&rows) } else { print(template_table(&rows)) }
+        if self.connection.json { print_json(&rows) } else { print_up_to(limit, rows.len(), template_table(&rows)) }
     }
 }
 

@@ -46,10 +46,8 @@ impl Settings {
             lines.push(format!("timeout {name}: {place} -> {seconds} seconds"));
             *place = seconds;
         }
-        if !lines.is_empty() {
-            self.timeouts = wanted;
-            self.kept.timeouts = self.kept.timeouts.and(given);
-        }
+        self.timeouts = wanted;
+        self.kept.timeouts = self.kept.timeouts.and(given);
         Ok(lines)
     }
 
@@ -154,6 +152,21 @@ mod tests {
         assert_eq!(told, ["sysctl sloppy_tcp: 0 -> 1"]);
         assert_eq!(settings.sysctls, Sysctls { sloppy_tcp: true, ..Sysctls::default() });
         assert!(settings.kept.sysctls.has(Sysctl::find("conn_reuse_mode").unwrap()), "also what was so by the file");
+    }
+
+    #[test]
+    fn timeouts_are_set_all_or_none_and_kept_also_where_they_were_so() {
+        let mut settings = settings();
+        let before = settings.timeouts;
+        let given = KeptTimeouts { tcp: Some(7), udp: Some(0), ..KeptTimeouts::default() };
+        let message = settings.set_timeouts(given).unwrap_err().message;
+        assert!(message.starts_with("timeout udp: 0 is no timeout; allowed: "), "{message}");
+        assert_eq!((settings.timeouts, &settings.kept), (before, &KeptSettings::default()));
+
+        let given = KeptTimeouts { tcp: Some(before.tcp), udp: Some(7), ..KeptTimeouts::default() };
+        assert_eq!(settings.set_timeouts(given).unwrap(), [format!("timeout udp: {} -> 7 seconds", before.udp)]);
+        assert_eq!(settings.timeouts, Timeouts { udp: 7, ..before });
+        assert_eq!(settings.kept.timeouts, given);
     }
 
     #[test]
