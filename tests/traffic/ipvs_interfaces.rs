@@ -122,6 +122,22 @@ fn files_of_proc_net_tell_what_there_is() {
     assert!(!output.status.success(), "a file that there is not");
 }
 
+/// Programs that are not built on libnl, as ipvsadm and keepalived are.
+#[test]
+fn netlink_is_understood_by_whichever_functions_it_is_spoken() {
+    let (lab, gateway) = lab_with_gateway("[0]");
+    gateway.ipvsadm(&lab.gateway, "-A -t 10.0.0.100:80 -s rr");
+    gateway.ipvsadm(&lab.gateway, "-A -u 10.0.0.101:53 -s rr");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/ask_ipvs.py");
+    for way in ["send", "sendto", "sendmsg"] {
+        let output = gateway.exec(&lab.gateway, &format!("python3 {script} {way}")).output().unwrap();
+        let mut listed: Vec<_> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
+        listed.sort_unstable();
+        let services = ["17 10.0.0.101 53", "6 10.0.0.100 80"];
+        assert_eq!(listed, services, "{way}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// A FULLNAT service whose real servers are checked every second.
 fn two_real_servers() -> String {
     let real_server = |address: &str| {
