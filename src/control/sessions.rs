@@ -2,8 +2,8 @@
 //!
 //! A worker looks at a part of its table between bursts and answers with what it found, so that neither it nor the
 //! control thread is held up by millions of sessions. Sessions that come, go or change during a walk may be missed.
-//! One walk at a time runs on a worker; others wait for it. A walk that is given up leaves its last step to come
-//! back later: the next walk waits for that first.
+//! A worker does one step at a time; walks that are under way take turns. A walk that is given up leaves its last step to come
+//! back later: the next step waits for that first.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,15 +33,8 @@ pub struct SessionWalks<F, E> {
 #[derive(Debug)]
 struct Turn<F, E> {
     link: Arc<WorkerLink<F, E>>,
-    /// Whether a step is with the worker. Locked by the walk whose turn it is.
+    /// Whether a step is with the worker. Locked by the walk whose step it is.
     away: Mutex<bool>,
-}
-
-/// Whether a walk goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Continue,
-    Stop,
 }
 
 impl<F, E> SessionWalks<F, E> {
@@ -57,93 +50,81 @@ impl<F, E> SessionWalks<F, E> {
     pub async fn list_line(&self, filter: &SessionFilter, limit: Option<usize>) -> Result<String, Refusal> {
         let mut line = format!("{{\"version\":{VERSION},\"ok\":{{\"sessions\":[");
         let (mut listed, limit) = (0_usize, limit.unwrap_or(usize::MAX));
-        let mut failure = None;
-        for (worker, turn) in self.workers.iter().enumerate() {
-            let visit = |view: &SessionView| {
+        let mut walk = self.walk();
+        'walk: while let Some((worker, views)) = walk.next().await? {
+            for view in views.iter().filter(|view| matches(filter, view)) {
                 if listed >= limit {
-                    return Step::Stop;
+                    break 'walk;
                 }
                 listed += 1;
-                match push_row(&mut line, &row(view, worker), listed) {
-                    Ok(()) => Step::Continue,
-                    Err(refusal) => {
-                        failure = Some(refusal);
-                        Step::Stop
-                    }
-                }
-            };
-            turn.walk(filter, visit).await?;
-            if let Some(refusal) = failure {
-                return Err(refusal);
+                push_row(&mut line, &row(view, worker), listed)?;
             }
         }
         line.push_str("]}}");
         Ok(line)
     }
 
-    /// Shows `visit` the row of every session that matches; the first error that it returns ends the walk.
-    pub async fn each<X>(
-        &self,
-        filter: &SessionFilter,
-        mut visit: impl FnMut(SessionRow) -> Result<(), X>,
-    ) -> Result<Result<(), X>, Refusal> {
-        for (worker, turn) in self.workers.iter().enumerate() {
-            let mut outcome = Ok(());
-            let step = |view: &SessionView| {
-                outcome = visit(row(view, worker));
-                if outcome.is_ok() { Step::Continue } else { Step::Stop }
-            };
-            turn.walk(filter, step).await?;
-            if outcome.is_err() {
-                return Ok(outcome);
-            }
-        }
-        Ok(Ok(()))
+    /// A walk through all sessions.
+    pub fn walk(&self) -> Walk<'_, F, E> {
+        Walk { turns: &self.workers, worker: 0, query: SessionQuery { next: 0, found: touched_batch(), done: false } }
     }
 
     /// How many sessions match.
     pub async fn count(&self, filter: &SessionFilter) -> Result<SessionCount, Refusal> {
-        let mut count = SessionCount::default();
+        let mut count = SessionCount { by_worker: vec![0; self.workers.len()], ..SessionCount::default() };
         let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for turn in &self.workers {
-            let mut of_worker = 0;
-            let visit = |view: &SessionView| {
-                of_worker += 1;
+        let mut walk = self.walk();
+        while let Some((worker, views)) = walk.next().await? {
+            for view in views.iter().filter(|view| matches(filter, view)) {
+                count.total += 1;
+                count.by_worker[worker] += 1;
                 *states.entry(view.state).or_default() += 1;
-                Step::Continue
-            };
-            turn.walk(filter, visit).await?;
-            count.total += of_worker;
-            count.by_worker.push(of_worker);
+            }
         }
         count.by_state = states.into_iter().map(|(state, number)| (state.to_owned(), number)).collect();
         Ok(count)
     }
 }
 
+/// A walk that is taken step by step, at its caller's pace.
+#[derive(Debug)]
+pub struct Walk<'w, F, E> {
+    turns: &'w [Turn<F, E>],
+    /// The worker that is next.
+    worker: usize,
+    query: SessionQuery,
+}
+
+impl<F, E> Walk<'_, F, E> {
+    /// Some thousand more sessions, with the worker that has them; none: there are no more. After an error it is over.
+    pub async fn next(&mut self) -> Result<Option<(usize, &[SessionView])>, Refusal> {
+        let Some(turn) = self.turns.get(self.worker) else { return Ok(None) };
+        let mut query = std::mem::replace(&mut self.query, SessionQuery { next: 0, found: Vec::new(), done: true });
+        query.found.clear();
+        self.query = turn.step(query).await?;
+        let worker = self.worker;
+        if self.query.done {
+            self.worker += 1;
+            (self.query.next, self.query.done) = (0, false);
+        }
+        Ok(Some((worker, &self.query.found)))
+    }
+}
+
 impl<F, E> Turn<F, E> {
-    /// Shows `visit` every session of the worker that matches, until it has seen enough.
-    async fn walk(&self, filter: &SessionFilter, mut visit: impl FnMut(&SessionView) -> Step) -> Result<(), Refusal> {
+    /// Has the worker do a step.
+    async fn step(&self, query: SessionQuery) -> Result<SessionQuery, Refusal> {
         let mut away = self.away.lock().await;
         if *away {
             self.answer().await?;
-            *away = false;
         }
-        let mut query = SessionQuery { next: 0, found: touched_batch(), done: false };
-        while !query.done {
-            query.found.clear();
-            *away = true;
-            if self.link.queries.push(query).is_err() {
-                return Err(self.stuck());
-            }
-            query = self.answer().await?;
-            *away = false;
-            let mut matching = query.found.iter().filter(|view| matches(filter, view));
-            if matching.any(|view| visit(view) == Step::Stop) {
-                break;
-            }
+        *away = true;
+        if self.link.queries.push(query).is_err() {
+            return Err(self.stuck());
         }
-        Ok(())
+        let answer = self.answer().await?;
+        *away = false;
+        Ok(answer)
     }
 
     /// The worker's answer, waited for in sleeps: it comes within a few bursts.
@@ -186,7 +167,7 @@ fn matches(filter: &SessionFilter, view: &SessionView) -> bool {
         && is_at(real_server, view.real)
 }
 
-fn row(view: &SessionView, worker: usize) -> SessionRow {
+pub(super) fn row(view: &SessionView, worker: usize) -> SessionRow {
     SessionRow {
         protocol: view.protocol,
         client: view.client,

@@ -16,49 +16,56 @@ use crate::session::Tick;
 /// Buckets that are copied at once.
 const STEP: usize = 256;
 
-impl<F, E> ControlHandle<F, E> {
-    /// Shows `visit` the row of every template that matches; the first error that it returns ends the walk.
-    pub async fn each_template<X>(
-        &self,
-        filter: &SessionFilter,
-        mut visit: impl FnMut(TemplateRow) -> Result<(), X>,
-    ) -> Result<Result<(), X>, Refusal> {
-        let table = self.services().await?;
-        let servers = servers(&table);
-        let mut views = Vec::new();
-        for bucket in 0..table.templates.buckets() {
-            table.templates.views(bucket, table.templates.now(), &mut views);
-            if bucket % STEP == 0 {
-                tokio::task::yield_now().await;
-            }
-            for view in views.drain(..) {
-                let server = servers.get(&view.server.0);
-                let Some(row) = server.and_then(|server| row(&view, server, table.templates.now())) else { continue };
-                if matches(filter, &row)
-                    && let Err(error) = visit(row)
-                {
-                    return Ok(Err(error));
-                }
-            }
-        }
-        Ok(Ok(()))
-    }
+/// The rows of a table's templates, those of some hundred buckets at a time.
+pub(super) struct Listing<'t> {
+    table: &'t ServiceTable,
+    /// By slot.
+    servers: HashMap<u32, &'t RealServer>,
+    /// The bucket that is next.
+    bucket: usize,
+}
 
+impl<'t> Listing<'t> {
+    /// Of a table, from its beginning.
+    pub fn new(table: &'t ServiceTable) -> Self {
+        let servers = table.services.iter().flat_map(|service| &service.real_servers);
+        Self { table, servers: servers.map(|server| (server.slot.0, server)).collect(), bucket: 0 }
+    }
+}
+
+impl Iterator for Listing<'_> {
+    type Item = Vec<TemplateRow>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (templates, end) = (&self.table.templates, self.table.templates.buckets());
+        let buckets = self.bucket..end.min(self.bucket + STEP);
+        self.bucket = buckets.end;
+        let is_over = buckets.is_empty();
+        // The time that a worker has told last.
+        let (mut views, now) = (Vec::new(), templates.now());
+        buckets.for_each(|bucket| templates.views(bucket, now, &mut views));
+        let rows = views.iter().filter_map(|view| row(view, self.servers.get(&view.server.0)?, now)).collect();
+        (!is_over).then_some(rows)
+    }
+}
+
+impl<F, E> ControlHandle<F, E> {
     /// The reply line to `template.list`.
     ///
     /// Refuses with [`super::protocol::ErrorKind::Limit`] where it would be too long.
     pub async fn template_line(&self, filter: &SessionFilter, limit: Option<usize>) -> Result<String, Refusal> {
         let mut line = format!("{{\"version\":{VERSION},\"ok\":{{\"templates\":[");
         let (mut listed, limit) = (0_usize, limit.unwrap_or(usize::MAX));
-        let visit = |row: TemplateRow| {
-            if listed >= limit {
-                return Err(None);
+        let table = self.services().await?;
+        'listing: for rows in Listing::new(&table) {
+            for row in rows.iter().filter(|row| matches(filter, row)) {
+                if listed >= limit {
+                    break 'listing;
+                }
+                listed += 1;
+                push_row(&mut line, row, listed)?;
             }
-            listed += 1;
-            push_row(&mut line, &row, listed).map_err(Some)
-        };
-        if let Err(Some(refusal)) = self.each_template(filter, visit).await? {
-            return Err(refusal);
+            tokio::task::yield_now().await;
         }
         line.push_str("]}}");
         debug_assert!(line.len() <= MAX_LINE);
@@ -66,18 +73,9 @@ impl<F, E> ControlHandle<F, E> {
     }
 }
 
-/// The rows of all templates at the time that a worker has told last.
+/// The rows of all templates.
 pub fn rows(table: &ServiceTable) -> Vec<TemplateRow> {
-    let (servers, now) = (servers(table), table.templates.now());
-    let mut views = Vec::new();
-    (0..table.templates.buckets()).for_each(|bucket| table.templates.views(bucket, now, &mut views));
-    views.iter().filter_map(|view| row(view, servers.get(&view.server.0)?, now)).collect()
-}
-
-/// By slot, the real servers whose templates are any.
-fn servers(table: &ServiceTable) -> HashMap<u32, &RealServer> {
-    let servers = table.services.iter().flat_map(|service| &service.real_servers);
-    servers.map(|server| (server.slot.0, server)).collect()
+    Listing::new(table).flatten().collect()
 }
 
 /// As IPVS shows it: the real server's port where the template is for one port, else 0.

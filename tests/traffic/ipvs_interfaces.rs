@@ -1,6 +1,7 @@
 //! The other ways in which tools speak to IPVS: socket options, files of /proc/net, and a daemon that is hung.
 
-use std::process::Command;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -135,6 +136,49 @@ fn netlink_is_understood_by_whichever_functions_it_is_spoken() {
         listed.sort_unstable();
         let services = ["17 10.0.0.101 53", "6 10.0.0.100 80"];
         assert_eq!(listed, services, "{way}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Has that many sessions begin.
+fn begin_sessions(lab: &Lab, gateway: &Gateway, sessions: u16) {
+    const FIRST: u16 = 20_000;
+    let begun = || u16::try_from(gateway.stats().workers[0].sessions).unwrap();
+    wait_for("all sessions", PATIENCE, || {
+        // What was lost on the way is sent again.
+        lab.client.enter(|| {
+            for port in FIRST..FIRST + sessions {
+                UdpSocket::bind((Ipv4Addr::new(10, 0, 0, 10), port)).unwrap().send_to(b"?", vip(53)).unwrap();
+            }
+        });
+        (begun() == sessions).then_some(())
+    });
+}
+
+/// Whoever reads them slowly costs the gateway no memory, holds nobody up, and is told where the list is cut short.
+#[test]
+fn connections_are_listed_as_they_are_read() {
+    const SESSIONS: u16 = 20_000;
+    let lab = Lab::two_arm(1, 1);
+    let mut gateway =
+        Gateway::start(&lab, &Configuration::two_arm().with_service("udp", vip(53), "rr", &[(real(0, 53), 1)]));
+    begin_sessions(&lab, &gateway, SESSIONS);
+    let read = |command: &str| {
+        let mut command = gateway.exec(&lab.gateway, command);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let slow: Vec<_> = (0..20).map(|_| read("cat /proc/net/ip_vs_conn")).collect();
+    let whole = read("wc -l /proc/net/ip_vs_conn").wait_with_output().unwrap();
+    assert!(String::from_utf8(whole.stdout).unwrap().starts_with(&format!("{} ", SESSIONS + 1)));
+    let first = read("head -n 2 /proc/net/ip_vs_conn").wait_with_output().unwrap();
+    assert!(String::from_utf8(first.stdout).unwrap().contains("\nUDP 0A00000A "));
+    assert_eq!(gateway.sessions().len(), usize::from(SESSIONS));
+    gateway.signal(Signal::KILL);
+    gateway.wait(PATIENCE);
+    for reader in slow {
+        let output = reader.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("Connection reset by peer"), "{said}");
+        assert!(output.stdout.split(|&byte| byte == b'\n').count() < usize::from(SESSIONS));
     }
 }
 

@@ -1,9 +1,10 @@
 //! IPVS's commands as requests of the control protocol, with the errors that the kernel has for what goes wrong.
 
-use std::io::Write;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::entries;
@@ -13,9 +14,10 @@ use crate::config::{RealServerConfig, ServiceConfig};
 use crate::control::audit::{Audit, By};
 use crate::control::plane::ControlHandle;
 use crate::control::protocol::{
-    ErrorKind, Outcome, RealServerEdit, RealServerRow, Refusal, Reply, Request, ServiceName, ServiceRow, SessionFilter,
-    SessionRow, TrafficTotals,
+    ErrorKind, Outcome, RealServerEdit, RealServerRow, Refusal, Reply, Request, ServiceName, ServiceRow, TrafficTotals,
 };
+use crate::control::sessions;
+use crate::control::templates::Listing;
 use crate::ipvs::{
     Answer, Command, Daemon, Destination, DestinationEntry, Errno, Service, ServiceEntry, ServiceId, Stats, Timeouts,
     proc_net, rates, service_flags,
@@ -353,19 +355,26 @@ impl<F, E> Director<F, E> {
         Ok(traffic.iter().map(entries::stats).collect())
     }
 
-    /// Writes `/proc/net/ip_vs_conn`: there may be millions of lines.
-    pub(super) async fn write_connections(&self, file: &mut impl Write) -> Result<(), Errno> {
-        file.write_all(proc_net::CONNECTIONS_HEAD.as_bytes()).map_err(|_| Errno::Failed)?;
-        let visit = |row: SessionRow| match entries::connection(row) {
-            None => Ok(()),
-            Some(connection) => file.write_all(proc_net::connection(&connection).as_bytes()),
+    /// Writes `/proc/net/ip_vs_conn`, as fast as it is taken: there may be millions of lines.
+    pub(super) async fn write_connections(&self, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let refused = |refusal: Refusal| {
+            self.refused(&refusal, Errno::Failed);
+            io::Error::other(refusal.message)
         };
-        let walked = self.handle.walks().each(&SessionFilter::default(), visit).await;
-        walked.map_err(|refusal| self.refused(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
-        let visit = |row| file.write_all(proc_net::connection(&entries::template(&row)).as_bytes());
-        let walked = self.handle.each_template(&SessionFilter::default(), visit).await;
-        walked.map_err(|refusal| self.refused(&refusal, Errno::Failed))?.map_err(|_| Errno::Failed)?;
-        file.flush().map_err(|_| Errno::Failed)
+        out.write_all(proc_net::CONNECTIONS_HEAD.as_bytes()).await?;
+        let mut walk = self.handle.walks().walk();
+        while let Some((worker, views)) = walk.next().await.map_err(refused)? {
+            let rows = views.iter().filter_map(|view| entries::connection(sessions::row(view, worker)));
+            let lines: String = rows.map(|row| proc_net::connection(&row)).collect();
+            out.write_all(lines.as_bytes()).await?;
+        }
+        let table = self.handle.services().await.map_err(refused)?;
+        for rows in Listing::new(&table) {
+            let lines: String = rows.iter().map(|row| proc_net::connection(&entries::template(row))).collect();
+            out.write_all(lines.as_bytes()).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 }
 

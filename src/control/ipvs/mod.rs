@@ -9,15 +9,13 @@
 
 mod commands;
 mod entries;
+mod files;
 mod rates;
 mod seqpacket;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::time::{sleep, timeout};
 
 pub use self::entries::template as template_entry;
@@ -29,7 +27,7 @@ use super::plane::ControlHandle;
 use super::room::{CONNECTIONS, Room, STRANGERS};
 use super::socket::ControlSocket;
 use crate::ipvs::netlink::{self, Asked};
-use crate::ipvs::{Errno, proc_net, sockopt};
+use crate::ipvs::{Errno, sockopt};
 
 /// A client that takes nothing of an answer for so long is cut off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
@@ -133,7 +131,7 @@ async fn converse<F, E>(connection: &Connection, director: &Director<F, E>) -> i
         }
         match datagram.split_first_chunk::<8>() {
             Some((&OPTION, question)) => option(connection, director, question).await?,
-            Some((&FILE, path)) => file(connection, director, path).await?,
+            Some((&FILE, path)) => files::answer(connection, director, path).await?,
             _ => messages(connection, director, datagram).await?,
         }
     }
@@ -195,49 +193,6 @@ fn asked_option(question: &[u8]) -> Option<(i32, bool, usize, &[u8])> {
     Some((i32::from_ne_bytes(*option), u32::from_ne_bytes(*is_set) != 0, length, value))
 }
 
-/// A file of `/proc/net`.
-async fn file<F, E>(connection: &Connection, director: &Director<F, E>, path: &[u8]) -> io::Result<()> {
-    let mut file = BufWriter::new(memory_file()?);
-    let written = match path {
-        b"/proc/net/ip_vs" => director.services_with_destinations().await.and_then(|listed| {
-            let pairs = listed.iter().map(|(service, destinations)| (service, destinations.as_slice()));
-            let text = proc_net::services(pairs, director.connection_table_size());
-            file.write_all(text.as_bytes()).map_err(|_| Errno::Failed)
-        }),
-        b"/proc/net/ip_vs_stats" => director
-            .total()
-            .await
-            .and_then(|total| file.write_all(proc_net::stats(&total).as_bytes()).map_err(|_| Errno::Failed)),
-        b"/proc/net/ip_vs_stats_percpu" => match (director.by_worker().await, director.total().await) {
-            (Ok(workers), Ok(total)) => {
-                let text = proc_net::stats_by_worker(&workers, &total);
-                file.write_all(text.as_bytes()).map_err(|_| Errno::Failed)
-            }
-            (Err(errno), _) | (_, Err(errno)) => Err(errno),
-        },
-        b"/proc/net/ip_vs_conn" => director.write_connections(&mut file).await,
-        _ => Err(Errno::NoEntry),
-    };
-    let (number, file) = match written {
-        Ok(()) => (0, Some(sealed(file)?)),
-        Err(errno) => (errno.number(), None),
-    };
-    let head = [number.to_ne_bytes(), [0; 4]].concat();
-    timeout(WRITE_PATIENCE, connection.send_with(&head, file.as_ref())).await?
-}
-
-fn memory_file() -> io::Result<File> {
-    Ok(rustix::fs::memfd_create("ip_vs", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
-}
-
-/// The file at its beginning, never to be changed again.
-fn sealed(file: BufWriter<File>) -> io::Result<OwnedFd> {
-    let mut file = file.into_inner()?;
-    file.rewind()?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-    Ok(file.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,16 +203,5 @@ mod tests {
         assert_eq!(asked_option(&question), Some((1154, true, 2, &b"ab"[..])));
         assert_eq!(asked_option(&question[..11]), None);
         assert_eq!(asked_option(&[]), None);
-    }
-
-    #[test]
-    fn files_are_read_from_their_beginning_and_stay_as_they_are() {
-        let mut file = BufWriter::new(memory_file().unwrap());
-        file.write_all(b"text").unwrap();
-        let file = sealed(file).unwrap();
-        let mut buffer = [0; 8];
-        assert_eq!(rustix::io::read(&file, &mut buffer).unwrap(), 4);
-        assert_eq!(&buffer[..4], b"text");
-        rustix::io::write(&file, b"more").unwrap_err();
     }
 }
