@@ -1,7 +1,7 @@
 //! Services and real servers as `-L` and `-S` print them, byte for byte as ipvsadm does.
 
 use std::fmt::{self, Display, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::names::Names;
 use super::validity::{Options, Said, TUNNELS};
@@ -175,11 +175,14 @@ impl<'a> Format<'a> {
         }
     }
 
-    /// An address and its port, by names or as numbers.
+    /// An address and its port, by names or as numbers. Nobody is asked for names that are not wanted: a name server that is away
+    /// takes seconds for each.
     pub(super) fn endpoint(&self, address: IpAddr, port: u16, protocol: u16) -> String {
-        let known = |name: Option<String>| name.filter(|_| !self.is_numeric);
-        let host = known(self.names.host(address).filter(|_| !self.is_numeric)).unwrap_or_else(|| address.to_string());
-        let port = known(self.names.port_name(port, protocol)).unwrap_or_else(|| port.to_string());
+        if self.is_numeric {
+            return SocketAddr::new(address, port).to_string();
+        }
+        let host = self.names.host(address).unwrap_or_else(|| address.to_string());
+        let port = self.names.port_name(port, protocol).unwrap_or_else(|| port.to_string());
         if address.is_ipv6() { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
@@ -345,4 +348,45 @@ pub(super) fn daemon(daemon: &crate::ipvs::Daemon) -> String {
     tell("ttl", Some(&daemon.ttl as &dyn Display).filter(|_| daemon.ttl != 0));
     text.push_str(")\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::ipvsadm::names::tests::Known;
+
+    /// May be asked nothing.
+    struct Nobody;
+
+    impl Names for Nobody {
+        fn address(&self, host: &str) -> Option<Ipv4Addr> {
+            unreachable!("{host}")
+        }
+
+        fn host(&self, address: IpAddr) -> Option<String> {
+            unreachable!("{address}")
+        }
+
+        fn port(&self, name: &str, protocol: u16) -> Option<u16> {
+            unreachable!("{name} {protocol}")
+        }
+
+        fn port_name(&self, port: u16, protocol: u16) -> Option<String> {
+            unreachable!("{port} {protocol}")
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_without_asking_for_names() {
+        let mut numeric = Options::default();
+        numeric.say(Said::Numeric).unwrap();
+        let [vip, ipv6] = ["10.0.0.100", "2001:db8::64"].map(|address| address.parse().unwrap());
+        for format in [Format::of_listing(numeric, &Nobody), Format::of_commands(numeric, &Nobody)] {
+            assert_eq!(format.endpoint(vip, 80, 6), "10.0.0.100:80");
+            assert_eq!(format.endpoint(ipv6, 80, 6), "[2001:db8::64]:80");
+        }
+        let named = Format::of_listing(Options::default(), &Known);
+        assert_eq!(named.endpoint(vip, 80, 6), "web:http");
+        assert_eq!(named.endpoint(ipv6, 443, 6), "[2001:db8::64]:443");
+    }
 }
