@@ -2,7 +2,9 @@
 
 Usage: ask_ipvs.py send|sendto|sendmsg"""
 
+import ctypes
 import os
+import select
 import socket
 import struct
 import sys
@@ -36,7 +38,8 @@ def ask(way, own, family, flags, command, payload=b""):
 def answer(way, own):
     """The parts of one datagram, which must be the kernel's: type and what is behind the two headers."""
     if way == "send":
-        size = own.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+        select.select([own], [], [], 10)
+        size = ctypes.CDLL(None).recv(own.fileno(), None, 0, socket.MSG_PEEK | socket.MSG_TRUNC)
         data, sender = own.recv(size), KERNEL
     elif way == "sendto":
         data, sender = own.recvfrom(65536)

@@ -1,5 +1,6 @@
 //! The other ways in which tools speak to IPVS: socket options, files of /proc/net, and a daemon that is hung.
 
+use std::io::Read;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -166,7 +167,10 @@ fn connections_are_listed_as_they_are_read() {
         let mut command = gateway.exec(&lab.gateway, command);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    let slow: Vec<_> = (0..20).map(|_| read("cat /proc/net/ip_vs_conn")).collect();
+    let mut slow: Vec<_> = (0..20).map(|_| read("cat /proc/net/ip_vs_conn")).collect();
+    for reader in &mut slow {
+        reader.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    }
     let whole = read("wc -l /proc/net/ip_vs_conn").wait_with_output().unwrap();
     assert!(String::from_utf8(whole.stdout).unwrap().starts_with(&format!("{} ", SESSIONS + 1)));
     let first = read("head -n 2 /proc/net/ip_vs_conn").wait_with_output().unwrap();

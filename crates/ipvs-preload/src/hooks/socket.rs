@@ -206,7 +206,8 @@ pub unsafe extern "C" fn recvfrom(
     from: *mut sockaddr,
     from_length: *mut socklen_t,
 ) -> ssize_t {
-    let answer = match if buffer.is_null() { None } else { receive(descriptor, flags) } {
+    // Without a buffer a caller can ask for the next datagram's length.
+    let answer = match if buffer.is_null() && length > 0 { None } else { receive(descriptor, flags) } {
         Some(Ok(answer)) => answer,
         Some(Err(errno)) => return fail(errno),
         None => {
@@ -216,8 +217,10 @@ pub unsafe extern "C" fn recvfrom(
         }
     };
     let fitted = length.min(answer.len());
-    // SAFETY: the caller's promise: as many bytes as it says can be written.
-    unsafe { std::ptr::copy_nonoverlapping(answer.as_ptr(), buffer.cast::<u8>(), fitted) };
+    if fitted > 0 {
+        // SAFETY: the caller's promise: as many bytes as it says can be written.
+        unsafe { std::ptr::copy_nonoverlapping(answer.as_ptr(), buffer.cast::<u8>(), fitted) };
+    }
     if !from.is_null() && !from_length.is_null() {
         // SAFETY: the caller's promise.
         let from_length = unsafe { &mut *from_length };
