@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 from . import cases, machine, new_flows
-from .gateway import PATIENCE_SECONDS
+from .gateway import ANSWER_SECONDS, PATIENCE_SECONDS
 
 SERVICES, REAL_SERVERS_EACH = 10_000, 10
 TARGET_MICROSECONDS = 50
@@ -166,7 +166,7 @@ class Setup:
                         "dev", tap, "nud", "permanent")
 
     def command(self, *words):
-        return [self.binary, *map(str, words), "--socket", str(self.folder / "control.sock")]
+        return [self.binary, *map(str, words), "--socket", str(self.folder / "control.sock"), "--timeout", ANSWER_SECONDS]
 
     def stats(self):
         return json.loads(machine.run(*self.command("stats", "--json")))
