@@ -24,8 +24,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All names, separated by commas.
+    /// The names of what services can be of, for messages.
     pub const NAMES: &'static str = "tcp, udp, sctp";
+    /// The names of what sessions can be of, for messages.
+    pub const OF_SESSIONS: &'static str = "tcp, udp, sctp, icmp";
 
     /// The IP protocol number's meaning, where it is one that can be balanced.
     pub fn from_number(number: u8) -> Option<Self> {
@@ -66,9 +68,6 @@ impl Protocol {
         }
     }
 
-    /// The names of what sessions can be of, for messages.
-    pub const OF_SESSIONS: &'static str = "tcp, udp, sctp, icmp";
-
     /// What sessions can be of, from its name; a service's is parsed by [`FromStr`].
     ///
     /// # Errors
@@ -87,18 +86,6 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A word that is not in a closed list.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{value:?} is not a {what}: allowed: {allowed}")]
-pub struct UnknownWord {
-    /// What was wanted.
-    pub what: &'static str,
-    /// What was given.
-    pub value: String,
-    /// What is allowed, separated by commas.
-    pub allowed: &'static str,
-}
-
 impl FromStr for Protocol {
     type Err = UnknownWord;
 
@@ -110,4 +97,16 @@ impl FromStr for Protocol {
             _ => Err(UnknownWord { what: "protocol", value: text.to_owned(), allowed: Self::NAMES }),
         }
     }
+}
+
+/// A word that is not in a closed list.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{value:?} is not a {what}: allowed: {allowed}")]
+pub struct UnknownWord {
+    /// What was wanted.
+    pub what: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is allowed, separated by commas.
+    pub allowed: &'static str,
 }

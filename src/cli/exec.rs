@@ -64,7 +64,7 @@ impl Exec {
         let Some((program, arguments)) = self.command.split_first() else {
             return failed("no program is given".to_owned());
         };
-        refuse_out_of_reach(program)?;
+        refuse_without_library(program)?;
         let socket = ipvs_socket_beside(&self.socket);
         if let Some(reason) = why_out_of_reach(&socket) {
             eprintln!(
@@ -121,7 +121,7 @@ fn preload(library: &Path, others: Option<OsString>) -> OsString {
 }
 
 /// A program that does not call the library would manage the kernel's IPVS, and nobody would notice.
-fn refuse_out_of_reach(program: &OsStr) -> Result<(), CliError> {
+fn refuse_without_library(program: &OsStr) -> Result<(), CliError> {
     let Some(path) = find(program) else { return Ok(()) };
     let Some(reason) = why_without_library(&path) else { return Ok(()) };
     failed(format!("{} {reason}: it would ignore the library and reach the kernel's IPVS", path.display()))
@@ -193,7 +193,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let reason = why_without_library(&path);
-        let told = refuse_out_of_reach(path.as_os_str()).err().map(|error| error.to_string());
+        let told = refuse_without_library(path.as_os_str()).err().map(|error| error.to_string());
         assert_eq!(told.is_some(), reason.is_some());
         let refused = |told: String| told.contains("reach the kernel's IPVS") && told.contains(reason.unwrap_or("?"));
         assert!(told.is_none_or(refused));

@@ -79,52 +79,31 @@ impl Model {
         services.flat_map(of).collect()
     }
 
-    /// By slot, up to the last real server of weight 0.
+    /// Whether a real server has weight 0.
     fn compile_drained(&self) -> Vec<bool> {
-        let mut drained = Vec::new();
         let entries = self.services.values().flat_map(|service| &service.real_servers);
-        for slot in entries.filter(|entry| entry.weight_now.0 == 0).map(|entry| entry.slot.0 as usize) {
-            drained.resize(drained.len().max(slot + 1), false);
-            drained[slot] = true;
-        }
-        drained
+        let drained = entries.filter(|entry| entry.weight_now.0 == 0);
+        by_slot(drained.map(|entry| (entry.slot.0, true)), false)
     }
 
-    /// By slot, up to the last real server that has one.
     fn compile_tunnels(&self) -> Vec<Tunnel> {
-        let mut tunnels = Vec::new();
-        for entry in self.services.values().flat_map(|service| &service.real_servers) {
-            let Some(tunnel) = entry.config.tunnel else { continue };
-            let slot = entry.slot.0 as usize;
-            tunnels.resize(tunnels.len().max(slot + 1), Tunnel::default());
-            tunnels[slot] = tunnel;
-        }
-        tunnels
+        let entries = self.services.values().flat_map(|service| &service.real_servers);
+        by_slot(entries.filter_map(|entry| Some((entry.slot.0, entry.config.tunnel?))), Tunnel::default())
     }
 
-    /// By slot, up to the last real server that has one.
     fn compile_mss_clamps(&self) -> Vec<MssClamp> {
-        let mut clamps = Vec::new();
-        for service in self.services.values().filter(|service| !service.settings.mss_clamp.is_off()) {
-            for slot in service.real_servers.iter().map(|entry| entry.slot.0 as usize) {
-                clamps.resize(clamps.len().max(slot + 1), MssClamp::Off);
-                clamps[slot] = service.settings.mss_clamp;
-            }
-        }
-        clamps
+        let clamping = self.services.values().filter(|service| !service.settings.mss_clamp.is_off());
+        let clamps = clamping.flat_map(|ServiceEntry { settings, real_servers, .. }| {
+            real_servers.iter().map(|entry| (entry.slot.0, settings.mss_clamp))
+        });
+        by_slot(clamps, MssClamp::Off)
     }
 
-    /// By slot. Withdrawn addresses are on the port that they were withdrawn from.
+    /// Withdrawn addresses are on the port that they were withdrawn from.
     fn local_address_ports(&self) -> Vec<PortId> {
-        let in_pools = self.pools.iter().flat_map(|pool| pool.addresses.iter().map(|local| (local.slot, pool.port)));
-        let departed = self.departed_locals.values().map(|departed| (departed.slot, departed.port));
-        let mut ports = Vec::new();
-        for (slot, port) in departed.chain(in_pools) {
-            let slot = slot.0 as usize;
-            ports.resize(ports.len().max(slot + 1), PortId(0));
-            ports[slot] = port;
-        }
-        ports
+        let in_pools = self.pools.iter().flat_map(|pool| pool.addresses.iter().map(|local| (local.slot.0, pool.port)));
+        let departed = self.departed_locals.values().map(|departed| (departed.slot.0, departed.port));
+        by_slot(departed.chain(in_pools), PortId(0))
     }
 
     fn compile_pools(&self) -> Vec<LocalPool> {
@@ -163,6 +142,17 @@ impl RealServerEntry {
             lower_threshold: self.config.lower_threshold,
         }
     }
+}
+
+/// What slots have, up to the last that has something; of those below that have nothing, `nothing`. The last one given of a slot counts.
+fn by_slot<T: Copy>(given: impl Iterator<Item = (u32, T)>, nothing: T) -> Vec<T> {
+    let mut all = Vec::new();
+    for (slot, value) in given {
+        let slot = slot as usize;
+        all.resize(all.len().max(slot + 1), nothing);
+        all[slot] = value;
+    }
+    all
 }
 
 #[cfg(test)]

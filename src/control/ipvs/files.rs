@@ -1,6 +1,6 @@
 //! The files of `/proc/net`: their reader is given an open descriptor.
 //!
-//! What depends on the configuration only is written whole, into memory that stays as it is. Connections, of which there may be
+//! What is as long as the configuration is written whole, into memory that stays as it is. Connections, of which there may be
 //! millions, are written as they are read: that takes no memory to speak of, and a reader who has seen enough ends the walk.
 
 use std::fs::File;

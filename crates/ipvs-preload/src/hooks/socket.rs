@@ -140,17 +140,15 @@ fn received(answer: &[u8], fitted: usize, flags: c_int) -> ssize_t {
 /// Writes the address of the kernel's netlink, as far as there is room for it. The length that it has.
 ///
 /// # Safety
-/// `place` is null, or `room` bytes of it can be written.
+/// `room` bytes of `place` can be written.
 unsafe fn write_kernel(place: *mut c_void, room: socklen_t) -> socklen_t {
     // SAFETY: a sockaddr_nl of zeros is one: port 0 is the kernel's.
     let mut kernel: sockaddr_nl = unsafe { std::mem::zeroed() };
     kernel.nl_family = libc::AF_NETLINK as libc::sa_family_t;
     let length = size_of::<sockaddr_nl>();
-    if !place.is_null() {
-        let from = (&raw const kernel).cast::<u8>();
-        // SAFETY: the caller's promise.
-        unsafe { std::ptr::copy_nonoverlapping(from, place.cast::<u8>(), length.min(room as usize)) };
-    }
+    let from = (&raw const kernel).cast::<u8>();
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(from, place.cast::<u8>(), length.min(room as usize)) };
     length as socklen_t
 }
 
